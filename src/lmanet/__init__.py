@@ -1,0 +1,1 @@
+"""lmanet: any single-frame semantic segmentation network as a video segmentation network."""

@@ -1,0 +1,1 @@
+"""Labelled clips: CamVid and the synthetic street drive."""

@@ -1,0 +1,88 @@
+"""What every labelled video data set gives: classes, and gap-free sequences of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmanet.errors import InputError
+
+VOID = 255
+"""The label of pixels that belong to no class, inside lmanet, whatever the files use."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set or a network.
+
+    Attributes:
+        names: one name per class id, in order.
+        palette: one RGB colour per class id, each channel 0 to 255.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.palette):
+            raise InputError(
+                f"{len(self.names)} class names but {len(self.palette)} colours: give one colour per class"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def colours(self) -> NDArray[np.uint8]:
+        """The palette as a (256, 3) uint8 RGB table; ids without a class, void among them, are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.palette)] = self.palette
+        return table
+
+
+class Sequence(Protocol):
+    """A gap-free run of frames at a constant spacing: a memory may reach across all of it."""
+
+    @property
+    def name(self) -> str:
+        """The sequence's name, unique in its data set."""
+        ...
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """The frames' names in time order; its length is the sequence's."""
+        ...
+
+    @property
+    def spacing_s(self) -> float:
+        """Seconds between neighbouring frames."""
+        ...
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Frame `index` as (H, W, 3) uint8 RGB."""
+        ...
+
+    def label(self, index: int) -> NDArray[np.uint8] | None:
+        """Class ids of frame `index` as (H, W) uint8, void 255; None where the frame has no label."""
+        ...
+
+
+class VideoData(Protocol):
+    """A labelled video data set: one split of it, as gap-free sequences."""
+
+    @property
+    def name(self) -> str:
+        """Name for reports, such as `camvid/val`."""
+        ...
+
+    @property
+    def classes(self) -> Classes:
+        """The class names and colours of the labels."""
+        ...
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """The sequences, in a fixed order."""
+        ...
