@@ -1,0 +1,256 @@
+"""Local attention as batched matrix products over tiles of the map: any device, lean in memory.
+
+The map is cut into tiles of about 8×8 queries. All positions that any query of a tile sees lie in the tile
+grown by `window // 2` cells on each side and clipped to the map: the tile's block. One matrix product scores a
+tile's queries against its block in all S frames, a bias of −∞ leaves out what lies outside each query's own
+window, and a second product reads the values. Only a chunk of tiles has its scores in memory at a time.
+
+The backward pass keeps nothing but the output and the log-sum-exp of each query, and computes the weights again
+chunk by chunk, as FlashAttention does (Dao et al., 2022, https://arxiv.org/abs/2205.14135).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TILE = 8
+"""Side of a tile in cells. Larger tiles make better matrix products but score more positions in vain."""
+
+CPU_CHUNK_BYTES = 2 * 2**20
+"""Scores held at a time on a CPU: about what stays in a core's own cache."""
+
+DEVICE_CHUNK_BYTES = 256 * 2**20
+"""Scores held at a time on other devices, where few large launches count for more than caches."""
+
+
+def forward(
+    query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Local attention and the log-sum-exp of its scores.
+
+    Args:
+        query: (B, Ck, h, w).
+        keys: (B, S, Ck, h, w), the query's dtype.
+        values: (B, S, Cv, h, w), the query's dtype.
+        window: side of the window in cells, odd.
+        border: `mask` or `zero`.
+        scale: factor on the scores.
+
+    Returns:
+        The output (B, Cv, h, w) in the query's dtype and the log-sum-exp (B, h, w) in float32 (float64 for
+        float64 inputs).
+    """
+    precise = _accumulation_dtype(query.dtype)
+    batch, size, channels, height, width = values.shape
+    query_map = _channels_last_4d(query).to(precise) * scale
+    key_map = _channels_last_5d(keys).to(precise)
+    value_map = _channels_last_5d(values)
+    output = query.new_empty(batch, height, width, channels)
+    log_sum = query.new_empty(batch, height, width, dtype=precise)
+    for chunk in _chunks(query_map, size, window // 2):
+        scores = torch.baddbmm(
+            chunk.bias, chunk.queries(query_map), chunk.block(key_map).transpose(1, 2)
+        )
+        largest = scores.amax(dim=-1, keepdim=True)
+        weights = scores.sub_(largest).exp_()
+        total = weights.sum(dim=-1, keepdim=True)
+        read = torch.bmm(weights.to(values.dtype), chunk.block(value_map))
+        chunk.put(read / total, output)
+        chunk.put(largest + total.log(), log_sum.unsqueeze(-1))
+    if border == "zero":
+        _add_outside(output, log_sum, size, window)
+    return output.permute(0, 3, 1, 2).contiguous(), log_sum
+
+
+def backward(
+    gradient: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    output: Tensor,
+    log_sum: Tensor,
+    *,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `forward`'s output with respect to query, keys and values.
+
+    The border needs no argument: positions outside the map have no gradient, and their share of the softmax is
+    in the log-sum-exp.
+
+    Args:
+        gradient: (B, Cv, h, w), of the output.
+        query: as given to `forward`.
+        keys: as given to `forward`.
+        values: as given to `forward`.
+        output: as `forward` returned it.
+        log_sum: as `forward` returned it.
+        window: as given to `forward`.
+        scale: as given to `forward`.
+
+    Returns:
+        Gradients of the shapes and dtype of query, keys and values.
+    """
+    precise = log_sum.dtype
+    size = keys.shape[1]
+    query_map = _channels_last_4d(query).to(precise) * scale
+    key_map = _channels_last_5d(keys).to(precise)
+    value_map = _channels_last_5d(values).to(precise)
+    gradient_map = _channels_last_4d(gradient).to(precise)
+    # The weights' gradient is centred by its mean under the weights, which equals gradient · output.
+    centre = (gradient_map * _channels_last_4d(output)).sum(dim=-1, keepdim=True)
+    query_gradient = torch.empty_like(query_map)
+    key_gradient = torch.zeros_like(key_map)
+    value_gradient = torch.zeros_like(value_map)
+    for chunk in _chunks(query_map, size, window // 2):
+        queries, block_keys = chunk.queries(query_map), chunk.block(key_map)
+        gradients = chunk.queries(gradient_map)
+        scores = torch.baddbmm(chunk.bias, queries, block_keys.transpose(1, 2))
+        weights = scores.sub_(chunk.queries(log_sum.unsqueeze(-1))).exp_()
+        chunk.add_block(torch.bmm(weights.transpose(1, 2), gradients), value_gradient)
+        score_gradients = torch.baddbmm(
+            chunk.queries(centre), gradients, chunk.block(value_map).transpose(1, 2), beta=-1
+        ).mul_(weights)
+        chunk.put(torch.bmm(score_gradients, block_keys), query_gradient)
+        chunk.add_block(torch.bmm(score_gradients.transpose(1, 2), queries), key_gradient)
+    return (
+        (query_gradient * scale).permute(0, 3, 1, 2).to(query.dtype).contiguous(),
+        key_gradient.permute(0, 1, 4, 2, 3).to(keys.dtype).contiguous(),
+        value_gradient.permute(0, 1, 4, 2, 3).to(values.dtype).contiguous(),
+    )
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """How tiles lie in their blocks along one axis, in cells. Tiles alike in both axes share one bias."""
+
+    tile: int
+    block: int
+    offset: int
+
+    def seen(self, radius: int, device: torch.device) -> Tensor:
+        """(tile, block) bool: which positions of the block lie in each query's window."""
+        positions = torch.arange(self.block, device=device)
+        queries = torch.arange(self.tile, device=device) + self.offset
+        return (positions - queries[:, None]).abs() <= radius
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Tiles of one geometry that are worked on together.
+
+    Attributes:
+        corners: the first row and column of each tile, and of its block.
+        rows: geometry along the rows.
+        columns: geometry along the columns.
+        bias: (tile, S * block) in cells, 0 within a query's window and −∞ elsewhere.
+    """
+
+    corners: list[tuple[int, int, int, int]]
+    rows: _Geometry
+    columns: _Geometry
+    bias: Tensor
+
+    def queries(self, cells: Tensor) -> Tensor:
+        """The tiles of a map (B, h, w, C), as (tiles * B, cells of a tile, C)."""
+        tiles = torch.stack([self._tile(cells, y, x) for y, x, _, _ in self.corners])
+        return tiles.view(-1, self.rows.tile * self.columns.tile, cells.shape[-1])
+
+    def put(self, tiles: Tensor, cells: Tensor) -> None:
+        """Write what `queries` would read."""
+        shape = (len(self.corners), -1, self.rows.tile, self.columns.tile, cells.shape[-1])
+        for (y, x, _, _), tile in zip(self.corners, tiles.view(shape), strict=True):
+            self._tile(cells, y, x).copy_(tile)
+
+    def block(self, cells: Tensor) -> Tensor:
+        """The tiles' blocks of a map (B, S, h, w, C), as (tiles * B, S * cells of a block, C)."""
+        blocks = torch.stack([self._block(cells, y, x) for _, _, y, x in self.corners])
+        return blocks.view(len(self.corners) * cells.shape[0], -1, cells.shape[-1])
+
+    def add_block(self, blocks: Tensor, cells: Tensor) -> None:
+        """Add to what `block` would read. Blocks overlap: one after the other keeps the sum deterministic."""
+        batch, size, _, _, channels = cells.shape
+        shape = (len(self.corners), batch, size, self.rows.block, self.columns.block, channels)
+        for (_, _, y, x), block in zip(self.corners, blocks.view(shape), strict=True):
+            self._block(cells, y, x).add_(block)
+
+    def _tile(self, cells: Tensor, y: int, x: int) -> Tensor:
+        return cells[:, y : y + self.rows.tile, x : x + self.columns.tile]
+
+    def _block(self, cells: Tensor, y: int, x: int) -> Tensor:
+        return cells[:, :, y : y + self.rows.block, x : x + self.columns.block]
+
+
+def _chunks(query_map: Tensor, size: int, radius: int) -> Iterator[_Chunk]:
+    """All tiles of the map, alike ones together, as many at a time as the budget for scores allows."""
+    batch, height, width, _ = query_map.shape
+    budget = CPU_CHUNK_BYTES if query_map.device.type == "cpu" else DEVICE_CHUNK_BYTES
+    for rows, row_starts in _split(height, radius).items():
+        for columns, column_starts in _split(width, radius).items():
+            bias = _bias(rows, columns, radius, size, query_map)
+            per_chunk = max(1, budget // (bias.nbytes * batch))
+            corners = [(y, x, by, bx) for y, by in row_starts for x, bx in column_starts]
+            for first in range(0, len(corners), per_chunk):
+                yield _Chunk(corners[first : first + per_chunk], rows, columns, bias)
+
+
+def _split(length: int, radius: int) -> dict[_Geometry, list[tuple[int, int]]]:
+    """Cut one axis into tiles; for each geometry that occurs, the first cells of tile and block."""
+    tiles: dict[_Geometry, list[tuple[int, int]]] = {}
+    for start in range(0, length, TILE):
+        stop = min(start + TILE, length)
+        block_start, block_stop = max(start - radius, 0), min(stop + radius, length)
+        geometry = _Geometry(stop - start, block_stop - block_start, start - block_start)
+        tiles.setdefault(geometry, []).append((start, block_start))
+    return tiles
+
+
+def _bias(rows: _Geometry, columns: _Geometry, radius: int, size: int, like: Tensor) -> Tensor:
+    """(tile cells, size * block cells): 0 within each query's window, −∞ elsewhere."""
+    seen_rows = rows.seen(radius, like.device)[:, None, None, :, None]
+    seen_columns = columns.seen(radius, like.device)[None, :, None, None, :]
+    seen = (seen_rows & seen_columns).expand(-1, -1, size, -1, -1)
+    bias = like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+    return bias.view(rows.tile * columns.tile, size * rows.block * columns.block)
+
+
+def _add_outside(output: Tensor, log_sum: Tensor, size: int, window: int) -> None:
+    """Give positions outside the map their share of the softmax, in place: score 0, value 0.
+
+    They are all alike, so that it is enough to count them; they need not be stored or scored.
+
+    Args:
+        output: (B, h, w, Cv), without them.
+        log_sum: (B, h, w), without them.
+        size: S.
+        window: side of the window in cells.
+    """
+    _, height, width = log_sum.shape
+    rows, columns = (_inside(length, window // 2, log_sum) for length in (height, width))
+    outside = size * (window**2 - rows[:, None] * columns)
+    shared = torch.logaddexp(log_sum, outside.log())
+    output.mul_((log_sum - shared).exp().unsqueeze(-1))
+    log_sum.copy_(shared)
+
+
+def _inside(length: int, radius: int, like: Tensor) -> Tensor:
+    """(length,): how many cells of each cell's window lie on the map, along one axis."""
+    cells = torch.arange(length, device=like.device)
+    inside = (cells + radius).clamp(max=length - 1) - (cells - radius).clamp(min=0) + 1
+    return inside.to(like.dtype)
+
+
+def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _channels_last_4d(cells: Tensor) -> Tensor:
+    return cells.permute(0, 2, 3, 1).contiguous()
+
+
+def _channels_last_5d(cells: Tensor) -> Tensor:
+    return cells.permute(0, 1, 3, 4, 2).contiguous()
