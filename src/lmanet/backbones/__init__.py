@@ -1,0 +1,6 @@
+"""Single-frame networks that keep the encode/decode contract."""
+
+from lmanet.backbones.base import Backbone, Features
+from lmanet.backbones.erfnet import ERFNet
+
+__all__ = ["Backbone", "ERFNet", "Features"]

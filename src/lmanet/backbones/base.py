@@ -1,0 +1,62 @@
+"""The contract between a single-frame network and the memory: encode, then decode."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder makes of one frame.
+
+    Attributes:
+        fused: (B, C, h, w), the map that the memory reads for and is fused with.
+        rest: whatever else the decoder needs of this frame (skip maps), handed through untouched.
+    """
+
+    fused: Tensor
+    rest: tuple[Tensor, ...] = ()
+
+    def with_fused(self, fused: Tensor) -> Features:
+        """The same features with another fused map."""
+        return Features(fused, self.rest)
+
+
+class Backbone(nn.Module, ABC):
+    """A single-frame segmentation network split where the memory goes in.
+
+    Attributes:
+        channels: channels C of the fused map.
+        stride: pixels per cell of the fused map; the height and width given to `encode` are multiples of it.
+        num_classes: K, channels of the logits.
+    """
+
+    channels: int
+    stride: int
+    num_classes: int
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Features:
+        """Images (B, 3, H, W), RGB, float in [0, 1] to features with a fused map (B, C, H/stride, W/stride).
+
+        Normalisation belongs to the network: do it here.
+        """
+
+    @abstractmethod
+    def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
+        """Features to logits (B, K, H, W) at `size` = (H, W)."""
+
+    def encoder_parts(self) -> tuple[nn.Module, ...]:
+        """The modules that `encode` runs: frozen in steps 1 and 2 of the training."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its modules encode")
+
+    def decoder_parts(self) -> tuple[nn.Module, ...]:
+        """The modules that `decode` runs: frozen in step 1, trained in step 2."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its modules decode")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The single-frame network: images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
+        return self.decode(self.encode(images), (images.shape[-2], images.shape[-1]))

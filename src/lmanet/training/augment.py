@@ -1,0 +1,142 @@
+"""Augmentation: one random draw, applied alike to every frame of a clip and to its label.
+
+A draw is a plain value: the same draw gives the same pixels, whenever and in whichever process it is applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lmanet.data.base import VOID
+from lmanet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The ranges that draws are taken from.
+
+    Attributes:
+        crop: (H, W) of the output; None keeps the frame's own size.
+        scale: lowest and highest zoom.
+        flip: mirror left and right in half of the draws.
+        shift_px: largest translation in either direction, in whole pixels; for uncropped frames.
+        gain: largest relative change of brightness, and half as much per colour channel.
+        gamma: largest relative change of the exponent.
+        noise: largest standard deviation of added Gaussian noise, in grey levels of 255.
+        blur_px: largest standard deviation of a Gaussian blur, in pixels.
+    """
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = True
+    shift_px: int = 0
+    gain: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    blur_px: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"scale {self.scale}: expected 0 < lowest <= highest")
+
+
+PAPER_AUGMENTATION = Augmentation(flip=True, shift_px=2)
+"""Flip and a shift of up to two pixels: what the paper's training uses."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One augmentation.
+
+    Attributes:
+        size: (H, W) of the output.
+        matrix: 2×3, row by row, from output pixel coordinates (x, y, 1) to input ones.
+        gain: factor per RGB channel.
+        gamma: exponent on values in [0, 1].
+        noise: standard deviation of added noise, in grey levels.
+        blur_px: standard deviation of a Gaussian blur, in pixels.
+        seed: of the noise.
+    """
+
+    size: tuple[int, int]
+    matrix: tuple[float, ...] = (1, 0, 0, 0, 1, 0)
+    gain: tuple[float, float, float] = (1, 1, 1)
+    gamma: float = 1.0
+    noise: float = 0.0
+    blur_px: float = 0.0
+    seed: int = 0
+
+    def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB to (h, w, 3) uint8; what lies outside the input mirrors its border."""
+        out = self._warp(image, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+        if self.blur_px > 0.2:
+            out = cv2.GaussianBlur(out, (0, 0), self.blur_px)
+        if self.gain != (1, 1, 1) or self.gamma != 1:
+            ramp = np.linspace(0, 1, 256, dtype=np.float32) ** self.gamma * 255
+            table = np.clip(np.outer(ramp, np.float32(self.gain)), 0, 255).astype(np.uint8)
+            out = cv2.LUT(out, table[None])
+        if self.noise > 0:
+            # int8 noise from one cheap uniform draw per byte would be faster but not Gaussian.
+            noise = np.empty(out.shape, np.int16)
+            cv2.setRNGSeed(self.seed)
+            cv2.randn(noise, 0, self.noise)
+            out = np.clip(out.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+        return out  # pyright: ignore[reportReturnType]
+
+    def label(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W) uint8 ids to (h, w); what lies outside the input is void."""
+        return self._warp(label, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+
+    def _warp(self, array: NDArray[np.uint8], interpolation: int, border: int) -> NDArray[np.uint8]:
+        height, width = self.size
+        if self.matrix == (1, 0, 0, 0, 1, 0) and array.shape[:2] == self.size:
+            return array
+        return cv2.warpAffine(
+            array,
+            np.array(self.matrix, np.float64).reshape(2, 3),
+            (width, height),
+            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=border,
+            borderValue=VOID,
+        )  # pyright: ignore[reportReturnType]
+
+
+def draw(ranges: Augmentation, size: tuple[int, int], rng: np.random.Generator) -> Draw:
+    """One random draw.
+
+    Args:
+        ranges: what to draw from.
+        size: (H, W) of the frames it will be applied to.
+        rng: where the randomness comes from.
+    """
+    height, width = size
+    out_height, out_width = ranges.crop or size
+    zoom = float(np.exp(rng.uniform(*np.log(ranges.scale))))
+    # The part of the input that the output shows, in input pixels, and where it lies.
+    view_height, view_width = out_height / zoom, out_width / zoom
+    top = rng.uniform(min(0, height - view_height), max(0, height - view_height))
+    left = rng.uniform(min(0, width - view_width), max(0, width - view_width))
+    if ranges.shift_px:
+        top += rng.integers(-ranges.shift_px, ranges.shift_px + 1)
+        left += rng.integers(-ranges.shift_px, ranges.shift_px + 1)
+    # Pixel centres are at half-integers in continuous coordinates.
+    a = 1 / zoom
+    x0, y0 = left + 0.5 * a - 0.5, top + 0.5 * a - 0.5
+    matrix = (a, 0.0, x0, 0.0, a, y0)
+    if ranges.flip and rng.random() < 0.5:
+        matrix = (-a, 0.0, x0 + a * (out_width - 1), 0.0, a, y0)
+    brightness = 1 + rng.uniform(-ranges.gain, ranges.gain)
+    gain = tuple(float(brightness * (1 + rng.uniform(-ranges.gain, ranges.gain) / 2)) for _ in range(3))
+    return Draw(
+        size=(out_height, out_width),
+        matrix=matrix,
+        gain=gain if ranges.gain else (1, 1, 1),
+        gamma=float(1 + rng.uniform(-ranges.gamma, ranges.gamma)),
+        noise=float(rng.uniform(0, ranges.noise)),
+        blur_px=float(rng.uniform(0, ranges.blur_px)) if rng.random() < 0.5 else 0.0,
+        seed=int(rng.integers(2**31)),
+    )

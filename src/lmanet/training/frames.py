@@ -1,0 +1,141 @@
+"""A video data set decoded or rendered once, then read from memory-mapped files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmanet.data.base import Classes, Sequence, VideoData
+from lmanet.errors import DataError
+
+
+@dataclass(frozen=True)
+class StoredSequence:
+    """A sequence whose frames lie decoded in memory-mapped arrays; keeps the `Sequence` protocol."""
+
+    name: str
+    frame_names: tuple[str, ...]
+    spacing_s: float
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    labelled: tuple[bool, ...]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Frame `index` as (H, W, 3) uint8 RGB."""
+        return self.images[index]
+
+    def label(self, index: int) -> NDArray[np.uint8] | None:
+        """Class ids of frame `index` as (H, W) uint8, void 255; None where the frame has no label."""
+        return self.labels[index] if self.labelled[index] else None
+
+
+@dataclass(frozen=True)
+class StoredData:
+    """A data set of stored sequences; keeps the `VideoData` protocol.
+
+    Attributes:
+        name: the data set's name.
+        classes: its classes.
+        sequences: its sequences.
+        fingerprint: of the pixels and labels, for checking what was computed from them.
+    """
+
+    name: str
+    classes: Classes
+    sequences: tuple[Sequence, ...]
+    fingerprint: str
+
+
+def store_frames(
+    data: VideoData, folder: Path, *, on_frame: Callable[[int, int], None] | None = None
+) -> StoredData:
+    """Decode every frame of `data` into `folder`, or reuse what lies there from an earlier call.
+
+    What lies there is reused if it holds the same frames (data set, sequences, frame names); the folder is
+    written under another name and moved, so a killed call leaves nothing half done.
+
+    Args:
+        data: the data set; within one sequence all frames have one size.
+        folder: where the arrays go, about 4 bytes a pixel and frame.
+        on_frame: called with (done, total) after each frame.
+
+    Raises:
+        DataError: frames of one sequence differ in size.
+    """
+    head = {
+        "data": data.name,
+        "sequences": [[s.name, list(s.frame_names)] for s in data.sequences],
+        "source": str(getattr(data, "source", "")),
+    }
+    if not _same_head(folder, head):
+        _write(data, folder, head, on_frame)
+    facts = json.loads((folder / "index.json").read_text())
+    sequences = tuple(
+        StoredSequence(
+            sequence.name,
+            sequence.frame_names,
+            sequence.spacing_s,
+            np.load(folder / f"{n:04d}-images.npy", mmap_mode="r"),
+            np.load(folder / f"{n:04d}-labels.npy", mmap_mode="r"),
+            tuple(facts["labelled"][n]),
+        )
+        for n, sequence in enumerate(data.sequences)
+    )
+    return StoredData(data.name, data.classes, sequences, facts["fingerprint"])
+
+
+def _same_head(folder: Path, head: dict) -> bool:
+    index = folder / "index.json"
+    return index.is_file() and json.loads(index.read_text())["head"] == head
+
+
+def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, int], None] | None) -> None:
+    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    part.mkdir(parents=True)
+    digest, labelled = hashlib.sha256(), []
+    done, total = 0, sum(len(s.frame_names) for s in data.sequences)
+    try:
+        for n, sequence in enumerate(data.sequences):
+            count = len(sequence.frame_names)
+            shape = sequence.image(0).shape
+            images = np.lib.format.open_memmap(
+                part / f"{n:04d}-images.npy", mode="w+", dtype=np.uint8, shape=(count, *shape)
+            )
+            labels = np.lib.format.open_memmap(
+                part / f"{n:04d}-labels.npy", mode="w+", dtype=np.uint8, shape=(count, *shape[:2])
+            )
+            has_label = []
+            for i in range(count):
+                image, label = sequence.image(i), sequence.label(i)
+                if image.shape != shape or (label is not None and label.shape != shape[:2]):
+                    raise DataError(
+                        f"{sequence.name}, frame {sequence.frame_names[i]}: image {image.shape}, label "
+                        f"{None if label is None else label.shape}, but the sequence began with {shape}: "
+                        f"all frames of a sequence must have one size"
+                    )
+                images[i] = image
+                if label is not None:
+                    labels[i] = label
+                has_label.append(label is not None)
+                digest.update(image.tobytes())
+                digest.update(b"-" if label is None else label.tobytes())
+                done += 1
+                if on_frame:
+                    on_frame(done, total)
+            images.flush()
+            labels.flush()
+            labelled.append(has_label)
+        index = {"head": head, "labelled": labelled, "fingerprint": digest.hexdigest()}
+        (part / "index.json").write_text(json.dumps(index))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
