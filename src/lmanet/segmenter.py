@@ -1,0 +1,178 @@
+"""The whole forward pass: encode, recall, fuse, decode, memorise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmanet.backbones.base import Backbone, Features
+from lmanet.errors import InputError
+from lmanet.fusion import FUSIONS, FusionName
+from lmanet.memory import KeyValue, MemoryState
+from lmanet.ops import local_attention
+
+
+class VideoSegmenter(nn.Module):
+    """A single-frame network with a local memory attention module between its encoder and its decoder.
+
+    Args:
+        backbone: the single-frame network.
+        key_channels: Ck.
+        value_channels: Cv.
+        memory_size: S, frames remembered; may be changed between streams (`segmenter.memory_size = 8`).
+        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
+        fusion: `gated` (the paper's, equation 6) or `concat`.
+        border: `mask` leaves places outside the image out of the attention; `zero` gives them score 0 and value
+            0, as checkpoints of the original implementation expect.
+        attention: the backend of `lmanet.ops.local_attention`.
+
+    Raises:
+        InputError: a size is out of range or does not fit the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        key_channels: int = 16,
+        value_channels: int = 64,
+        memory_size: int = 4,
+        window: int = 21,
+        fusion: FusionName = "gated",
+        border: Literal["mask", "zero"] = "mask",
+        attention: Literal["auto", "reference", "tiled", "flex"] = "auto",
+    ) -> None:
+        super().__init__()
+        if fusion not in FUSIONS:
+            raise InputError(f"fusion {fusion!r}: expected one of {', '.join(FUSIONS)}")
+        self.backbone = backbone
+        self.key_value = KeyValue(backbone.channels, key_channels, value_channels)
+        self.fusion = FUSIONS[fusion](value_channels, backbone.channels)
+        self.key_channels, self.value_channels, self.fusion_name = key_channels, value_channels, fusion
+        self.memory_size, self.window = memory_size, window
+        self.border: Literal["mask", "zero"] = border
+        self.attention = attention
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def memory_size(self) -> int:
+        """S, frames remembered by streams that start from now on."""
+        return self._memory_size
+
+    @memory_size.setter
+    def memory_size(self, size: int) -> None:
+        if size < 1:
+            raise InputError(f"memory size {size}: expected at least 1 frame; without memory, use the backbone")
+        self._memory_size = size
+
+    @property
+    def window(self) -> int:
+        """R, the side of the search window in cells of the fused map."""
+        return self._window
+
+    @window.setter
+    def window(self, side: int) -> None:
+        if side < 1 or side % 2 == 0:
+            raise InputError(f"window {side}: expected an odd number of cells, such as {max(1, side | 1)}")
+        self._window = side
+
+    def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
+        """Segment the next frame of a stream.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size, padded inside to the network's stride.
+            state: what the last step returned; None begins a new stream.
+
+        Returns:
+            Logits (B, K, H, W), and the state for the next frame.
+
+        Raises:
+            InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
+        """
+        features, size = encode_any_size(self.backbone, images)
+        key, value = self.key_value.memory(features.fused)
+        if state is None:
+            state = MemoryState.filled(key, value, self.memory_size)
+        logits = self.decode(features, state, size)
+        return logits, state.push(key, value)
+
+    def decode(self, features: Features, state: MemoryState, size: tuple[int, int]) -> Tensor:
+        """Features of the current frame and a memory to logits (B, K, *size): recall, fuse, decode."""
+        key, value = self.key_value.query(features.fused)
+        state.check(key)
+        read = local_attention(
+            key,
+            state.keys,
+            state.values,
+            window=self.window,
+            border=self.border,
+            backend=self.attention,
+        )
+        fused = self.fusion(value, read)
+        return decode_to_size(self.backbone, features.with_fused(fused), size)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of the last frame of a clip (B, T, 3, H, W): equals `step` after `step`.
+
+        Only the last S + 1 frames are encoded, each once. A clip shorter than that counts as a stream that
+        begins with it.
+        """
+        if clip.ndim != 5 or clip.shape[1] < 1:
+            raise InputError(f"clip {tuple(clip.shape)}: expected (B, T, 3, H, W) with at least one frame")
+        clip = clip[:, -(self.memory_size + 1) :]
+        batch, length = clip.shape[:2]
+        features, size = encode_any_size(self.backbone, clip.flatten(0, 1))
+        # (B T) to B, T; only the last frame's skip maps are needed.
+        fused = features.fused.unflatten(0, (batch, length))
+        rest = tuple(x.unflatten(0, (batch, length))[:, -1] for x in features.rest)
+        past = fused[:, : max(1, length - 1)]
+        key, value = self.key_value.memory(past.flatten(0, 1))
+        keys, values = key.unflatten(0, past.shape[:2]), value.unflatten(0, past.shape[:2])
+        missing = self.memory_size - past.shape[1]
+        if missing:
+            keys = torch.cat([keys[:, :1].expand(-1, missing, -1, -1, -1), keys], 1)
+            values = torch.cat([values[:, :1].expand(-1, missing, -1, -1, -1), values], 1)
+        return self.decode(Features(fused[:, -1], rest), MemoryState(keys, values), size)
+
+
+def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple[int, int]]:
+    """Check, scale to [0, 1], pad right and below to the stride, and encode.
+
+    Args:
+        backbone: the network.
+        images: (B, 3, H, W) RGB, uint8 or float in [0, 1].
+
+    Returns:
+        The features of the padded images, and (H, W) before padding.
+
+    Raises:
+        InputError: not an image batch, or NaN or infinity in it.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise InputError(f"images {tuple(images.shape)}: expected (B, 3, H, W), RGB")
+    if images.dtype == torch.uint8:
+        images = images.to(torch.get_default_dtype()).div_(255)
+    elif not images.is_floating_point():
+        raise InputError(f"images of {images.dtype}: expected uint8, or float in [0, 1]")
+    elif not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
+        raise InputError("images hold NaN or infinity: expected float in [0, 1]; mend or skip this frame")
+    height, width = images.shape[-2:]
+    below, right = -height % backbone.stride, -width % backbone.stride
+    if below or right:
+        images = F.pad(images, (0, right, 0, below), mode="replicate")
+    return backbone.encode(images), (height, width)
+
+
+def decode_to_size(backbone: Backbone, features: Features, size: tuple[int, int]) -> Tensor:
+    """Decode features of padded images and cut the padding off: logits (B, K, *size)."""
+    height, width = (-(-n // backbone.stride) * backbone.stride for n in size)
+    return backbone.decode(features, (height, width))[..., : size[0], : size[1]]
+
+
+def segment_single(backbone: Backbone, images: Tensor) -> Tensor:
+    """The single-frame network on images of any size: (B, 3, H, W) to logits (B, K, H, W), as `step` does."""
+    features, size = encode_any_size(backbone, images)
+    return decode_to_size(backbone, features, size)
