@@ -1,0 +1,19 @@
+"""Video in and out: files, image folders and cameras to frames; frames to videos and label maps."""
+
+from lmanet.video.frame import Frame, Source, SourceInfo
+from lmanet.video.outputs import open_sinks
+from lmanet.video.pipeline import run_pipeline
+from lmanet.video.sink import ImageSink, LabelSink, VideoSink
+from lmanet.video.source import open_source
+
+__all__ = [
+    "Frame",
+    "ImageSink",
+    "LabelSink",
+    "Source",
+    "SourceInfo",
+    "VideoSink",
+    "open_sinks",
+    "open_source",
+    "run_pipeline",
+]
