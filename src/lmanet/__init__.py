@@ -1,1 +1,28 @@
-"""lmanet: any single-frame semantic segmentation network as a video segmentation network."""
+"""lmanet: any single-frame semantic segmentation network as a video segmentation network.
+
+Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021), streaming, on a CPU as well as a GPU.
+"""
+
+from importlib.metadata import version
+
+from lmanet.backbones import Backbone, ERFNet, Features
+from lmanet.errors import LmanetError
+from lmanet.memory import MemoryState
+from lmanet.segmenter import VideoSegmenter
+from lmanet.session import Segmentation, Session
+from lmanet.zoo import load
+
+__version__ = version("lmanet")
+
+__all__ = [
+    "Backbone",
+    "ERFNet",
+    "Features",
+    "LmanetError",
+    "MemoryState",
+    "Segmentation",
+    "Session",
+    "VideoSegmenter",
+    "__version__",
+    "load",
+]

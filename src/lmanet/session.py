@@ -1,0 +1,140 @@
+"""One live stream: a model, its memory, and frames coming in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmanet.backbones.base import Backbone
+from lmanet.errors import InputError
+from lmanet.memory import MemoryState
+from lmanet.segmenter import VideoSegmenter, segment_single
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a model says of one frame.
+
+    Attributes:
+        labels: (H, W) uint8 class ids, at the frame's own size.
+        logits: (K, H, W) float, at the frame's own size.
+    """
+
+    labels: NDArray[np.uint8]
+    logits: Tensor
+
+    def probabilities(self) -> Tensor:
+        """(K, H, W) float32 in [0, 1], summing to 1 over the classes."""
+        return self.logits.float().softmax(0)
+
+
+class Session:
+    """Labels one stream frame by frame, in constant memory however long it is.
+
+    Many sessions may share one model. The model is put into `eval` mode.
+
+    Args:
+        model: a `VideoSegmenter`, or a bare `Backbone` to label every frame by itself.
+        precision: `bf16` runs the network under bfloat16 autocast: faster on CPUs and GPUs that have it, slower
+            on those that do not.
+        resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.
+    """
+
+    def __init__(
+        self,
+        model: VideoSegmenter | Backbone,
+        *,
+        precision: Precision = "fp32",
+        resize: tuple[int, int] | None = None,
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise InputError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
+        if resize is not None and min(resize) < 1:
+            raise InputError(f"resize {resize}: expected (H, W) of at least 1 pixel each")
+        self.model = model.eval()
+        self.precision, self.resize = precision, resize
+        self._state: MemoryState | None = None
+
+    def reset(self) -> None:
+        """Forget all past frames: the next one begins a new stream."""
+        self._state = None
+
+    @torch.inference_mode()
+    def step(self, frame: NDArray[np.uint8] | Tensor) -> Segmentation:
+        """Label the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB array, or (3, H, W) tensor, uint8 or float in [0, 1].
+
+        Raises:
+            InputError: not such a frame, NaN in it, or another size than the stream's frames before it.
+        """
+        images = _as_images(frame).to(next(self.model.parameters()).device)
+        size = (images.shape[-2], images.shape[-1])
+        if self.resize is not None and self.resize != size:
+            images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            if isinstance(self.model, VideoSegmenter):
+                logits, self._state = self.model.step(images, self._state)
+            else:
+                logits = segment_single(self.model, images)
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+        return Segmentation(_labels(logits), logits[0])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The stream's memory as tensors, empty before the first frame; `load_state_dict` takes it back."""
+        return {} if self._state is None else {k: v.clone() for k, v in self._state._asdict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where another session of the same model was.
+
+        Raises:
+            InputError: the entries are not those of `state_dict`, or do not fit the model.
+        """
+        if not state:
+            self._state = None
+            return
+        if set(state) != set(MemoryState._fields):
+            raise InputError(f"session state with {sorted(state)}: expected {list(MemoryState._fields)}, or nothing")
+        if not isinstance(self.model, VideoSegmenter):
+            raise InputError("a session of a single-frame network has no memory to restore: load an LMANet model")
+        keys, values = state["keys"], state["values"]
+        expected = (self.model.key_channels, self.model.value_channels)
+        if keys.ndim != 5 or values.ndim != 5 or (keys.shape[2], values.shape[2]) != expected:
+            raise InputError(
+                f"session state of keys {tuple(keys.shape)} and values {tuple(values.shape)}: expected "
+                f"(1, S, {expected[0]}, h, w) and (1, S, {expected[1]}, h, w), from a session of the same model"
+            )
+        device = next(self.model.parameters()).device
+        self._state = MemoryState(keys.to(device), values.to(device))
+
+
+def _as_images(frame: NDArray[np.uint8] | Tensor) -> Tensor:
+    if isinstance(frame, Tensor):
+        if frame.ndim != 3 or frame.shape[0] != 3:
+            raise InputError(f"frame tensor {tuple(frame.shape)}: expected (3, H, W), RGB")
+        return frame[None]
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise InputError(f"frame array {frame.shape} of {frame.dtype}: expected (H, W, 3) uint8, RGB")
+    if not frame.flags.writeable or any(stride < 0 for stride in frame.strides):
+        frame = frame.copy()
+    return torch.from_numpy(frame).permute(2, 0, 1)[None]
+
+
+def _as_float(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _labels(logits: Tensor) -> NDArray[np.uint8]:
+    """(1, K, H, W) logits to (H, W) uint8 ids."""
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()

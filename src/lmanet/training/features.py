@@ -1,0 +1,169 @@
+"""The feature cache: what a frozen encoder makes of every frame under every draw, computed once.
+
+In steps 1 and 2 of the training the encoder never changes, so neither do its features. They are kept as
+memory-mapped bfloat16 arrays. The folder's name holds a hash of everything that they depend on (the encoder's
+weights, the frames' pixels, the draws), so features of another encoder or of other data are never taken for these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmanet.backbones.base import Backbone, Features
+from lmanet.data.base import Sequence
+from lmanet.segmenter import encode_any_size
+from lmanet.training.augment import Draw
+from lmanet.training.frames import StoredData
+
+
+@dataclass(frozen=True)
+class Views:
+    """The fixed set of views under which each frame is encoded.
+
+    Attributes:
+        draws: augmentations of the current frame; the real memories of a clip share its draw.
+        memories: for each draw, the draws that make pseudo-memories of the same frame; may be empty tuples.
+    """
+
+    draws: tuple[Draw, ...]
+    memories: tuple[tuple[Draw, ...], ...]
+
+    def all(self) -> tuple[Draw, ...]:
+        """Every draw: those of the current frame first, then the pseudo-memories of each in turn."""
+        return self.draws + tuple(draw for group in self.memories for draw in group)
+
+    def memory_view(self, draw: int, number: int) -> int:
+        """Position in `all` of pseudo-memory `number` of draw `draw`."""
+        return len(self.draws) + sum(len(group) for group in self.memories[:draw]) + number
+
+
+class FeatureCache:
+    """Features of every frame under every view; `encode` gives the same without a cache.
+
+    Args:
+        arrays: for each sequence and each map of the features, a memory-mapped (frames, views, h, w, C) array of
+            bfloat16 bits. Only the fused map, the first, is kept for pseudo-memories.
+    """
+
+    def __init__(self, arrays: list[list[np.ndarray]]) -> None:
+        self._arrays = arrays
+
+    def fused(self, sequence: int, frame: int, view: int) -> Tensor:
+        """The fused map (C, h, w), bfloat16, channels last in memory."""
+        return _tensor(self._arrays[sequence][0][frame, view])
+
+    def rest(self, sequence: int, frame: int, view: int) -> tuple[Tensor, ...]:
+        """The other maps of a current frame's features, each (C, h, w) bfloat16."""
+        return tuple(_tensor(array[frame, view]) for array in self._arrays[sequence][1:])
+
+
+def build_feature_cache(
+    backbone: Backbone,
+    data: StoredData,
+    views: Views,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    on_frame: Callable[[int, int], None] | None = None,
+) -> FeatureCache:
+    """Encode every frame under every view, or open what an earlier call left for the same encoder and data.
+
+    Args:
+        backbone: its encoder is run in `eval` mode, under bfloat16 autocast.
+        data: the frames.
+        views: the draws.
+        folder: parent of the cache's own folder; that is written under another name and moved when complete.
+        device: where to encode.
+        on_frame: called with (done, total) after each frame.
+    """
+    key = {
+        "encoder": _fingerprint(backbone),
+        "data": data.fingerprint,
+        "views": [asdict(draw) for draw in views.all()],
+        "current_views": len(views.draws),
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    final = folder / f"features-{name}"
+    if not final.is_dir():
+        part = folder / f".{final.name}.part-{os.getpid()}"
+        part.mkdir(parents=True)
+        try:
+            _encode_all(backbone, data, views, part, torch.device(device), on_frame)
+            (part / "key.json").write_text(json.dumps(key))
+            part.rename(final)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    arrays = []
+    for n in range(len(data.sequences)):
+        paths = sorted(final.glob(f"{n:04d}-*.npy"))
+        arrays.append([np.load(path, mmap_mode="r") for path in paths])
+    return FeatureCache(arrays)
+
+
+@torch.no_grad()
+def encode(backbone: Backbone, images: Tensor) -> Features:
+    """Features (bfloat16) of images (B, 3, H, W) uint8, as the cache keeps them."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        features, _ = encode_any_size(backbone, images)
+    return Features(features.fused.bfloat16(), tuple(x.bfloat16() for x in features.rest))
+
+
+def views_of(sequence: Sequence, frame: int, draws: tuple[Draw, ...]) -> Tensor:
+    """A frame under several draws: (len(draws), 3, H, W) uint8."""
+    image = sequence.image(frame)
+    return torch.from_numpy(np.stack([draw.image(image) for draw in draws])).permute(0, 3, 1, 2)
+
+
+def _encode_all(backbone, data: StoredData, views: Views, folder: Path, device, on_frame) -> None:
+    training = backbone.training
+    backbone.to(device).eval()
+    done, total = 0, sum(len(s.frame_names) for s in data.sequences)
+    for n, sequence in enumerate(data.sequences):
+        arrays: list[np.ndarray] = []
+        for frame in range(len(sequence.frame_names)):
+            features = encode(backbone, views_of(sequence, frame, views.all()).to(device))
+            # The other maps are only needed of current frames.
+            maps = [features.fused, *(x[: len(views.draws)] for x in features.rest)]
+            bits = [x.permute(0, 2, 3, 1).contiguous().view(torch.int16).cpu().numpy() for x in maps]
+            if not arrays:
+                arrays = [
+                    np.lib.format.open_memmap(
+                        folder / f"{n:04d}-{m}.npy",
+                        mode="w+",
+                        dtype=np.int16,
+                        shape=(len(sequence.frame_names), *b.shape),
+                    )
+                    for m, b in enumerate(bits)
+                ]
+            for array, b in zip(arrays, bits, strict=True):
+                array[frame] = b
+            done += 1
+            if on_frame:
+                on_frame(done, total)
+        for array in arrays:
+            array.flush()
+    backbone.train(training)
+
+
+def _fingerprint(backbone: Backbone) -> str:
+    """Hash of the encoder's weights and statistics."""
+    digest = hashlib.sha256(type(backbone).__name__.encode())
+    for part in backbone.encoder_parts():
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensor(bits: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(bits)).view(torch.bfloat16).permute(2, 0, 1)

@@ -1,0 +1,152 @@
+"""A model in one file: safetensors, with the configuration in its header."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lmanet.backbones import Backbone, ERFNet
+from lmanet.data.base import Classes
+from lmanet.errors import WeightsError
+from lmanet.segmenter import VideoSegmenter
+
+FORMAT = 1
+BACKBONES: dict[str, type[ERFNet]] = {"erfnet": ERFNet}
+
+
+def save_model(
+    model: VideoSegmenter | Backbone,
+    path: Path,
+    *,
+    classes: Classes,
+    card: dict[str, Any] | None = None,
+    single_frame: str | None = None,
+    half: bool = False,
+) -> None:
+    """Write a model and all that is needed to build it again.
+
+    Args:
+        model: a segmenter, or a backbone by itself.
+        path: `NAME.safetensors`; written under another name and renamed.
+        classes: names and colours of the model's classes.
+        card: data, recipe, command, figures, limits: whatever a user should know, as JSON values.
+        single_frame: for a segmenter, the single-frame model that it was made from: a bundled name, or the name
+            of a file in the same folder.
+        half: keep convolution weights in float16; biases and BatchNorm stay float32.
+    """
+    backbone = model.backbone if isinstance(model, VideoSegmenter) else model
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "backbone": {"name": _backbone_name(backbone), "num_classes": backbone.num_classes},
+        "classes": asdict(classes),
+        "card": card or {},
+    }
+    if isinstance(model, VideoSegmenter):
+        config["video"] = {
+            "key_channels": model.key_channels,
+            "value_channels": model.value_channels,
+            "memory_size": model.memory_size,
+            "window": model.window,
+            "fusion": model.fusion_name,
+            "border": model.border,
+        }
+        config["single_frame"] = single_frame
+    tensors = {
+        name: value.detach().cpu().to(torch.float16 if half and value.ndim > 1 else value.dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    part = path.with_name(f".{path.name}.part")
+    save_file(tensors, part, metadata={"lmanet": json.dumps(config)})
+    part.replace(path)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in a weights file's header.
+
+    Raises:
+        WeightsError: the file is missing, damaged, not lmanet's, or of a newer format.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is not a file: give the .safetensors file that lmanet train wrote")
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("lmanet")
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}): copy or download it again") from error
+    if header is None:
+        raise WeightsError(
+            f"{path} has no lmanet configuration in its header, only weights: expected a file written by lmanet"
+        )
+    config = json.loads(header)
+    if config["format"] != FORMAT:
+        raise WeightsError(
+            f"{path} has format {config['format']}, this lmanet reads format {FORMAT}: upgrade lmanet"
+        )
+    return config
+
+
+def load_model(path: Path) -> VideoSegmenter | Backbone:
+    """Build the model of a weights file, in `eval` mode.
+
+    The model gets the attributes `classes` (`Classes`) and `card` (dict).
+
+    Raises:
+        WeightsError: see `read_config`; or the weights do not fit the configuration.
+    """
+    config = read_config(path)
+    name = config["backbone"]["name"]
+    if name not in BACKBONES:
+        raise WeightsError(f"{path} has backbone {name!r}, this lmanet knows {', '.join(BACKBONES)}: upgrade lmanet")
+    model: VideoSegmenter | Backbone = BACKBONES[name](config["backbone"]["num_classes"])
+    if "video" in config:
+        model = VideoSegmenter(model, **config["video"])
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    load_strictly(model, tensors, path)
+    model.classes = Classes(
+        tuple(config["classes"]["names"]), tuple(tuple(c) for c in config["classes"]["palette"])
+    )
+    model.card = config["card"]
+    return model.eval()
+
+
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy weights into a model whose keys and shapes must be the same.
+
+    Raises:
+        WeightsError: naming the first key that differs.
+    """
+    own = model.state_dict()
+    for key in own:
+        if key not in tensors:
+            raise WeightsError(
+                f"{path} belongs to another architecture: it lacks {key!r}, the first key of "
+                f"{type(model).__name__} that is not in it"
+            )
+        if tensors[key].shape != own[key].shape:
+            raise WeightsError(
+                f"{path} belongs to another architecture: {key!r} is {tuple(tensors[key].shape)}, "
+                f"{type(model).__name__} has {tuple(own[key].shape)}"
+            )
+    beyond = next((key for key in tensors if key not in own), None)
+    if beyond is not None:
+        raise WeightsError(
+            f"{path} belongs to another architecture: it holds {beyond!r}, which {type(model).__name__} has not"
+        )
+    model.load_state_dict(tensors)
+
+
+def _backbone_name(backbone: Backbone) -> str:
+    for name, kind in BACKBONES.items():
+        if type(backbone) is kind:
+            return name
+    raise WeightsError(
+        f"a {type(backbone).__name__} cannot be saved: this lmanet can build only {', '.join(BACKBONES)} again"
+    )
