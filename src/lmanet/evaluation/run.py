@@ -172,7 +172,7 @@ def _checked_label(
     if wrong.size:
         raise DataError(
             f"{place}: the label holds id {wrong[0]} in {wrong.size} pixels, expected 0 to "
-            f"{num_classes - 1} or {VOID} for void: check the file, or that the data set's class mapping fits it"
+            f"{num_classes - 1} or {VOID} for void: check the file and the data set's class mapping"
         )
     return label
 

@@ -1,0 +1,127 @@
+import cv2
+import numpy as np
+import pytest
+
+from lmanet.errors import InputError
+from lmanet.evaluation.flow import (
+    FrameMatcher,
+    correspondence,
+    dis_flow,
+    warp_bilinear_rounded,
+    warp_nearest,
+)
+
+
+def constant_flow(right, down, height=2, width=3):
+    return np.full((height, width, 2), (right, down), np.float32)
+
+
+def texture(height=64, width=96, seed=0):
+    noise = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 1.5)
+    return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
+
+
+def test_dis_flow_finds_a_shift_in_x_and_y():
+    image = texture()
+    flow = dis_flow(image, np.roll(image, (2, 5), axis=(0, 1)))
+
+    assert flow.dtype == np.float32 and flow.shape == (64, 96, 2)
+    np.testing.assert_allclose(np.median(flow, axis=(0, 1)), [5, 2], atol=0.1)
+
+
+def test_correspondence_of_one_pixel_to_the_right():
+    motion = correspondence(constant_flow(1, 0), constant_flow(-1, 0))
+
+    # Pixel (row 0, column 0) is found at column 1, and so on; the last column leaves the image.
+    assert motion.index.tolist() == [[1, 2, 2], [4, 5, 5]]
+    assert motion.inside.tolist() == [[True, True, False]] * 2
+    assert motion.visible.tolist() == [[True, True, False]] * 2
+
+
+def test_nearest_pixel_rounds_halves_up_everywhere():
+    motion = correspondence(constant_flow(0.5, -0.4), constant_flow(-0.5, 0.4))
+
+    assert motion.index.tolist() == [[1, 2, 2], [4, 5, 5]]
+    assert motion.inside.tolist() == [[True, True, False]] * 2
+
+
+def test_pixels_whose_way_back_does_not_return_are_occluded():
+    forward, backward = constant_flow(1, 0), constant_flow(-1, 0)
+    backward[0, 1] = (3, 0)  # Where (0, 0) goes to: back from there it would land 4 px away.
+    motion = correspondence(forward, backward)
+
+    assert motion.inside.tolist() == [[True, True, False]] * 2
+    assert motion.visible.tolist() == [[False, True, False], [True, True, False]]
+
+
+@pytest.mark.parametrize(("error_px", "visible"), [(0.70, True), (0.73, False)])
+def test_the_occlusion_threshold_without_motion_is_half_a_squared_pixel(error_px, visible):
+    # Forward 0, back e: e² <= 0.01 e² + 0.5, so e up to 0.7107.
+    motion = correspondence(constant_flow(0, 0), constant_flow(error_px, 0))
+
+    assert bool(motion.visible.all()) is visible
+    assert bool(motion.visible.any()) is visible
+
+
+def test_nearest_warp_keeps_ids_and_bilinear_warp_invents_them():
+    next_ids = np.array([[2, 6, 6], [2, 6, 6]], np.uint8)
+    motion = correspondence(constant_flow(0.4, 0), constant_flow(-0.4, 0))
+
+    assert warp_nearest(next_ids, motion).tolist() == [[2, 6, 6]] * 2
+    assert warp_bilinear_rounded(next_ids, motion).tolist() == [[4, 6, 6]] * 2
+
+
+def test_frame_matcher_gives_the_motion_from_the_previous_frame_within_a_sequence():
+    image = texture()
+    shifted = np.roll(image, 4, axis=1)
+    matcher = FrameMatcher()
+    frame = image.copy()
+
+    assert matcher.update(frame) is None
+    frame[:] = shifted  # A reader may reuse its buffer.
+    motion = matcher.update(frame)
+    assert motion is not None
+    assert np.median(motion.flow[..., 0]) == pytest.approx(4, abs=0.1)
+    # All but the border that leaves the image on the right and the few pixels beside it.
+    assert motion.visible[:, 8:-12].mean() > 0.98
+    assert not motion.inside[:, -3:].any()
+
+    matcher.start_sequence()
+    assert matcher.update(image) is None
+
+
+def test_what_is_covered_by_a_moving_object_is_found_occluded():
+    background, thing = texture(96, 128, seed=1), texture(96, 128, seed=2)
+    frames = []
+    for left in (40, 52):
+        frame = background.copy()
+        frame[30:66, left : left + 36] = thing[30:66, 40:76]
+        frames.append(frame)
+    matcher = FrameMatcher()
+    matcher.update(frames[0])
+    motion = matcher.update(frames[1])
+
+    assert motion is not None
+    covered = motion.visible[34:62, 77:87].mean()
+    still = motion.visible[34:62, 100:120].mean()
+    assert covered < 0.3 and still > 0.95
+
+
+@pytest.mark.parametrize(
+    ("image", "next_image", "message"),
+    [
+        (texture(12, 40), texture(12, 40), r"40×12 pixels, optical flow needs at least 16×16"),
+        (texture(32, 40), texture(40, 32), "shapes differ"),
+        (texture(32, 40)[..., 0], texture(32, 40), r"image is uint8 of shape \(32, 40\)"),
+        (texture(32, 40), texture(32, 40).astype(np.float32), "next_image is float32"),
+    ],
+)
+def test_wrong_images_are_refused(image, next_image, message):
+    with pytest.raises(InputError, match=message):
+        dis_flow(image, next_image)
+
+
+def test_flows_of_different_shapes_are_refused():
+    with pytest.raises(InputError, match="expected \\(H, W, 2\\) for both"):
+        correspondence(constant_flow(0, 0), constant_flow(0, 0, width=4))
