@@ -1,0 +1,97 @@
+"""Recipes: everything that a training is made of besides its data, and the committed presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lmanet.errors import InputError
+from lmanet.fusion import FusionName
+from lmanet.training.augment import PAPER_AUGMENTATION, Augmentation
+from lmanet.training.clips import Memories, PseudoMemory
+from lmanet.training.config import Stage
+
+
+@dataclass(frozen=True)
+class SingleRecipe:
+    """Step 0: the single-frame network itself, all of its parameters.
+
+    Attributes:
+        network: the architecture.
+        augmentation: drawn anew for every frame in every epoch.
+        stage: the optimiser's run.
+    """
+
+    network: Literal["erfnet"] = "erfnet"
+    augmentation: Augmentation = field(
+        default_factory=lambda: Augmentation(
+            crop=(288, 352), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
+        )
+    )
+    stage: Stage = field(
+        default_factory=lambda: Stage(epochs=90, batch_size=6, lr=2e-3, weight_decay=1e-2, ema=0.995)
+    )
+
+
+@dataclass(frozen=True)
+class MemoryRecipe:
+    """Steps 1 and 2: the memory module on a trained single-frame network (paper, section III-E).
+
+    Attributes:
+        key_channels: Ck.
+        value_channels: Cv.
+        memory_size: S.
+        window: R in cells.
+        fusion: `gated` or `concat`.
+        memories: what the memory holds in training; `current` makes the control, which sees no past.
+        draws: views of each frame that are encoded and cached.
+        pseudo: pseudo-memories of each view that are encoded and cached; 0 unless `memories` needs them.
+        augmentation: what the views are drawn from.
+        pseudo_memory: how far pseudo-memories differ from their frame.
+        module: step 1, keys, values and fusion; the encoder and the decoder frozen.
+        joint: step 2, the same and the decoder; the encoder frozen.
+    """
+
+    key_channels: int = 16
+    value_channels: int = 64
+    memory_size: int = 4
+    window: int = 21
+    fusion: FusionName = "gated"
+    memories: Memories = "mixed"
+    draws: int = 4
+    pseudo: int = 4
+    augmentation: Augmentation = field(
+        default_factory=lambda: Augmentation(scale=(1.0, 1.3), flip=True, gain=0.15, gamma=0.1)
+    )
+    pseudo_memory: PseudoMemory = field(default_factory=PseudoMemory)
+    module: Stage = field(
+        default_factory=lambda: Stage(epochs=5, batch_size=4, lr=1e-3, ema=0.99, validate_every=5)
+    )
+    joint: Stage = field(
+        default_factory=lambda: Stage(epochs=15, batch_size=4, lr=5e-4, ema=0.995, validate_every=5)
+    )
+
+    def __post_init__(self) -> None:
+        if self.memories in ("pseudo", "mixed") and self.pseudo < 1:
+            raise InputError(f"memories={self.memories!r} with pseudo={self.pseudo}: expected pseudo of at least 1")
+        if self.draws < 1:
+            raise InputError(f"draws {self.draws}: expected at least 1 view of each frame")
+
+
+def _paper_stage(epochs: int) -> Stage:
+    return Stage(epochs=epochs, batch_size=4, lr=2e-4, optimizer="adam", schedule="plateau", weight_decay=0.0)
+
+
+PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
+    "erfnet": SingleRecipe(),
+    "lmanet": MemoryRecipe(),
+    "paper": MemoryRecipe(
+        memories="real",
+        draws=8,
+        pseudo=0,
+        augmentation=PAPER_AUGMENTATION,
+        module=_paper_stage(30),
+        joint=_paper_stage(100),
+    ),
+}
+"""Recipes by name; the bundled weights' cards say which they came from."""
