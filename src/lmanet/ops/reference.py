@@ -35,7 +35,9 @@ def local_attention(
 def window_weights(query: Tensor, keys: Tensor, *, window: int, border: str, scale: float) -> Tensor:
     """The softmax weights (B, S, R², h, w) of every cell's window, in float32 (float64 for float64 inputs)."""
     precise = torch.promote_types(query.dtype, torch.float32)
-    scores = scale * torch.einsum("bchw,bscnhw->bsnhw", query.to(precise), gather_windows(keys.to(precise), window))
+    scores = scale * torch.einsum(
+        "bchw,bscnhw->bsnhw", query.to(precise), gather_windows(keys.to(precise), window)
+    )
     if border == "mask":
         on_map = gather_windows(torch.ones_like(keys[:1, :1, :1]), window)[:, :, 0] > 0
         scores = scores.masked_fill(~on_map, -torch.inf)
@@ -46,7 +48,5 @@ def gather_windows(cells: Tensor, window: int) -> Tensor:
     """Every cell's window of a map (B, S, C, h, w), zeros outside, as (B, S, C, R², h, w)."""
     height, width = cells.shape[-2:]
     padded = F.pad(cells, [window // 2] * 4)
-    shifted = [
-        padded[..., y : y + height, x : x + width] for y in range(window) for x in range(window)
-    ]
+    shifted = [padded[..., y : y + height, x : x + width] for y in range(window) for x in range(window)]
     return torch.stack(shifted, dim=3)

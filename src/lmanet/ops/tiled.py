@@ -31,6 +31,11 @@ LN_2 = math.log(2)
 """Scores are kept in base 2: torch's exp2 on a CPU takes −∞ in its stride, exp is ten times slower on it."""
 
 
+def refusal(query: Tensor) -> str | None:
+    """Why this backend cannot run on tensors like `query`: it always can."""
+    return None
+
+
 def forward(
     query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -48,7 +53,7 @@ def forward(
         The output (B, Cv, h, w) in the query's dtype and the log-sum-exp (B, h, w) in float32 (float64 for
         float64 inputs).
     """
-    precise = _accumulation_dtype(query.dtype)
+    precise = torch.promote_types(query.dtype, torch.float32)
     batch, size, channels, height, width = values.shape
     query_map = _channels_last_4d(query).to(precise) * (scale / LN_2)
     key_map = _channels_last_5d(keys).to(precise)
@@ -263,10 +268,6 @@ def _exp2_(scores: Tensor) -> Tensor:
     """
     smallest = -1000.0 if scores.dtype == torch.float64 else -100.0
     return torch.threshold_(scores, smallest, -torch.inf).exp2_()
-
-
-def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _channels_last_4d(cells: Tensor) -> Tensor:

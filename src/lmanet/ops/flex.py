@@ -1,0 +1,66 @@
+"""Local attention through torch's FlexAttention, meant for CUDA.
+
+On a GPU the call is compiled to one fused kernel; that path has never been run by the project's own tests, which
+have had no GPU so far. On a CPU it runs uncompiled, with the scores of the whole map in memory, and forward only
+(FlexAttention has no backward there): good for comparing on small maps and nothing else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from lmanet.errors import InputError
+
+NEEDS_CUDA_FOR_GRADIENTS = "FlexAttention has no gradients on a CPU: use torch.no_grad() or backend='tiled'"
+
+
+def local_attention(
+    query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
+) -> Tensor:
+    """Local attention; arguments and result as `lmanet.ops.local_attention`, which checks them.
+
+    Raises:
+        InputError: gradients are wanted on a CPU.
+    """
+    on_cpu = query.device.type == "cpu"
+    if on_cpu and torch.is_grad_enabled() and any(x.requires_grad for x in (query, keys, values)):
+        raise InputError(NEEDS_CUDA_FOR_GRADIENTS)
+    batch, size, channels, height, width = values.shape
+    margin = window // 2 if border == "zero" else 0
+    key_rows, key_columns = height + 2 * margin, width + 2 * margin
+    flat = [_flatten(query.unsqueeze(1), 0), _flatten(keys, margin), _flatten(values, margin)]
+    if on_cpu:
+        flat = [x.detach() for x in flat]  # FlexAttention refuses on requires_grad alone, even in no_grad
+
+    def seen(_batch: Tensor, _head: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
+        cell = key_index % (key_rows * key_columns)
+        rows = cell // key_columns - margin - query_index // width
+        columns = cell % key_columns - margin - query_index % width
+        return (rows.abs() <= window // 2) & (columns.abs() <= window // 2)
+
+    queries, positions = height * width, size * key_rows * key_columns
+    mask = create_block_mask(seen, None, None, queries, positions, device=query.device)
+    attend = _compiled() if query.device.type == "cuda" else flex_attention
+    with warnings.catch_warnings():
+        # Uncompiled on a CPU is what the module says it is.
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        output = attend(*flat, block_mask=mask, scale=scale)
+    return output.squeeze(1).transpose(1, 2).reshape(batch, channels, height, width)
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _flatten(cells: Tensor, margin: int) -> Tensor:
+    """(B, S, C, h, w) as (B, 1, S·cells, C), with a margin of zeros around each frame."""
+    padded = F.pad(cells, [margin] * 4)
+    return padded.permute(0, 1, 3, 4, 2).reshape(cells.shape[0], 1, -1, cells.shape[2])

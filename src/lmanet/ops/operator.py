@@ -1,0 +1,122 @@
+"""Local attention as a torch operator: one node for torch.compile and torch.export, whatever runs inside.
+
+A kernel is a module with `forward`, `backward` and `refusal`. A new one is a module and a line in `KERNELS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lmanet.ops import tiled
+
+
+class Kernel(Protocol):
+    """What the operator asks of a kernel. `tiled` documents each argument and result."""
+
+    def forward(
+        self, query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Output (B, Cv, h, w) and log-sum-exp (B, h, w), both contiguous."""
+        ...
+
+    def backward(
+        self,
+        gradient: Tensor,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        output: Tensor,
+        log_sum: Tensor,
+        *,
+        window: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of query, keys and values, contiguous."""
+        ...
+
+    def refusal(self, query: Tensor) -> str | None:
+        """Why this kernel cannot run on tensors like `query`; None if it can."""
+        ...
+
+
+KERNELS: dict[str, Kernel] = {
+    "tiled": tiled,
+}
+"""Kernels by name, in the order in which `auto` tries them. The last one takes everything."""
+
+
+def chosen_kernel(query: Tensor) -> str:
+    """The name of the kernel that `auto` takes for tensors like `query`."""
+    return next(name for name, kernel in KERNELS.items() if kernel.refusal(query) is None)
+
+
+@torch.library.custom_op("lmanet::local_attention", mutates_args=())
+def local_attention(
+    query: Tensor, keys: Tensor, values: Tensor, window: int, border: str, scale: float, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of checked inputs. The latter is for the backward pass and has no gradient.
+
+    `auto` is resolved here, when the node runs, so that an exported graph takes what its machine has.
+    """
+    # An operator's inside still sees the caller's autocast, which would lower the products of the scores.
+    with torch.autocast(query.device.type, enabled=False):
+        return _kernel(backend, query).forward(query, keys, values, window=window, border=border, scale=scale)
+
+
+@torch.library.custom_op("lmanet::local_attention_backward", mutates_args=())
+def local_attention_backward(
+    gradient: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    output: Tensor,
+    log_sum: Tensor,
+    window: int,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, keys and values. It has no gradient itself."""
+    with torch.autocast(query.device.type, enabled=False):
+        return _kernel(backend, query).backward(
+            gradient, query, keys, values, output, log_sum, window=window, scale=scale
+        )
+
+
+def _kernel(backend: str, query: Tensor) -> Kernel:
+    return KERNELS[chosen_kernel(query) if backend == "auto" else backend]
+
+
+@local_attention.register_fake
+def _(
+    query: Tensor, keys: Tensor, values: Tensor, window: int, border: str, scale: float, backend: str
+) -> tuple[Tensor, Tensor]:
+    batch, _, channels, height, width = values.shape
+    precise = torch.promote_types(query.dtype, torch.float32)
+    return (
+        query.new_empty(batch, channels, height, width),
+        query.new_empty(batch, height, width, dtype=precise),
+    )
+
+
+@local_attention_backward.register_fake
+def _(
+    gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return query.new_empty(query.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, keys, values, ctx.window, _, ctx.scale, ctx.backend = inputs
+    ctx.save_for_backward(query, keys, values, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _log_sum_gradient: Tensor | None) -> tuple[Any, ...]:
+    gradients = local_attention_backward(gradient, *ctx.saved_tensors, ctx.window, ctx.scale, ctx.backend)
+    return *gradients, None, None, None, None
+
+
+local_attention.register_autograd(_differentiate, setup_context=_save)
