@@ -67,7 +67,7 @@ class TestTables:
         assert "camvid/val: 101 frames, 100 labelled" in text
         assert "with [memory]" in text and "Difference" in text
         assert "default mode, TC by DIS, preset medium, OpenCV 5.0.0" in text
-        assert "PyTorch 2.9.0, 2 threads, Linux, CPU" in text
+        assert "PyTorch 2.9.0, threads: 2, Linux, CPU" in text
 
     def test_better_is_green_and_worse_is_red_whichever_way_is_better(self):
         console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")

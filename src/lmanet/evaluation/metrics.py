@@ -1,6 +1,6 @@
 """Accuracy from one streaming confusion matrix: mIoU, IoU per class, pixel accuracy.
 
-Plain numpy: neither torch nor any plotting or image library loads with this module.
+Plain numpy, so that training can import it: no image, table or plotting library loads with this module.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def print_table(report: EvaluationReport, console: Console) -> None:
     flow = f"TC by {conventions.flow}" if conventions.flow else "TC not measured"
     console.print(
         f"Temporal metrics: {conventions.mode} mode, {flow}. lmanet {environment.lmanet}, "
-        f"PyTorch {environment.torch}, {environment.threads} threads, {environment.machine}.",
+        f"PyTorch {environment.torch}, threads: {environment.threads}, {environment.machine}.",
         style="dim",
         markup=False,
         highlight=False,

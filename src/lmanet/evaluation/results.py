@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lmanet.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -80,8 +82,6 @@ class Environment:
     @classmethod
     def here(cls) -> Environment:
         """This process's."""
-        import torch  # Heavy, and not needed to read a report.
-
         return cls(
             lmanet=version("lmanet"),
             torch=torch.__version__,
