@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmanet.errors import InputError
-from lmanet.ops import flex, operator, reference
+from lmanet.ops import dispatch, flex, reference
 from lmanet.ops.checks import check_query_and_keys, check_values, check_window
 
 Border = Literal["mask", "zero"]
 """What lies outside the map: left out of the softmax, or kept with score 0 and value 0."""
 
 Backend = Literal["auto", "tiled", "reference", "flex"]
-"""How local attention is computed; `auto` takes the first of `operator.KERNELS` that can run."""
+"""How local attention is computed; `auto` takes the first of `dispatch.KERNELS` that can run."""
 
 _COMPOSED = {"reference": reference.local_attention, "flex": flex.local_attention}
 """Backends that are expressions of other torch functions: these differentiate them, and `auto` takes none."""
@@ -69,7 +69,7 @@ def local_attention(
     if backend in _COMPOSED:
         with torch.autocast(query.device.type, enabled=False):
             return _COMPOSED[backend](query, keys, values, window=window, border=border, scale=scale)
-    output, _ = operator.local_attention(query, keys, values, window, border, float(scale), backend)
+    output, _ = dispatch.local_attention(query, keys, values, window, border, float(scale), backend)
     return output
 
 
@@ -91,9 +91,9 @@ def explain(query: Tensor, keys: Tensor, *, window: int, border: Border = "mask"
     query, keys = _cast_for_autocast(query, keys)
     check_query_and_keys(query, keys)
     check_window(window, border)
-    chosen = operator.chosen_kernel(query)
+    chosen = dispatch.chosen_kernel(query)
     reasons = {}
-    for name, kernel in operator.KERNELS.items():
+    for name, kernel in dispatch.KERNELS.items():
         refusal = kernel.refusal(query)
         if name == chosen:
             reasons[name] = f"taken: the first that can run on {query.device.type} in {query.dtype}"
@@ -182,7 +182,7 @@ def attention_weights(
 def _check_backend(backend: str, query: Tensor) -> None:
     if backend not in get_args(Backend):
         raise InputError(f"backend is {backend!r}, expected one of {', '.join(get_args(Backend))}")
-    if backend in operator.KERNELS and (refusal := operator.KERNELS[backend].refusal(query)):
+    if backend in dispatch.KERNELS and (refusal := dispatch.KERNELS[backend].refusal(query)):
         raise InputError(f"backend {backend!r} cannot run: {refusal}; choose another, or 'auto'")
 
 

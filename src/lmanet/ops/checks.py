@@ -56,8 +56,8 @@ def check_window(window: int, border: str) -> None:
         )
     if border not in ("mask", "zero"):
         raise InputError(
-            f"border is {border!r}, expected 'mask' (leave out what is outside the map) or 'zero' (keep it with "
-            "score 0, for checkpoints of the original implementation)"
+            f"border is {border!r}, expected 'mask' (leave out what is outside the map) or 'zero' "
+            "(keep it with score 0, for checkpoints of the original implementation)"
         )
 
 
@@ -69,8 +69,8 @@ def _check_not_empty(name: str, cells: Tensor) -> None:
 def _check_alike(name: str, other: Tensor, query: Tensor) -> None:
     if other.dtype != query.dtype:
         raise InputError(
-            f"{name} are {other.dtype}, expected {query.dtype} as the query: convert one to the other's dtype, "
-            "or run under torch.autocast, which does"
+            f"{name} are {other.dtype}, expected {query.dtype} as the query: convert one to the other's "
+            "dtype, or run under torch.autocast, which does"
         )
     if other.device != query.device:
         raise InputError(

@@ -1,7 +1,7 @@
 """Local attention through torch's FlexAttention, meant for CUDA.
 
-On a GPU the call is compiled to one fused kernel; that path has never been run by the project's own tests, which
-have had no GPU so far. On a CPU it runs uncompiled, with the scores of the whole map in memory, and forward only
+On a GPU the call is compiled to one fused kernel; that path has never been run, as the project's tests have
+had no GPU so far. On a CPU it runs uncompiled, with the scores of the whole map in memory, and forward only
 (FlexAttention has no backward there): good for comparing on small maps and nothing else.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from lmanet.errors import InputError
 
@@ -29,15 +29,19 @@ def local_attention(
     Raises:
         InputError: gradients are wanted on a CPU.
     """
+    # Imported here because it loads torch's compiler, which `import lmanet` should not.
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
     on_cpu = query.device.type == "cpu"
     if on_cpu and torch.is_grad_enabled() and any(x.requires_grad for x in (query, keys, values)):
         raise InputError(NEEDS_CUDA_FOR_GRADIENTS)
     batch, size, channels, height, width = values.shape
     margin = window // 2 if border == "zero" else 0
     key_rows, key_columns = height + 2 * margin, width + 2 * margin
-    flat = [_flatten(query.unsqueeze(1), 0), _flatten(keys, margin), _flatten(values, margin)]
-    if on_cpu:
-        flat = [x.detach() for x in flat]  # FlexAttention refuses on requires_grad alone, even in no_grad
+    if on_cpu:  # FlexAttention refuses on requires_grad alone, even in no_grad
+        query, keys, values = query.detach(), keys.detach(), values.detach()
+    flat_query = _flatten(query.unsqueeze(1), 0)
+    flat_keys, flat_values = _flatten(keys, margin), _flatten(values, margin)
 
     def seen(_batch: Tensor, _head: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
         cell = key_index % (key_rows * key_columns)
@@ -47,17 +51,17 @@ def local_attention(
 
     queries, positions = height * width, size * key_rows * key_columns
     mask = create_block_mask(seen, None, None, queries, positions, device=query.device)
-    attend = _compiled() if query.device.type == "cuda" else flex_attention
+    attend = flex_attention if on_cpu else _compiled(flex_attention)
     with warnings.catch_warnings():
         # Uncompiled on a CPU is what the module says it is.
         warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-        output = attend(*flat, block_mask=mask, scale=scale)
+        output = attend(flat_query, flat_keys, flat_values, block_mask=mask, scale=scale)
     return output.squeeze(1).transpose(1, 2).reshape(batch, channels, height, width)
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(flex_attention, dynamic=False)
+def _compiled(attend: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(attend)
 
 
 def _flatten(cells: Tensor, margin: int) -> Tensor:

@@ -33,7 +33,7 @@ def local_attention(
 
 
 def window_weights(query: Tensor, keys: Tensor, *, window: int, border: str, scale: float) -> Tensor:
-    """The softmax weights (B, S, R², h, w) of every cell's window, in float32 (float64 for float64 inputs)."""
+    """Softmax weights (B, S, R², h, w) of every cell's window, float32 (float64 for float64 inputs)."""
     precise = torch.promote_types(query.dtype, torch.float32)
     scores = scale * torch.einsum(
         "bchw,bscnhw->bsnhw", query.to(precise), gather_windows(keys.to(precise), window)

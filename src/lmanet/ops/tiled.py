@@ -1,12 +1,12 @@
 """Local attention as batched matrix products over tiles of the map: any device, lean in memory.
 
-The map is cut into tiles of about 8×8 queries. All positions that any query of a tile sees lie in the tile
-grown by `window // 2` cells on each side and clipped to the map: the tile's block. One matrix product scores a
-tile's queries against its block in all S frames, a bias of −∞ leaves out what lies outside each query's own
-window, and a second product reads the values. Only a chunk of tiles has its scores in memory at a time.
+The map is cut into tiles of 8×8 queries. All positions that any query of a tile sees lie in the tile grown by
+`window // 2` cells on each side and clipped to the map: the tile's block. One matrix product scores a tile's
+queries against its block in all S frames, a bias of −∞ leaves out what lies outside each query's own window,
+and a second product reads the values. Only a chunk of tiles has its scores in memory at a time.
 
-The backward pass keeps nothing but the output and the log-sum-exp of each query, and computes the weights again
-chunk by chunk, as FlashAttention does (Dao et al., 2022, https://arxiv.org/abs/2205.14135).
+The backward pass keeps nothing but the output and the log-sum-exp of each query, and computes the weights
+again chunk by chunk, as FlashAttention does (Dao et al., 2022, https://arxiv.org/abs/2205.14135).
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `forward`'s output with respect to query, keys and values.
 
-    The border needs no argument: positions outside the map have no gradient, and their share of the softmax is
-    in the log-sum-exp.
+    The border needs no argument: positions outside the map have no gradient, and their share of the softmax
+    is in the log-sum-exp.
 
     Args:
         gradient: (B, Cv, h, w), of the output.
@@ -262,8 +262,8 @@ def _inside(length: int, radius: int, like: Tensor) -> Tensor:
 def _exp2_(scores: Tensor) -> Tensor:
     """2 to the power of scores that are at most 0, in place; weights too small to count become 0.
 
-    Peaked attention has weights in the denormal range, and those slow the exponential and the products after it
-    five- to tenfold on a CPU. The largest weight of a row is near 1, so that 2⁻¹⁰⁰ (2⁻¹⁰⁰⁰ in float64) adds
+    Peaked attention has weights in the denormal range, and those slow the exponential and the products after
+    it five- to tenfold on a CPU. The largest weight of a row is near 1, so that 2⁻¹⁰⁰ (2⁻¹⁰⁰⁰ in float64) adds
     nothing to it.
     """
     smallest = -1000.0 if scores.dtype == torch.float64 else -100.0
