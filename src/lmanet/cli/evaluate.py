@@ -1,0 +1,79 @@
+"""`lmanet evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+def evaluate(
+    *,
+    data: str,
+    weights: str,
+    split: str = "val",
+    control: str | None = None,
+    memory_size: int | None = None,
+    window: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    mode: Literal["default", "reference"] = "default",
+    threads: int | None = None,
+    json: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Score a model on labelled video, beside the single-frame network that it was made from.
+
+    Every sequence is streamed through once; no memory reaches across a gap.
+
+    Args:
+        data: camvid:PATH or synthetic:
+        weights: a bundled name, a .safetensors file, or a Hub id.
+        split: train, val or test.
+        control: weights trained with `--memories current`: scored as a further column that sees no past.
+        memory_size: frames remembered, if not the model's own.
+        window: side of the search window in cells, odd, if not the model's own.
+        precision: of the network.
+        mode: of the temporal metrics: `reference` reproduces the field's published scripts.
+        threads: of PyTorch.
+        json: write the report to this file.
+        plot: draw IoU per class into this file (.png, .pdf, .svg).
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lmanet.cli.models import set_threads, with_memory
+    from lmanet.data.spec import open_data
+    from lmanet.evaluation.models import ModelPredictor, check_classes
+    from lmanet.evaluation.report import per_class_table, plot_per_class, print_table, write_json
+    from lmanet.evaluation.run import Predictor
+    from lmanet.evaluation.run import evaluate as run
+    from lmanet.zoo.names import load, single_frame_of
+
+    set_threads(threads)
+    frames = open_data(data, split)
+    base = single_frame_of(weights)
+    predictors: dict[str, Predictor] = {}
+    if base is not None:
+        single = load(base)
+        check_classes(single, frames.classes.names, frames.name)
+        predictors["single-frame"] = ModelPredictor(single, precision=precision)
+    if control is not None:
+        predictors["control"] = ModelPredictor(load(control), precision=precision, forget=True)
+    if base != weights:
+        model = with_memory(load(weights), memory_size, window)
+        check_classes(model, frames.classes.names, frames.name)
+        predictors["LMANet"] = ModelPredictor(model, precision=precision)
+    console = Console()
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(f"evaluating {frames.name}", total=None)
+        report = run(
+            frames,
+            predictors,
+            mode=mode,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    print_table(report, console)
+    console.print(per_class_table(report))
+    if json is not None:
+        write_json(report, json)
+    if plot is not None:
+        plot_per_class(report, plot)

@@ -1,0 +1,48 @@
+"""The `lmanet` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from lmanet.cli.bench import bench
+from lmanet.cli.demo import demo
+from lmanet.cli.evaluate import evaluate
+from lmanet.cli.info import info
+from lmanet.cli.segment import segment
+from lmanet.cli.train import train
+from lmanet.errors import LmanetError
+
+VERBS = {
+    "segment": segment,
+    "train": train,
+    "evaluate": evaluate,
+    "demo": demo,
+    "bench": bench,
+    "info": info,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; on an error of the user's, one line on stderr and exit status 2."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="lmanet",
+            args=arguments,
+            description="Video semantic segmentation by Local Memory Attention.",
+            config=(tyro.conf.ConsolidateSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except LmanetError as error:
+        print(f"lmanet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lmanet: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Progress bars for trainings and evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lmanet.errors import MissingDependencyError
+
+
+class TrainingProgress:
+    """One bar per part of a training; a plain line per epoch where there is no terminal."""
+
+    def __init__(self, folder: Path, *, tensorboard: bool = False, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._writer: Any = _summary_writer(folder) if tensorboard and not quiet else None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def say(self, line: str) -> None:
+        """A line of text that stays."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def report(self, name: str, progress: Any) -> None:
+        """Show how far a part is: (done, total), or a training's `Progress`."""
+        if isinstance(progress, tuple):
+            done, total = progress
+            note, ended = "", done == total
+        else:
+            done = progress.epoch * progress.steps + progress.step
+            total = progress.epochs * progress.steps
+            note = f"epoch {progress.epoch + 1}/{progress.epochs} loss {progress.loss:.3f} mIoU {100 * progress.miou:.1f}"
+            ended = progress.step == progress.steps
+            if self._writer is not None:
+                self._writer.add_scalar(f"{name}/loss", progress.loss, done)
+                self._writer.add_scalar(f"{name}/val_miou", progress.miou, done)
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, note=note)
+        self._bars.update(self._tasks[name], completed=done, total=total, note=note)
+        if ended and not self.console.is_terminal:
+            self.say(f"{name}: {done}/{total} {note}")
+
+
+def _summary_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError("--tensorboard needs TensorBoard: pip install 'lmanet[tensorboard]'") from error
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,77 @@
+"""`lmanet segment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+DEFAULT_WEIGHTS = "lmanet-erfnet-camvid"
+
+
+def segment(
+    source: tyro.conf.Positional[str],
+    /,
+    *,
+    output: Annotated[list[Path], tyro.conf.arg(aliases=["-o"])],
+    weights: str = DEFAULT_WEIGHTS,
+    view: Literal["overlay", "labels", "side-by-side"] = "overlay",
+    opacity: float = 0.5,
+    memory: bool = True,
+    memory_size: int | None = None,
+    window: int | None = None,
+    resize: tuple[int, int] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    threads: int | None = None,
+) -> None:
+    """Label a video, a folder of images or an image.
+
+    Args:
+        source: a video file, a folder of images, an image, or camera:0.
+        output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); several may
+            be given.
+        weights: a bundled name, a .safetensors file, or a Hub id.
+        view: what the video shows.
+        opacity: of the labels in the overlay, 0 to 1.
+        memory: use the memory; --no-memory labels every frame by itself, by the single-frame network.
+        memory_size: frames remembered, if not the model's own.
+        window: side of the search window in cells, odd, if not the model's own.
+        resize: height and width that the network sees; the output keeps the input's size.
+        precision: bf16 is faster on CPUs and GPUs that have it.
+        threads: of PyTorch.
+    """
+    from rich.console import Console
+
+    from lmanet.cli.labelling import ClassShares, labelling_progress, print_summary, viewer
+    from lmanet.cli.models import set_threads, with_memory
+    from lmanet.errors import WeightsError
+    from lmanet.session import Session
+    from lmanet.video import open_sinks, open_source, run_pipeline
+    from lmanet.zoo.names import load, single_frame_of
+
+    set_threads(threads)
+    name = weights if memory else single_frame_of(weights)
+    if name is None:
+        raise WeightsError(f"{weights} does not say which single-frame network it was made from: give its own weights")
+    model = with_memory(load(name), memory_size, window)
+    classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
+    session = Session(model, precision=precision, resize=resize)
+    shares = ClassShares(len(classes))
+    console = Console(stderr=True)
+    with (
+        open_source(source) as frames,
+        open_sinks(
+            output, frames.info, draw=viewer(view, classes, opacity), palette=classes.colours()
+        ) as writes,
+        labelling_progress(frames.info.frame_count, console) as advance,
+    ):
+        count = run_pipeline(
+            frames,
+            lambda frame: shares.count(session.step(frame.image).labels),
+            writes,
+            progress=lambda frame: advance(),
+        )
+    for warning in frames.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    print_summary(console, name, count, advance.seconds, shares, classes, output)

@@ -1,0 +1,93 @@
+"""`lmanet train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lmanet.training.recipes import PRESETS, MemoryRecipe, SingleRecipe
+
+Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, prefix_names=False)
+
+
+def train(
+    *,
+    recipe: Preset,  # pyright: ignore[reportInvalidTypeForm]
+    data: str,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    weights: str | None = None,
+    val_split: str = "val",
+    val_data: str | None = None,
+    seed: int = 0,
+    precision: Literal["bf16", "fp32"] = "bf16",
+    workers: int = 1,
+    feature_cache: bool = True,
+    cache: Path | None = None,
+    tensorboard: bool = False,
+) -> None:
+    """Train a single-frame network (step 0), or put a memory on one (steps 1 and 2).
+
+    A killed training goes on where it was when the same command is given again. To train on several processes,
+    start the command with `accelerate launch`.
+
+    Args:
+        recipe: a preset: `erfnet…` trains a single-frame network, `lmanet…` and `paper` a memory on one. Every
+            field of it can be changed.
+        data: camvid:PATH or synthetic:
+        out: folder for frames, checkpoints, logs and the weights.
+        weights: the single-frame network that a memory is put on; for `erfnet…`, where to start from (random).
+        val_split: the split that chooses the best epoch.
+        val_data: validate on another data set.
+        seed: of everything random.
+        precision: of the network while training.
+        workers: processes that prepare samples.
+        feature_cache: keep the frozen encoder's features on disk instead of encoding in every step.
+        cache: folder of the feature cache; trainings on the same network and data may share it.
+        tensorboard: also log for TensorBoard.
+    """
+    from accelerate import Accelerator
+
+    from lmanet.cli.progress import TrainingProgress
+    from lmanet.data.spec import open_data
+    from lmanet.errors import InputError
+    from lmanet.training.train import train_memory, train_single
+    from lmanet.zoo import load
+
+    accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+    train_data = open_data(data, "train")
+    val = open_data(val_data or data, val_split)
+    model = load(weights) if weights else None
+    with TrainingProgress(out, tensorboard=tensorboard, quiet=not accelerator.is_main_process) as progress:
+        if isinstance(recipe, SingleRecipe):
+            path = train_single(
+                train_data,
+                val,
+                recipe,
+                out,
+                accelerator=accelerator,
+                initial=model,  # pyright: ignore[reportArgumentType]
+                seed=seed,
+                workers=workers,
+                report=progress.report,
+            )
+        else:
+            assert isinstance(recipe, MemoryRecipe)
+            if model is None:
+                raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
+            path = train_memory(
+                train_data,
+                val,
+                model,  # pyright: ignore[reportArgumentType]
+                recipe,
+                out,
+                accelerator=accelerator,
+                single_frame=weights,
+                seed=seed,
+                workers=workers,
+                use_cache=feature_cache,
+                cache_folder=cache,
+                report=progress.report,
+            )
+    progress.say(f"weights in {path}")

@@ -1,0 +1,54 @@
+"""Models as predictors: what the evaluation run streams frames through."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmanet.backbones import Backbone
+from lmanet.errors import InputError
+from lmanet.segmenter import VideoSegmenter
+from lmanet.session import Precision, Session
+
+
+class ModelPredictor:
+    """A model labelling one sequence after the other; keeps the `Predictor` protocol.
+
+    Args:
+        model: a segmenter, or a backbone by itself.
+        precision: of the network.
+        forget: begin a new stream at every frame, so that the memory holds the current frame S times: the
+            control, which sees no past.
+    """
+
+    def __init__(
+        self, model: VideoSegmenter | Backbone, *, precision: Precision = "fp32", forget: bool = False
+    ) -> None:
+        self._session = Session(model, precision=precision)
+        self._forget = forget
+
+    def start(self) -> None:
+        """Forget all past frames."""
+        self._session.reset()
+
+    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB to (H, W) uint8 class ids."""
+        if self._forget:
+            self._session.reset()
+        return self._session.step(image).labels
+
+
+def check_classes(model: VideoSegmenter | Backbone, names: tuple[str, ...], data: str) -> None:
+    """Raise InputError unless the model's classes are the data set's.
+
+    Args:
+        model: as `lmanet.load` gives it, with `classes`.
+        names: the data set's class names.
+        data: its name, for the message.
+    """
+    own = model.classes.names  # pyright: ignore[reportAttributeAccessIssue]
+    if own != names:
+        raise InputError(
+            f"the model has {len(own)} classes ({', '.join(own)}), {data} has {len(names)} ({', '.join(names)}): "
+            f"evaluate it on data with its own classes"
+        )
