@@ -3,8 +3,9 @@
 from lmanet.video.frame import Frame, Source, SourceInfo
 from lmanet.video.outputs import open_sinks
 from lmanet.video.pipeline import run_pipeline
-from lmanet.video.sink import ImageSink, LabelSink, VideoSink
+from lmanet.video.sink import VideoSink
 from lmanet.video.source import open_source
+from lmanet.video.stills import ImageSink, LabelSink
 
 __all__ = [
     "Frame",

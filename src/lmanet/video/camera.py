@@ -49,8 +49,8 @@ class CameraSource(Source):
         )
 
     def _frames(self) -> Iterator[Frame]:
-        start_s = last_s = None
-        index = 0
+        start_s: float | None = None
+        index = ticks = 0
         while True:
             arrived, bgr = self._capture.read()
             if not arrived:
@@ -59,10 +59,9 @@ class CameraSource(Source):
             now_s = time.monotonic()
             start_s = now_s if start_s is None else start_s
             # Two frames delivered in one burst still need time stamps that increase.
-            time_s = now_s - start_s if last_s is None else max(now_s - start_s, last_s + float(TIME_BASE))
-            last_s = time_s
+            ticks = max(round((now_s - start_s) / TIME_BASE), ticks + (index > 0))
             image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-            yield Frame(image, index, time_s, f"{index:06d}")
+            yield Frame(image, index, float(ticks * TIME_BASE), f"{index:06d}")
             index += 1
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lmanet.errors import InputError
+
 SourceKind = Literal["video", "images", "image", "camera"]
 
 
@@ -73,12 +75,16 @@ class Source(ABC):
     def __init__(self) -> None:
         self.warnings = []
         self._stopping = False
+        self._read = False
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
         """Yield the frames in order; errors as `lmanet.errors.VideoError`."""
 
     def __iter__(self) -> Iterator[Frame]:
+        if self._read:
+            raise InputError(f"{self.info.path}: a source is read once; open it again to read it again")
+        self._read = True
         for frame in self._frames():
             yield frame
             if self._stopping:

@@ -30,8 +30,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise VideoError(f"{path}: the image cannot be read: {error.strerror}") from error
-    # cv2.imdecode raises on empty input, where it returns None on all else that it cannot decode.
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:  # Raised for empty and oversized images; None stands for all others that are damaged.
+        bgr = None
     if bgr is None:
         raise VideoError(f"{path}: not an image that can be decoded; replace or remove the file")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -13,7 +13,8 @@ from lmanet.errors import VideoError
 from lmanet.video.frame import SourceInfo
 from lmanet.video.images import IMAGE_SUFFIXES
 from lmanet.video.pipeline import Write
-from lmanet.video.sink import VIDEO_FORMATS, ImageSink, LabelSink, VideoSink
+from lmanet.video.sink import VIDEO_FORMATS, VideoSink
+from lmanet.video.stills import ImageSink, LabelSink
 
 Draw = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
 """Makes the view, (H', W', 3) uint8 RGB, of an image (H, W, 3) uint8 RGB and its labels (H, W) uint8."""

@@ -92,6 +92,9 @@ def run_pipeline(
     count = 0
     try:
         count = compute()
+        # Joined here as well, so that an interrupt while the last frames are written stops the writer too.
+        for thread in threads:
+            thread.join()
     except _StoppedError:
         pass  # A thread has failed: its error is raised below.
     except BaseException:

@@ -23,6 +23,7 @@ from lmanet.video.frame import Frame, Source, SourceInfo
 # FFmpeg takes any text file named .txt for terminal art and would play it.
 NOT_VIDEO_FORMATS = ("tty",)
 FALLBACK_FPS = Fraction(25)  # what FFmpeg assumes of streams that say nothing
+JOIN_S = 1  # time stamps that go back by more are those of another recording, joined to the first
 
 
 def codec_threads() -> int:
@@ -50,6 +51,7 @@ class VideoFileSource(Source):
         try:
             self._stream = _video_stream(self._container, path)
             self._packets = self._bad_packets = self._bad_frames = self._restamped = self._rescaled = 0
+            self._offset = 0  # ticks, added to the time stamps of a joined recording
             self._decoded = self._decode()
             # The first frame gives the size after rotation, and tells a wrong input before any work.
             self._first = next(self._decoded, None)
@@ -117,11 +119,19 @@ class VideoFileSource(Source):
                 return
 
     def _stamp(self, frame: VideoFrame, last: int | None, step: int) -> int:
-        """The time stamp in ticks; for a frame with none, or one that goes back, a step after the last."""
-        if frame.pts is not None and (last is None or frame.pts > last):
-            return frame.pts
+        """The frame's time stamp in ticks, made to increase where the file's are missing or go back."""
+        pts = None if frame.pts is None else frame.pts + self._offset
+        if pts is not None and (last is None or pts > last):
+            return pts
         self._restamped += 1
-        return 0 if last is None else last + step
+        if last is None:
+            return 0
+        if pts is None:
+            return last + step
+        if (last - pts) * self.info.time_base < JOIN_S:
+            return last + 1  # Out of order after damage: the frames that follow are on time again.
+        self._offset += last + step - pts
+        return last + step
 
     def _image(self, frame: VideoFrame) -> NDArray[np.uint8]:
         # A stream may change its size on the way: players keep to the first one, and so does this.
@@ -136,7 +146,7 @@ class VideoFileSource(Source):
         frames = self._stream.frames
         # By time and, where the header counts, by packets too: trimmed files rightly hold fewer than counted.
         missing = promised_s is not None and end_s < promised_s - 0.75 / float(self.info.fps)
-        if missing and (self._packets < frames or not frames):
+        if missing and (self._packets - self._bad_packets < frames or not frames):
             of_frames = f" of {self.info.frame_count}" if self.info.frame_count else ""
             self._warn(
                 f"the file is cut off or damaged: it ends after {count}{of_frames} frames,"
@@ -148,7 +158,7 @@ class VideoFileSource(Source):
                 f" {self._bad_frames} frames were decoded in part"
             )
         if self._restamped:
-            self._warn(f"{self._restamped} frames had no usable time stamp; they follow at the average rate")
+            self._warn(f"{self._restamped} frames had no time stamp or one that goes back; they got one")
         if self._rescaled:
             self._warn(f"{self._rescaled} frames had another size than the first; they were scaled to it")
 
