@@ -24,6 +24,7 @@ class Stage:
         patience: epochs without a better loss before `plateau` lowers the rate.
         validate_every: epochs between validations; the last epoch is always validated.
         grad_clip: largest gradient norm; 0 for none.
+        samples: samples per epoch, drawn anew for each; 0 takes all.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Stage:
     patience: int = 3
     validate_every: int = 5
     grad_clip: float = 0.0
+    samples: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.ema < 1:

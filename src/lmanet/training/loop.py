@@ -75,19 +75,22 @@ class EpochSampler(Sampler):
     The last, incomplete batch of an epoch is filled up from the beginning of the epoch's order.
     """
 
-    def __init__(self, length: int, batch_size: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, samples: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         if batch_size % world:
             raise InputError(
                 f"batch_size {batch_size} does not divide among {world} processes: give a multiple of {world}"
             )
         self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
+        self.samples = min(samples, length) or length
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
+        return -(-self.samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)[: self.samples]
         order = np.resize(order, len(self) * self.batch_size)
         for batch in order.reshape(len(self), self.world, -1):
             yield [(self.epoch, int(index)) for index in batch[self.rank]]
@@ -136,6 +139,7 @@ def fit(
         len(data),
         stage.batch_size,
         seed=seed,
+        samples=stage.samples,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )

@@ -1,0 +1,126 @@
+"""The demo's work: one synthetic drive under two models, as figures, a video and a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from lmanet.data.base import Sequence
+from lmanet.data.synthetic import StreetConfig, SyntheticDrive
+from lmanet.errors import VideoError
+from lmanet.evaluation.models import ModelPredictor
+from lmanet.evaluation.run import evaluate
+from lmanet.session import Precision
+from lmanet.video import VideoSink
+from lmanet.video.view import labels as coloured
+from lmanet.video.view import side_by_side
+from lmanet.zoo import load
+
+MODELS = {"single-frame": "erfnet-synthetic", "LMANet": "lmanet-erfnet-synthetic"}
+SHEET_ROWS = 3
+
+Image = NDArray[np.uint8]
+
+
+class Recorder(ModelPredictor):
+    """A predictor that keeps what it said."""
+
+    def __init__(self, name: str, precision: Precision) -> None:
+        super().__init__(load(name), precision=precision)
+        self.labels: list[Image] = []
+
+    def predict(self, image: Image) -> Image:
+        """(H, W, 3) uint8 RGB to (H, W) uint8 class ids."""
+        self.labels.append(super().predict(image))
+        return self.labels[-1]
+
+
+def compare(
+    frames: int, seed: int, precision: Precision, *, on_frame: Callable[[int], None]
+) -> tuple[SyntheticDrive, dict[str, list[Image]], Table]:
+    """Label one drive of the test split with both models.
+
+    Returns:
+        The drive (one sequence), the label maps of each model, and the table of figures.
+    """
+    drive = SyntheticDrive(split="test", sequences=seed + 1, frames=frames).only(seed)
+    recorders = {title: Recorder(name, precision) for title, name in MODELS.items()}
+    report = evaluate(
+        drive, {**recorders}, vc=(8,), tc=False, progress=lambda done, total: on_frame(done)
+    )
+    table = Table(title=f"{frames} rendered frames, {StreetConfig.size[1]}×{StreetConfig.size[0]}")
+    for heading in ("", "mIoU ↑", "flicker ↓", "VC8 ↑", "frames/s ↑"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for title, scores in report.scores.items():
+        table.add_row(
+            title,
+            f"{100 * scores.miou:.1f} %",
+            f"{100 * scores.flicker:.2f} %",
+            f"{100 * scores.vc[8]:.1f} %",
+            f"{scores.fps:.1f}",
+        )
+    return drive, {title: recorder.labels for title, recorder in recorders.items()}, table
+
+
+def write_showcase(drive: SyntheticDrive, labels: dict[str, list[Image]], folder: Path) -> tuple[Path, Path]:
+    """Write `out.mp4` and `out.png` into a folder.
+
+    Raises:
+        VideoError: the folder or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VideoError(f"{folder} cannot be made ({error}): choose another folder with --out") from error
+    sequence = drive.sequences[0]
+    panels = [_panels(drive, sequence, labels, i) for i in range(len(sequence.frame_names))]
+    video, sheet = folder / "out.mp4", folder / "out.png"
+    height, width = panels[0].shape[:2]
+    fps = Fraction(1 / sequence.spacing_s).limit_denominator(1000)
+    with VideoSink(video, width=width, height=height, fps=fps, time_base=1 / fps) as sink:
+        for i, picture in enumerate(panels):
+            sink.write(picture, i * sequence.spacing_s)
+    _write_sheet(drive, sequence, labels, sheet)
+    return video, sheet
+
+
+def _panels(drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Image]], index: int) -> Image:
+    palette = drive.classes.colours()
+    return side_by_side(
+        [sequence.image(index), *(coloured(maps[index], palette) for maps in labels.values())],
+        ["Frame", *labels],
+        drive.classes,
+    )
+
+
+def _write_sheet(drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Image]], path: Path) -> None:
+    """Frame, labels of each model, truth: at the frames where the two models differ most in what is right."""
+    palette = drive.classes.colours()
+    count = len(sequence.frame_names)
+    worst, best = labels.values()
+    gain = np.array(
+        [
+            np.mean(best[i] == sequence.label(i)) - np.mean(worst[i] == sequence.label(i))
+            for i in range(count)
+        ]
+    )
+    # One frame from each part of the drive, so that the sheet shows more than one place.
+    parts = np.array_split(np.arange(count), min(SHEET_ROWS, count))
+    picked = [int(part[np.argmax(gain[part])]) for part in parts]
+    columns = [
+        np.vstack([sequence.image(i) for i in picked]),
+        *(np.vstack([coloured(maps[i], palette) for i in picked]) for maps in labels.values()),
+        np.vstack([coloured(np.asarray(sequence.label(i)), palette) for i in picked]),
+    ]
+    picture = side_by_side(columns, ["Frame", *labels, "Truth"], drive.classes)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.png")
+    if not cv2.imwrite(str(part), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise VideoError(f"{path} cannot be written: check the folder's rights and space")
+    part.replace(path)
