@@ -65,7 +65,9 @@ class VideoSegmenter(nn.Module):
     @memory_size.setter
     def memory_size(self, size: int) -> None:
         if size < 1:
-            raise InputError(f"memory size {size}: expected at least 1 frame; without memory, use the backbone")
+            raise InputError(
+                f"memory size {size}: expected at least 1 frame; without memory, use the backbone"
+            )
         self._memory_size = size
 
     @property

@@ -105,9 +105,13 @@ class Session:
             self._state = None
             return
         if set(state) != set(MemoryState._fields):
-            raise InputError(f"session state with {sorted(state)}: expected {list(MemoryState._fields)}, or nothing")
+            raise InputError(
+                f"session state with {sorted(state)}: expected {list(MemoryState._fields)}, or nothing"
+            )
         if not isinstance(self.model, VideoSegmenter):
-            raise InputError("a session of a single-frame network has no memory to restore: load an LMANet model")
+            raise InputError(
+                "a session of a single-frame network has no memory to restore: load an LMANet model"
+            )
         keys, values = state["keys"], state["values"]
         expected = (self.model.key_channels, self.model.value_channels)
         if keys.ndim != 5 or values.ndim != 5 or (keys.shape[2], values.shape[2]) != expected:

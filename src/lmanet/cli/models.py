@@ -24,7 +24,9 @@ def with_memory(
     if memory_size is None and window is None:
         return model
     if not isinstance(model, VideoSegmenter):
-        raise InputError("a single-frame network has neither memory size nor window: leave them out, or load LMANet")
+        raise InputError(
+            "a single-frame network has neither memory size nor window: leave them out, or load LMANet"
+        )
     if memory_size is not None:
         model.memory_size = memory_size
     if window is not None:

@@ -77,5 +77,7 @@ def _summary_writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingDependencyError("--tensorboard needs TensorBoard: pip install 'lmanet[tensorboard]'") from error
+        raise MissingDependencyError(
+            "--tensorboard needs TensorBoard: pip install 'lmanet[tensorboard]'"
+        ) from error
     return SummaryWriter(str(folder / "tensorboard"))

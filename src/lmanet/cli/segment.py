@@ -53,7 +53,9 @@ def segment(
     set_threads(threads)
     name = weights if memory else single_frame_of(weights)
     if name is None:
-        raise WeightsError(f"{weights} does not say which single-frame network it was made from: give its own weights")
+        raise WeightsError(
+            f"{weights} does not say which single-frame network it was made from: give its own weights"
+        )
     model = with_memory(load(name), memory_size, window)
     classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
     session = Session(model, precision=precision, resize=resize)

@@ -52,9 +52,7 @@ def compare(
     """
     drive = SyntheticDrive(split="test", sequences=seed + 1, frames=frames).only(seed)
     recorders = {title: Recorder(name, precision) for title, name in MODELS.items()}
-    report = evaluate(
-        drive, {**recorders}, vc=(8,), tc=False, progress=lambda done, total: on_frame(done)
-    )
+    report = evaluate(drive, {**recorders}, vc=(8,), tc=False, progress=lambda done, total: on_frame(done))
     table = Table(title=f"{frames} rendered frames, {StreetConfig.size[1]}×{StreetConfig.size[0]}")
     for heading in ("", "mIoU ↑", "flicker ↓", "VC8 ↑", "frames/s ↑"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -100,16 +98,15 @@ def _panels(drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Im
     )
 
 
-def _write_sheet(drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Image]], path: Path) -> None:
+def _write_sheet(
+    drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Image]], path: Path
+) -> None:
     """Frame, labels of each model, truth: at the frames where the two models differ most in what is right."""
     palette = drive.classes.colours()
     count = len(sequence.frame_names)
     worst, best = labels.values()
     gain = np.array(
-        [
-            np.mean(best[i] == sequence.label(i)) - np.mean(worst[i] == sequence.label(i))
-            for i in range(count)
-        ]
+        [np.mean(best[i] == sequence.label(i)) - np.mean(worst[i] == sequence.label(i)) for i in range(count)]
     )
     # One frame from each part of the drive, so that the sheet shows more than one place.
     parts = np.array_split(np.arange(count), min(SHEET_ROWS, count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -185,7 +186,9 @@ def _pair(images: list[Path], label_of, folder: Path) -> list[tuple[Path, Path]]
     pairs = [(image, label_of(image)) for image in images]
     missing = [label for _, label in pairs if not label.is_file()]
     if missing:
-        raise DataError(f"{len(missing)} of {len(pairs)} frames have no label, the first missing is {missing[0]}")
+        raise DataError(
+            f"{len(missing)} of {len(pairs)} frames have no label, the first missing is {missing[0]}"
+        )
     return pairs
 
 
@@ -201,7 +204,7 @@ def _gap_free_runs(pairs: list[tuple[Path, Path]], colours: bool) -> list[CamVid
         steps = np.diff(numbers)
         step = int(np.median(steps)) if len(steps) else 1
         cuts = [0, *(np.flatnonzero(steps != step) + 1).tolist(), len(frames)]
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             run = frames[start:stop]
             runs.append(
                 CamVidSequence(

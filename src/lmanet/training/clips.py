@@ -66,9 +66,7 @@ def make_views(
     mirrored = Draw(size, (-1, 0, size[1] - 1, 0, 1, 0))
     fixed = (plain, mirrored)[: 2 if augmentation.flip else 1]
     current = (fixed + tuple(draw(whole, size, rng) for _ in range(draws - len(fixed))))[:draws]
-    return Views(
-        current, tuple(tuple(pseudo_memory(d, ranges, rng) for _ in range(pseudo)) for d in current)
-    )
+    return Views(current, tuple(tuple(pseudo_memory(d, ranges, rng) for _ in range(pseudo)) for d in current))
 
 
 def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator) -> Draw:

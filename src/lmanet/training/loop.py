@@ -149,7 +149,9 @@ def fit(
     optimizer = _optimizer(module, stage)
     scheduler = _scheduler(optimizer, stage, len(sampler))
     average = (
-        AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(stage.ema), use_buffers=True) if stage.ema else None
+        AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(stage.ema), use_buffers=True)
+        if stage.ema
+        else None
     )
     state = _State(module, average, optimizer, scheduler, {"stage": stage.to_dict(), "seed": seed})
     state.load(folder / "last.pt")

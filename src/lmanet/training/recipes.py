@@ -73,7 +73,9 @@ class MemoryRecipe:
 
     def __post_init__(self) -> None:
         if self.memories in ("pseudo", "mixed") and self.pseudo < 1:
-            raise InputError(f"memories={self.memories!r} with pseudo={self.pseudo}: expected pseudo of at least 1")
+            raise InputError(
+                f"memories={self.memories!r} with pseudo={self.pseudo}: expected pseudo of at least 1"
+            )
         if self.draws < 1:
             raise InputError(f"draws {self.draws}: expected at least 1 view of each frame")
 

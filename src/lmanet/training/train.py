@@ -217,7 +217,7 @@ def set_mode(segmenter: VideoSegmenter, step: int) -> None:
 def validate(
     model: VideoSegmenter | Backbone, data: VideoData, accelerator: Accelerator, *, forget: bool = False
 ) -> float:
-    """mIoU (0 to 1) of a model streaming through a data set, in the training's precision.
+    """MIoU (0 to 1) of a model streaming through a data set, in the training's precision.
 
     Args:
         model: the model.

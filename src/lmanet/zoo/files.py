@@ -79,7 +79,9 @@ def read_config(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get("lmanet")
     except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}): copy or download it again") from error
+        raise WeightsError(
+            f"{path} is not a whole safetensors file ({error}): copy or download it again"
+        ) from error
     if header is None:
         raise WeightsError(
             f"{path} has no lmanet configuration in its header, only weights: expected a file written by lmanet"
@@ -103,7 +105,9 @@ def load_model(path: Path) -> VideoSegmenter | Backbone:
     config = read_config(path)
     name = config["backbone"]["name"]
     if name not in BACKBONES:
-        raise WeightsError(f"{path} has backbone {name!r}, this lmanet knows {', '.join(BACKBONES)}: upgrade lmanet")
+        raise WeightsError(
+            f"{path} has backbone {name!r}, this lmanet knows {', '.join(BACKBONES)}: upgrade lmanet"
+        )
     model: VideoSegmenter | Backbone = BACKBONES[name](config["backbone"]["num_classes"])
     if "video" in config:
         model = VideoSegmenter(model, **config["video"])

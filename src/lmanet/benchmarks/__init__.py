@@ -1,0 +1,1 @@
+"""Benchmarks: every figure with its peers, timed in turn in the same run."""

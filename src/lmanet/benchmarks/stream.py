@@ -1,0 +1,73 @@
+"""How much of the network's speed is left when frames come from a video file and go to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from lmanet.benchmarks.timing import Timing, time_in_turn
+from lmanet.data.base import Classes
+from lmanet.data.synthetic import StreetConfig, StreetSequence
+from lmanet.session import Precision, Session
+from lmanet.video import VideoSink, open_sinks, open_source, run_pipeline
+from lmanet.video.view import overlay
+from lmanet.zoo.names import load, single_frame_of
+
+
+def bench_stream(
+    weights: str, folder: Path, *, frames: int, precision: Precision, repeats: int
+) -> dict[str, Timing]:
+    """Time the single-frame network and the model with memory: on frames in memory, and from file to file.
+
+    Args:
+        weights: a video model.
+        folder: for the video files.
+        frames: length of the clip, 480×360.
+        precision: of the networks.
+        repeats: counted runs of each.
+
+    Returns:
+        Timings of the whole clip: `single-frame, in memory`, `single-frame, file to file`, and the same of the
+        model with memory.
+    """
+    street = StreetSequence(StreetConfig(frames=frames))
+    images = [street.image(i) for i in range(frames)]
+    clip = folder / "clip.mp4"
+    height, width = images[0].shape[:2]
+    with VideoSink(clip, width=width, height=height, fps=Fraction(15), time_base=Fraction(1, 15)) as sink:
+        for i, image in enumerate(images):
+            sink.write(image, i / 15)
+
+    things: dict[str, Callable[[], object]] = {}
+    for title, name in (("single-frame", single_frame_of(weights)), ("LMANet", weights)):
+        if name is None:
+            continue
+        model = load(name)
+        classes: Classes = model.classes  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
+        session = Session(model, precision=precision)
+        things[f"{title}, in memory"] = lambda session=session: _in_memory(session, images)
+        things[f"{title}, file to file"] = lambda session=session, classes=classes: _file_to_file(
+            session, clip, folder / "out.mp4", classes
+        )
+    return time_in_turn(things, repeats=repeats)
+
+
+def _in_memory(session: Session, images: list[np.ndarray]) -> None:
+    session.reset()
+    for image in images:
+        session.step(image)
+
+
+def _file_to_file(session: Session, clip: Path, out: Path, classes: Classes) -> None:
+    session.reset()
+    palette = classes.colours()
+    with (
+        open_source(clip) as source,
+        open_sinks(
+            [out], source.info, draw=lambda image, label: overlay(image, label, palette), palette=palette
+        ) as writes,
+    ):
+        run_pipeline(source, lambda frame: session.step(frame.image).labels, writes)
