@@ -68,7 +68,8 @@ def local_attention(
     _check_backend(backend, query)
     if backend in _COMPOSED:
         with torch.autocast(query.device.type, enabled=False):
-            return _COMPOSED[backend](query, keys, values, window=window, border=border, scale=scale)
+            output = _COMPOSED[backend](query, keys, values, window=window, border=border, scale=scale)
+            return output.contiguous()
     output, _ = dispatch.local_attention(query, keys, values, window, border, float(scale), backend)
     return output
 

@@ -5,6 +5,7 @@ A kernel is a module with `forward`, `backward` and `refusal`. A new one is a mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -53,8 +54,7 @@ def chosen_kernel(query: Tensor) -> str:
     return next(name for name, kernel in KERNELS.items() if kernel.refusal(query) is None)
 
 
-@torch.library.custom_op("lmanet::local_attention", mutates_args=())
-def local_attention(
+def _forward(
     query: Tensor, keys: Tensor, values: Tensor, window: int, border: str, scale: float, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp of checked inputs. The latter is for the backward pass and has no gradient.
@@ -66,8 +66,7 @@ def local_attention(
         return _kernel(backend, query).forward(query, keys, values, window=window, border=border, scale=scale)
 
 
-@torch.library.custom_op("lmanet::local_attention_backward", mutates_args=())
-def local_attention_backward(
+def _backward(
     gradient: Tensor,
     query: Tensor,
     keys: Tensor,
@@ -89,8 +88,7 @@ def _kernel(backend: str, query: Tensor) -> Kernel:
     return KERNELS[chosen_kernel(query) if backend == "auto" else backend]
 
 
-@local_attention.register_fake
-def _(
+def _fake_forward(
     query: Tensor, keys: Tensor, values: Tensor, window: int, border: str, scale: float, backend: str
 ) -> tuple[Tensor, Tensor]:
     batch, _, channels, height, width = values.shape
@@ -101,8 +99,7 @@ def _(
     )
 
 
-@local_attention_backward.register_fake
-def _(
+def _fake_backward(
     gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
@@ -119,4 +116,19 @@ def _differentiate(ctx: Any, gradient: Tensor, _log_sum_gradient: Tensor | None)
     return *gradients, None, None, None, None
 
 
-local_attention.register_autograd(_differentiate, setup_context=_save)
+def _register(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Make a torch operator of a function and return it.
+
+    What `torch.library.custom_op` does, without its wrapper, which loads all of torch's compiler at the first
+    call: more than a second before the first frame.
+    """
+    torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
+    torch.library.impl(name, "CompositeExplicitAutograd", function)
+    torch.library.register_fake(name, fake)
+    namespace, operator = name.split("::")
+    return getattr(getattr(torch.ops, namespace), operator).default
+
+
+local_attention = _register("lmanet::local_attention", _forward, _fake_forward)
+local_attention_backward = _register("lmanet::local_attention_backward", _backward, _fake_backward)
+torch.library.register_autograd("lmanet::local_attention", _differentiate, setup_context=_save)

@@ -263,8 +263,8 @@ def _exp2_(scores: Tensor) -> Tensor:
     """2 to the power of scores that are at most 0, in place; weights too small to count become 0.
 
     Peaked attention has weights in the denormal range, and those slow the exponential and the products after
-    it five- to tenfold on a CPU. The largest weight of a row is near 1, so that 2⁻¹⁰⁰ (2⁻¹⁰⁰⁰ in float64) adds
-    nothing to it.
+    it five- to tenfold on a CPU. The weights of a row sum to 1 or more, so that 2⁻¹⁰⁰ (2⁻¹⁰⁰⁰ in
+    float64) adds nothing.
     """
     smallest = -1000.0 if scores.dtype == torch.float64 else -100.0
     return torch.threshold_(scores, smallest, -torch.inf).exp2_()
