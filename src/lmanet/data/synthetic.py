@@ -1,7 +1,7 @@
 """The synthetic street drive: endless labelled video of streets, made by rule from a seed.
 
-The frames are drawn with NumPy and OpenCV; the labels are exact and dense, and always those of the clean scene,
-also where fog, noise or a drop hides it: what the present frame lacks, the frames before it may hold.
+The frames are drawn with NumPy and OpenCV; the labels are exact and dense, and always those of the clean
+scene, also where fog, noise or a drop hides it: what the present frame lacks, the frames before it may hold.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class StreetConfig:
 class StreetSequence:
     """A drive along one street; keeps the `Sequence` protocol.
 
-    A frame depends on the configuration and its index alone, in whatever order frames are asked for. The street
-    is made when the first frame is.
+    A frame depends on the configuration and its index alone, in whatever order frames are asked for. The
+    street is made when the first frame is.
 
     Args:
         config: what to draw.

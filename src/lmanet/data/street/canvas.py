@@ -27,6 +27,11 @@ def depth_metres() -> NDArray[np.float32]:
         return HALF_DEPTH_M * share / (1 - share)
 
 
+def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Pixels (..., 2) as OpenCV's fixed-point numbers; its pixel centres are whole, ours are at the half."""
+    return (points * 2**SUBPIXEL - 2 ** (SUBPIXEL - 1)).astype(np.int32)
+
+
 class Canvas:
     """An image (H, W, 3) uint8 RGB and, per pixel, a class id and a depth code, (H, W, 2) uint8.
 
@@ -39,14 +44,53 @@ class Canvas:
         self.ids: Image = np.zeros((height, width, 2), np.uint8)
         self.ids[..., 1] = FAR
 
-    def polygon(self, points: NDArray, colour: Colour, label: int | None, z: float) -> None:
-        """Fill the polygon `points` (N, 2) pixels; `label` None changes the image alone."""
-        if len(points) < 3:
-            return
-        fixed = [np.clip(points * 2**SUBPIXEL - 8, -60000, 60000).astype(np.int32)]
-        cv2.fillPoly(self.image, fixed, colour, cv2.LINE_AA, SUBPIXEL)
+    def fill(self, corners: NDArray[np.int32], colour: Colour, label: int | None, depth: int) -> None:
+        """Fill a polygon given in `fixed` pixels (N, 2); `label` None changes the image alone."""
+        cv2.fillPoly(self.image, [corners], colour, cv2.LINE_AA, SUBPIXEL)
         if label is not None:
-            cv2.fillPoly(self.ids, fixed, (label, int(depth_code(z))), cv2.LINE_8, SUBPIXEL)
+            cv2.fillPoly(self.ids, [corners], (int(label), depth), cv2.LINE_8, SUBPIXEL)
+
+    def polygon(self, points: NDArray[np.float64], colour: Colour, label: int | None, z: float) -> None:
+        """Fill the polygon `points` (N, 2) pixels at depth `z` metres."""
+        self.fill(fixed(points), colour, label, int(depth_code(z)))
+
+    def ring(self, points: NDArray[np.float64], thick_px: int, colour: Colour, label: int, z: float) -> None:
+        """Draw the closed line through `points` (N, 2)."""
+        corners = [fixed(points)]
+        cv2.polylines(self.image, corners, True, colour, thick_px, cv2.LINE_AA, SUBPIXEL)
+        cv2.polylines(
+            self.ids, corners, True, (int(label), int(depth_code(z))), thick_px, cv2.LINE_8, SUBPIXEL
+        )
+
+    def rods(
+        self,
+        starts: NDArray[np.float64],
+        ends: NDArray[np.float64],
+        start_px: NDArray[np.float64],
+        end_px: NDArray[np.float64],
+        colours: list[Colour],
+        label: int,
+        z: float,
+    ) -> None:
+        """Draw straight bands in their order.
+
+        Args:
+            starts: (N, 2) pixels.
+            ends: (N, 2) pixels.
+            start_px: (N,) half widths at the starts.
+            end_px: (N,) half widths at the ends.
+            colours: N of them.
+            label: class id of all.
+            z: depth of all, metres.
+        """
+        along = ends - starts
+        length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
+        side = np.stack([-along[:, 1], along[:, 0]], 1) / length[:, None]
+        wide, narrow = side * start_px[:, None], side * end_px[:, None]
+        corners = fixed(np.stack([starts - wide, starts + wide, ends + narrow, ends - narrow], 1))
+        depth = int(depth_code(z))
+        for quad, colour in zip(corners, colours, strict=True):
+            self.fill(quad, colour, label, depth)
 
     def box(self, points: NDArray) -> tuple[int, int, int, int] | None:
         """The bounds (x0, y0, x1, y1) of `points` inside the image, or None if they miss it."""
@@ -62,8 +106,7 @@ class Canvas:
             return
         x0, y0, x1, y1 = box
         keep = np.ones((y1 - y0, x1 - x0), np.float32)
-        fixed = np.clip((points - (x0, y0)) * 16 - 8, -60000, 60000).astype(np.int32)
-        cv2.fillPoly(keep, [fixed], 1 - strength, cv2.LINE_8, SUBPIXEL)
+        cv2.fillPoly(keep, [fixed(points - (x0, y0))], 1 - strength, cv2.LINE_8, SUBPIXEL)
         size = max(1, (x1 - x0) // 24) * 2 + 1
         keep = cv2.blur(keep, (size, min(size, 2 * (y1 - y0) - 1)), borderType=cv2.BORDER_REPLICATE)
         part = self.image[y0:y1, x0:x1]
@@ -98,10 +141,10 @@ class Canvas:
         patch = cv2.warpPerspective(
             source, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        fixed = np.clip((quad - (x0, y0)) * 16 - 8, -60000, 60000).astype(np.int32)
+        corners = fixed(quad - (x0, y0))
         hard, soft = np.zeros(size[::-1], np.uint8), np.zeros(size[::-1], np.uint8)
-        cv2.fillConvexPoly(hard, fixed, 255, cv2.LINE_8, SUBPIXEL)
-        cv2.fillConvexPoly(soft, fixed, 255, cv2.LINE_AA, SUBPIXEL)
+        cv2.fillConvexPoly(hard, corners, 255, cv2.LINE_8, SUBPIXEL)
+        cv2.fillConvexPoly(soft, corners, 255, cv2.LINE_AA, SUBPIXEL)
         if patch.shape[2] == 4:
             soft = cv2.multiply(soft, patch[..., 3], scale=1 / 255)
             patch = np.ascontiguousarray(patch[..., :3])

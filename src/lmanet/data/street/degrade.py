@@ -1,7 +1,7 @@
 """What spoils a frame: fog, motion blur, things on the lens, exposure, sensor noise.
 
-Each comes and goes with time, so that bad frames lie among good ones and the last few frames often hold what the
-present one lacks. Everything follows from the seed and the frame's index.
+Each comes and goes with time, so that bad frames lie among good ones and the last few frames often hold what
+the present one lacks. Everything follows from the seed and the frame's index.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Look:
         side: +1 where traffic keeps to the right, -1 to the left.
         trees: trees per metre of kerb.
         houses: share of the plots that hold a building.
+        parked: share of the parking places that are taken.
         traffic: share of the places in moving traffic that hold a car.
         people: share of the walkers' places that hold one.
     """
@@ -56,6 +57,7 @@ class Look:
     side: int
     trees: float
     houses: float
+    parked: float
     traffic: float
     people: float
 
@@ -123,13 +125,14 @@ def draw_look(rng: np.random.Generator) -> Look:
         paving=hsv(rng.uniform(0.03, 0.15), rng.uniform(0, 0.18), grey + rng.uniform(0.0, 0.25)),
         ground=hsv(rng.uniform(0.15, 0.3), rng.uniform(0.15, 0.45), rng.uniform(0.3, 0.5)),
         leaf_hue=rng.uniform(0.06, 0.12) if autumn else rng.uniform(0.2, 0.34),
-        leaf_value=rng.uniform(0.22, 0.5),
-        lane_m=rng.uniform(2.8, 3.3),
-        parking_m=rng.uniform(1.8, 2.1),
-        paving_m=rng.uniform(2.4, 4.0),
+        leaf_value=rng.uniform(0.2, 0.42),
+        lane_m=rng.uniform(2.7, 3.2),
+        parking_m=rng.uniform(1.7, 2.0),
+        paving_m=rng.uniform(2.8, 4.4),
         side=1 if rng.random() < 0.5 else -1,
-        trees=rng.uniform(0.04, 0.13),
-        houses=rng.uniform(0.6, 0.95),
-        traffic=rng.uniform(0.4, 0.9),
-        people=rng.uniform(0.35, 0.85),
+        trees=rng.uniform(0.06, 0.2),
+        houses=rng.uniform(0.75, 0.97),
+        parked=rng.uniform(0.05, 0.4),
+        traffic=rng.uniform(0.3, 0.85),
+        people=rng.uniform(0.4, 0.9),
     )

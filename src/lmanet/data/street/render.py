@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from lmanet.data.street.actors import draw_block, draw_patch, draw_person, draw_post, draw_tree
 from lmanet.data.street.canvas import Canvas, depth_code
+from lmanet.data.street.fixtures import draw_block, draw_patch, draw_post, draw_tree
+from lmanet.data.street.people import draw_person
 from lmanet.data.street.textures import GROUND_HALF_M, GROUND_PERIOD_M, SKY_ROWS_PER_RAD, Image
+from lmanet.data.street.things import Block, Car, Label, Person, Post, Thing, Tree
 from lmanet.data.street.vehicles import draw_car
 from lmanet.data.street.view import View
-from lmanet.data.street.world import SEEN_M, Block, Car, Patch, Person, Post, Thing, Tree, World
-
-ROAD, PAVEMENT, LAWN = 3, 4, 5
+from lmanet.data.street.world import SEEN_M, World
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _draw(canvas: Canvas, view: View, world: World, thing: Thing) -> None:
         case Block():
             draw_block(canvas, view, thing)
         case Tree():
-            draw_tree(canvas, view, thing, world)
+            draw_tree(canvas, view, thing, world.crowns, world.look)
         case Post():
             draw_post(canvas, view, thing, world.look)
         case Car():
@@ -86,7 +86,7 @@ def _draw_sky(canvas: Canvas, view: View, world: World) -> None:
 
 
 def _draw_ground(canvas: Canvas, view: View, world: World) -> None:
-    """Fill the image below the horizon: each row is a line of equal depth, so the road is looked up row by row."""
+    """Fill the image below the horizon; each row is a line of equal depth, so the road is looked up by rows."""
     first = max(0, int(np.ceil(view.horizon_y + 0.5)))
     if first >= canvas.height:
         return
@@ -103,7 +103,7 @@ def _draw_ground(canvas: Canvas, view: View, world: World) -> None:
     row = (s % GROUND_PERIOD_M) / GROUND_PERIOD_M
     stretch_m = z * z / (view.focal_px * view.camera_m)
     edges = [0, *(np.searchsorted(-stretch_m, -limit) for limit in (3.0, 0.8, 0.2)), len(z)]
-    for level, (a, b) in zip((3, 2, 1, 0), zip(edges[:-1], edges[1:], strict=True), strict=True):
+    for level, (a, b) in zip((3, 2, 1, 0), pairwise(edges), strict=True):
         if a == b:
             continue
         texture = world.ground[level]
@@ -114,10 +114,7 @@ def _draw_ground(canvas: Canvas, view: View, world: World) -> None:
         )
     far = np.abs(d)
     ids = canvas.ids[first:]
-    ids[..., 0] = LAWN
-    ids[..., 0][far < world.look.plot_m + 1.5] = PAVEMENT
-    ids[..., 0][far < world.look.road_half_m] = ROAD
+    ids[..., 0] = Label.TREE
+    ids[..., 0][far < world.look.plot_m + 1.5] = Label.PAVEMENT
+    ids[..., 0][far < world.look.road_half_m] = Label.ROAD
     ids[..., 1] = depth_code(z)[:, None]
-
-
-__all__ = ["Patch", "Scene", "render"]

@@ -55,6 +55,7 @@ def facade(rng: np.random.Generator, look: Look, width_m: float, height_m: float
     relief = 0.05 * grain(rng, height, width) + 0.07 * grain(rng, height, width, 24)
     if rng.random() < 0.5:
         relief[:: int(rng.integers(3, 8))] -= 0.1
+    relief += np.linspace(0.05, -0.1, height, dtype=np.float32)[:, None]
     texture = painted(wall, relief)
     glass = look.lit(hsv(0.58, rng.uniform(0, 0.3), rng.uniform(0.12, 0.5)), shade)
     frame = look.lit(hsv(0.1, 0.05, rng.uniform(0.3, 0.95)), shade)
@@ -182,6 +183,9 @@ def ground(rng: np.random.Generator, look: Look) -> Pyramid:
         image[:, np.abs(np.abs(across) - look.lane_m) < 0.06] = 0.75 * paint
     if rng.random() < 0.4:
         image[:, np.abs(np.abs(across) - edge + 0.25) < 0.05] = np.asarray(look.lit((190, 160, 60)))
+    # Where the sun stands over the houses of one side, they shade that side of the street.
+    shaded = np.clip((across * np.sign(np.sin(look.sun_angle)) - 1.0) / 1.2 + 0.5, 0, 1)
+    image *= (1 - 0.32 * look.sun * abs(np.sin(look.sun_angle)) * shaded)[:, None]
     full = np.clip(image, 0, 255).astype(np.uint8)
     sizes = ((columns, rows // 8), (columns // 2, rows // 32), (columns // 4, rows // 120))
     return (full, *(cv2.resize(full, size, interpolation=cv2.INTER_AREA) for size in sizes))

@@ -15,8 +15,8 @@ NEAR_M = 0.4
 class View:
     """The camera at one moment.
 
-    Camera axes: x to the right, y up from the ground, z ahead, metres. Rows of the image below the horizon are
-    lines of equal z, because the camera does not roll and pitch only shifts the horizon (it is under 1°).
+    Camera axes: x to the right, y up from the ground, z ahead, metres. Rows of the image below the horizon
+    are lines of equal z, because the camera does not roll and pitch (under 1°) only shifts the horizon.
 
     Args:
         world: the street.
@@ -31,8 +31,8 @@ class View:
         self.height, self.width = height, width
         self.focal_px = 0.9 * max(width, height * 4 / 3)
         self.centre_x = width / 2
-        self.horizon_y = 0.52 * height + self.focal_px * pitch
-        self.camera_m = 1.45 + bob
+        self.horizon_y = 0.54 * height + self.focal_px * pitch
+        self.camera_m = 1.6 + bob
         self.heading = float(world.heading(self.s)) + yaw
         self.table_s = np.arange(-12.0, SEEN_M + 12)
         bend = world.heading(self.s + self.table_s) - self.heading
