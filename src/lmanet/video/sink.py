@@ -80,7 +80,7 @@ class VideoSink:
         self._container: OutputContainer | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = _create(self._part, VIDEO_FORMATS[self.path.suffix.lower()])
+            self._container = _create(self._part, VIDEO_FORMATS[self.path.suffix.lower()], self._time_base)
             self._stream = self._add_stream(self._container, rate, pixel_aspect)
             self._container.start_encoding()
         except (FFmpegError, OSError) as error:
@@ -110,7 +110,7 @@ class VideoSink:
             time_s: presentation time in seconds, later than the frame before.
 
         Raises:
-            InputError: if the image is not of the video's size and type.
+            InputError: if the image is not of the video's size and type, or its time not later by a tick.
             VideoError: if it cannot be written; nothing is left then.
         """
         width, height = self._size
@@ -184,7 +184,10 @@ class VideoSink:
             self.discard()
 
 
-def _create(path: Path, container_format: str) -> OutputContainer:
-    options = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
+def _create(path: Path, container_format: str, time_base: Fraction) -> OutputContainer:
+    options: dict[str, str] = {}
+    if container_format in ("mp4", "mov"):
+        # The movie's clock, in which a late start is written, ticks in milliseconds if not told otherwise.
+        options = {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}
     # The prefix keeps FFmpeg from reading a colon in the name as a protocol.
     return av.open(f"file:{path}", "w", format=container_format, options=options)
