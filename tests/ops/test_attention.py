@@ -114,3 +114,11 @@ def test_weights_of_a_cell_off_the_map(cell):
     query, keys, _ = make_inputs()
     with pytest.raises(InputError, match="expected row 0 to 8 and column 0 to 10"):
         attention_weights(query, keys, cell=cell, window=3)
+
+
+def test_weights_of_a_cell_under_autocast_keep_their_precision():
+    query, keys, _ = make_inputs()
+    expected = attention_weights(query.bfloat16(), keys.bfloat16(), cell=(4, 4), window=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights = attention_weights(query, keys.bfloat16(), cell=(4, 4), window=3)
+    assert weights.dtype == torch.float32 and torch.equal(weights, expected)

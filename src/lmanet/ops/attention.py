@@ -161,6 +161,7 @@ def attention_weights(
     Raises:
         InputError: as `local_attention`; or the cell is not on the map.
     """
+    query, keys = _cast_for_autocast(query, keys)
     check_query_and_keys(query, keys)
     check_window(window, border)
     batch, size, _, height, width = keys.shape
@@ -172,7 +173,8 @@ def attention_weights(
     bottom, right = min(row + radius + 1, height), min(column + radius + 1, width)
     precise = torch.promote_types(query.dtype, torch.float32)
     seen = keys[..., top:bottom, left:right].to(precise)
-    on_map = scale * torch.einsum("bc,bscyx->bsyx", query[..., row, column].to(precise), seen)
+    with torch.autocast(query.device.type, enabled=False):
+        on_map = scale * torch.einsum("bc,bscyx->bsyx", query[..., row, column].to(precise), seen)
     outside = -torch.inf if border == "mask" else 0.0
     margins = [radius - (column - left), radius - (right - 1 - column)]
     margins += [radius - (row - top), radius - (bottom - 1 - row)]
