@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog="lmanet",
             args=arguments,
             description="Video semantic segmentation by Local Memory Attention.",
-            config=(tyro.conf.ConsolidateSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
+            config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
         )
     except LmanetError as error:
         print(f"lmanet: {' '.join(str(error).split())}", file=sys.stderr)
