@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lmanet.data.base import Classes
+from lmanet.video import Source
 from lmanet.video import view as views
 
 Image = NDArray[np.uint8]
@@ -58,6 +60,7 @@ class Advance:
         self.seconds = 0.0
 
     def __call__(self) -> None:
+        """Count one frame."""
         self._frames += 1
         self.seconds = time.perf_counter() - self._began
         self._step(self._frames / self.seconds)
@@ -79,6 +82,19 @@ def labelling_progress(total: int | None, console: Console) -> Iterator[Advance]
     with bars:
         task = bars.add_task("", total=total, fps=0.0)
         yield Advance(lambda fps: bars.update(task, advance=1, fps=fps))
+
+
+@contextmanager
+def stopping_camera(source: Source) -> Iterator[None]:
+    """Make Ctrl-C end a camera's stream, which has no end of its own, and keep what was labelled."""
+    if source.info.kind != "camera":
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: source.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_summary(

@@ -61,7 +61,8 @@ class TrainingProgress:
         else:
             done = progress.epoch * progress.steps + progress.step
             total = progress.epochs * progress.steps
-            note = f"epoch {progress.epoch + 1}/{progress.epochs} loss {progress.loss:.3f} mIoU {100 * progress.miou:.1f}"
+            epoch = f"epoch {progress.epoch + 1}/{progress.epochs}"
+            note = f"{epoch} loss {progress.loss:.3f} mIoU {100 * progress.miou:.1f}"
             ended = progress.step == progress.steps
             if self._writer is not None:
                 self._writer.add_scalar(f"{name}/loss", progress.loss, done)

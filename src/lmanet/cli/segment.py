@@ -43,7 +43,7 @@ def segment(
     """
     from rich.console import Console
 
-    from lmanet.cli.labelling import ClassShares, labelling_progress, print_summary, viewer
+    from lmanet.cli.labelling import ClassShares, labelling_progress, print_summary, stopping_camera, viewer
     from lmanet.cli.models import set_threads, with_memory
     from lmanet.errors import WeightsError
     from lmanet.session import Session
@@ -67,6 +67,7 @@ def segment(
             output, frames.info, draw=viewer(view, classes, opacity), palette=classes.colours()
         ) as writes,
         labelling_progress(frames.info.frame_count, console) as advance,
+        stopping_camera(frames),
     ):
         count = run_pipeline(
             frames,

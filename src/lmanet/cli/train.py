@@ -18,6 +18,7 @@ def train(
     data: str,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     weights: str | None = None,
+    start_from: str | None = None,
     val_split: str = "val",
     val_data: str | None = None,
     seed: int = 0,
@@ -38,6 +39,7 @@ def train(
         data: camvid:PATH or synthetic:
         out: folder for frames, checkpoints, logs and the weights.
         weights: the single-frame network that a memory is put on; for `erfnet…`, where to start from (random).
+        start_from: a video model whose keys, values and fusion a memory starts from (random).
         val_split: the split that chooses the best epoch.
         val_data: validate on another data set.
         seed: of everything random.
@@ -83,6 +85,7 @@ def train(
                 recipe,
                 out,
                 accelerator=accelerator,
+                initial=load(start_from) if start_from else None,  # pyright: ignore[reportArgumentType]
                 single_frame=weights,
                 seed=seed,
                 workers=workers,

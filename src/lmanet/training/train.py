@@ -97,6 +97,7 @@ def train_memory(
     folder: Path,
     *,
     accelerator: Accelerator,
+    initial: VideoSegmenter | None = None,
     single_frame: str | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -113,6 +114,7 @@ def train_memory(
         recipe: module, memories and optimisers.
         folder: for frames, checkpoints, logs and `lmanet.safetensors`.
         accelerator: device, precision, processes.
+        initial: start keys, values and fusion from this model's instead of random ones.
         single_frame: name of the backbone's weights, to be written into the result.
         seed: of everything random.
         workers: processes that prepare samples.
@@ -136,6 +138,9 @@ def train_memory(
         window=recipe.window,
         fusion=recipe.fusion,
     )
+    if initial is not None:
+        segmenter.key_value.load_state_dict(initial.key_value.state_dict())
+        segmenter.fusion.load_state_dict(initial.fusion.state_dict())
     views = make_views(
         recipe.augmentation, size, draws=recipe.draws, pseudo=recipe.pseudo, ranges=recipe.pseudo_memory
     )
