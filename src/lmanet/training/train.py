@@ -80,6 +80,7 @@ def train_single(
         seed=seed,
         workers=workers,
         on_step=lambda p: report("step 0", p),
+        config={"recipe": _without_stages(recipe), "data": stored.fingerprint},
     )
     card = {"recipe": asdict(recipe), "data": train.name, "seed": seed, "val": val.name, "val_miou": miou}
     path = folder / "single-frame.safetensors"
@@ -177,6 +178,7 @@ def train_memory(
             workers=workers,
             set_mode=lambda m, number=number: set_mode(segmenter, number),
             on_step=lambda p, number=number: report(f"step {number}", p),
+            config={"recipe": _without_stages(recipe), "data": stored.fingerprint},
         )
     card = {
         "recipe": asdict(recipe),
@@ -242,6 +244,11 @@ def validate(
             if truth is not None:
                 confusion.update(truth, labels)
     return mean_iou(confusion.compute())
+
+
+def _without_stages(recipe: SingleRecipe | MemoryRecipe) -> dict[str, Any]:
+    """A recipe as plain values; its stages are left to each stage's own checkpoint."""
+    return {key: value for key, value in asdict(recipe).items() if key not in ("stage", "module", "joint")}
 
 
 def _frozen_parts(segmenter: VideoSegmenter, step: int) -> tuple[nn.Module, ...]:
