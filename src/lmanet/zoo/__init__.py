@@ -2,5 +2,6 @@
 
 from lmanet.zoo.files import load_model, save_model
 from lmanet.zoo.names import bundled, load
+from lmanet.zoo.official import load_official_erfnet
 
-__all__ = ["bundled", "load", "load_model", "save_model"]
+__all__ = ["bundled", "load", "load_model", "load_official_erfnet", "save_model"]
