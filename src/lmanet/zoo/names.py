@@ -66,11 +66,11 @@ def single_frame_of(name: str) -> str | None:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(hf_hub_download(name, HUB_FILE))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise WeightsError(
             f"{name!r} is none of the bundled weights ({', '.join(bundled())}) nor a file here, and the Hub gave no "
             f"{HUB_FILE} for it: {error}"
