@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +10,7 @@ from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.fusion import FUSIONS, FusionName
 from lmanet.memory import KeyValue, MemoryState
-from lmanet.ops import local_attention
+from lmanet.ops import Backend, Border, local_attention
 
 
 class VideoSegmenter(nn.Module):
@@ -42,8 +40,8 @@ class VideoSegmenter(nn.Module):
         memory_size: int = 4,
         window: int = 21,
         fusion: FusionName = "gated",
-        border: Literal["mask", "zero"] = "mask",
-        attention: Literal["auto", "reference", "tiled", "flex"] = "auto",
+        border: Border = "mask",
+        attention: Backend = "auto",
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -53,8 +51,8 @@ class VideoSegmenter(nn.Module):
         self.fusion = FUSIONS[fusion](value_channels, backbone.channels)
         self.key_channels, self.value_channels, self.fusion_name = key_channels, value_channels, fusion
         self.memory_size, self.window = memory_size, window
-        self.border: Literal["mask", "zero"] = border
-        self.attention = attention
+        self.border: Border = border
+        self.attention: Backend = attention
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -141,11 +139,11 @@ class VideoSegmenter(nn.Module):
 
 
 def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple[int, int]]:
-    """Check, scale to [0, 1], pad right and below to the stride, and encode.
+    """Check, scale to [0, 1], cast to the network's dtype, pad right and below to the stride, and encode.
 
     Args:
         backbone: the network.
-        images: (B, 3, H, W) RGB, uint8 or float in [0, 1].
+        images: (B, 3, H, W) RGB, uint8 or any float in [0, 1].
 
     Returns:
         The features of the padded images, and (H, W) before padding.
@@ -161,6 +159,7 @@ def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple
         raise InputError(f"images of {images.dtype}: expected uint8, or float in [0, 1]")
     elif not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
         raise InputError("images hold NaN or infinity: expected float in [0, 1]; mend or skip this frame")
+    images = images.to(next(backbone.parameters()).dtype)
     height, width = images.shape[-2:]
     below, right = -height % backbone.stride, -width % backbone.stride
     if below or right:

@@ -114,21 +114,31 @@ class Session:
             )
         keys, values = state["keys"], state["values"]
         expected = (self.model.key_channels, self.model.value_channels)
-        if keys.ndim != 5 or values.ndim != 5 or (keys.shape[2], values.shape[2]) != expected:
+        fits = keys.ndim == values.ndim == 5 and (keys.shape[2], values.shape[2]) == expected
+        if not fits or keys.shape[0] != 1 or not _same_frames(keys, values):
             raise InputError(
                 f"session state of keys {tuple(keys.shape)} and values {tuple(values.shape)}: expected "
                 f"(1, S, {expected[0]}, h, w) and (1, S, {expected[1]}, h, w), from a session of the same model"
             )
-        device = next(self.model.parameters()).device
-        self._state = MemoryState(keys.to(device), values.to(device))
+        weight = next(self.model.parameters())
+        dtype = torch.bfloat16 if self.precision == "bf16" else weight.dtype
+        self._state = MemoryState(keys.to(weight.device, dtype), values.to(weight.device, dtype))
+
+
+def _same_frames(keys: Tensor, values: Tensor) -> bool:
+    """Whether keys and values (B, S, C, h, w) agree in all but their channels."""
+    return keys.shape[:2] == values.shape[:2] and keys.shape[3:] == values.shape[3:]
 
 
 def _as_images(frame: NDArray[np.uint8] | Tensor) -> Tensor:
+    """A frame, as `Session.step` takes it, to (1, 3, H, W)."""
     if isinstance(frame, Tensor):
-        if frame.ndim != 3 or frame.shape[0] != 3:
+        if frame.ndim != 3 or frame.shape[0] != 3 or 0 in frame.shape:
             raise InputError(f"frame tensor {tuple(frame.shape)}: expected (3, H, W), RGB")
+        if frame.dtype != torch.uint8 and not frame.is_floating_point():
+            raise InputError(f"frame tensor of {frame.dtype}: expected uint8, or float in [0, 1]")
         return frame[None]
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+    if 0 in frame.shape or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise InputError(f"frame array {frame.shape} of {frame.dtype}: expected (H, W, 3) uint8, RGB")
     if not frame.flags.writeable or any(stride < 0 for stride in frame.strides):
         frame = frame.copy()
@@ -136,7 +146,7 @@ def _as_images(frame: NDArray[np.uint8] | Tensor) -> Tensor:
 
 
 def _as_float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def _labels(logits: Tensor) -> NDArray[np.uint8]:

@@ -114,9 +114,8 @@ def load_model(path: Path) -> VideoSegmenter | Backbone:
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     load_strictly(model, tensors, path)
-    model.classes = Classes(
-        tuple(config["classes"]["names"]), tuple(tuple(c) for c in config["classes"]["palette"])
-    )
+    names, palette = config["classes"]["names"], config["classes"]["palette"]
+    model.classes = Classes(tuple(names), tuple(map(tuple, palette)))  # pyright: ignore[reportArgumentType]
     model.card = config["card"]
     return model.eval()
 
