@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections import defaultdict
@@ -87,6 +88,12 @@ class CamVidSequence:
     image_paths: tuple[Path, ...]
     label_paths: tuple[Path, ...]
     colour_labels: bool
+
+    @property
+    def stamp(self) -> str:
+        """Changes whenever one of the files does: sizes and times of change, without reading the files."""
+        stats = [path.stat() for path in (*self.image_paths, *self.label_paths)]
+        return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in stats]).encode()).hexdigest()
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Frame `index` as (H, W, 3) uint8 RGB."""
@@ -200,11 +207,7 @@ def _gap_free_runs(pairs: list[tuple[Path, Path]], colours: bool) -> list[CamVid
     runs = []
     for sequence, frames in sorted(by_sequence.items()):
         frames.sort()
-        numbers = np.array([number for number, _, _ in frames])
-        steps = np.diff(numbers)
-        step = int(np.median(steps)) if len(steps) else 1
-        cuts = [0, *(np.flatnonzero(steps != step) + 1).tolist(), len(frames)]
-        for start, stop in itertools.pairwise(cuts):
+        for start, stop, step in _even_runs([number for number, _, _ in frames]):
             run = frames[start:stop]
             runs.append(
                 CamVidSequence(
@@ -216,6 +219,27 @@ def _gap_free_runs(pairs: list[tuple[Path, Path]], colours: bool) -> list[CamVid
                     colour_labels=colours,
                 )
             )
+    return runs
+
+
+def _even_runs(numbers: list[int]) -> list[tuple[int, int, int]]:
+    """(start, stop, step) of each longest run of evenly spaced frame numbers, which are in rising order.
+
+    The step is the sequence's usual one, or a smaller one that occurs at least twice in a row (the densely
+    labelled clip of 0016E5, which lies amid frames one second apart); any other step is a gap.
+    """
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    # The smallest of the most common ones; a frame by itself has no step and gets the shortest.
+    usual = max(sorted(set(steps)), key=steps.count, default=1)
+    runs, start, step = [], 0, 0
+    for i, now in enumerate(steps):
+        even = now == usual or (now < usual and now in (steps[i - 1] if i else 0, *steps[i + 1 : i + 2]))
+        if even and (i == start or now == step):
+            step = now
+        else:
+            runs.append((start, i + 1, step if i > start else usual))
+            start = i + 1
+    runs.append((start, len(numbers), step if len(numbers) - start > 1 else usual))
     return runs
 
 
