@@ -170,6 +170,11 @@ class FromFeatures(nn.Module):
     def forward(self, fused: Tensor, memory: Tensor, *rest: Tensor) -> Tensor:
         """Fused map (B, C, h, w), memories (B, S, C, h, w) and the rest to logits (B, K, H, W)."""
         segmenter = self.segmenter
+        if not torch.is_autocast_enabled(fused.device.type):
+            # Features are bfloat16; without autocast the module computes in its weights' precision.
+            dtype = next(segmenter.parameters()).dtype
+            fused, memory = fused.to(dtype), memory.to(dtype)
+            rest = tuple(x.to(dtype) for x in rest)
         frames = memory.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         key, value = segmenter.key_value.memory(frames)
         state = MemoryState(key.unflatten(0, memory.shape[:2]), value.unflatten(0, memory.shape[:2]))

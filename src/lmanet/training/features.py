@@ -96,11 +96,13 @@ def build_feature_cache(
     final = folder / f"features-{name}"
     if not final.is_dir():
         part = folder / f".{final.name}.part-{os.getpid()}"
+        # A killed process with the same id, as containers give out again, may have left one.
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
             _encode_all(backbone, data, views, part, torch.device(device), on_frame)
             (part / "key.json").write_text(json.dumps(key))
-            part.rename(final)
+            _move(part, final)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     arrays = []
@@ -108,6 +110,15 @@ def build_feature_cache(
         paths = sorted(final.glob(f"{n:04d}-*.npy"))
         arrays.append([np.load(path, mmap_mode="r") for path in paths])
     return FeatureCache(arrays)
+
+
+def _move(part: Path, final: Path) -> None:
+    try:
+        part.rename(final)
+    except OSError:
+        # Another training finished the same cache first: that one is as good.
+        if not final.is_dir():
+            raise
 
 
 @torch.no_grad()

@@ -59,8 +59,10 @@ def store_frames(
 ) -> StoredData:
     """Decode every frame of `data` into `folder`, or reuse what lies there from an earlier call.
 
-    What lies there is reused if it holds the same frames (data set, sequences, frame names); the folder is
-    written under another name and moved, so a killed call leaves nothing half done.
+    What lies there is reused if it holds the same frames: the same names, and nothing that has changed since. A
+    sequence with a `stamp` (a string that changes whenever its files do) is checked by that; of any other, the
+    first frame is compared with the stored one. The folder is written under another name and moved, so a killed
+    call leaves nothing half done under its own.
 
     Args:
         data: the data set; within one sequence all frames have one size.
@@ -73,12 +75,16 @@ def store_frames(
     head = {
         "data": data.name,
         "sequences": [[s.name, list(s.frame_names)] for s in data.sequences],
-        "source": str(getattr(data, "source", "")),
+        "stamps": [getattr(s, "stamp", None) for s in data.sequences],
     }
-    if not _same_head(folder, head):
+    if not _is_current(folder, head, data):
         _write(data, folder, head, on_frame)
     facts = json.loads((folder / "index.json").read_text())
-    sequences = tuple(
+    return StoredData(data.name, data.classes, _open(data, folder, facts), facts["fingerprint"])
+
+
+def _open(data: VideoData, folder: Path, facts: dict) -> tuple[StoredSequence, ...]:
+    return tuple(
         StoredSequence(
             sequence.name,
             sequence.frame_names,
@@ -89,16 +95,32 @@ def store_frames(
         )
         for n, sequence in enumerate(data.sequences)
     )
-    return StoredData(data.name, data.classes, sequences, facts["fingerprint"])
 
 
-def _same_head(folder: Path, head: dict) -> bool:
+def _is_current(folder: Path, head: dict, data: VideoData) -> bool:
     index = folder / "index.json"
-    return index.is_file() and json.loads(index.read_text())["head"] == head
+    if not index.is_file():
+        return False
+    facts = json.loads(index.read_text())
+    if facts["head"] != head:
+        return False
+    pairs = zip(head["stamps"], data.sequences, _open(data, folder, facts), strict=True)
+    return all(stamp is not None or _same_first_frame(now, stored) for stamp, now, stored in pairs)
+
+
+def _same_first_frame(now: Sequence, stored: StoredSequence) -> bool:
+    label, stored_label = now.label(0), stored.label(0)
+    if label is None or stored_label is None:
+        same_label = label is None and stored_label is None
+    else:
+        same_label = np.array_equal(label, stored_label)
+    return same_label and np.array_equal(now.image(0), stored.image(0))
 
 
 def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, int], None] | None) -> None:
     part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    # A killed process with the same id, as containers give out again, may have left one.
+    shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     digest, labelled = hashlib.sha256(), []
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)

@@ -109,6 +109,7 @@ def fit(
     workers: int = 1,
     set_mode: Callable[[nn.Module], Any] = lambda module: module.train(),
     on_step: Callable[[Progress], None] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> float:
     """Train the parameters of `module` that require gradients; leaves the best weights in it.
 
@@ -127,6 +128,7 @@ def fit(
         workers: processes that prepare samples.
         set_mode: puts the module into its training mode (which parts run in `eval`).
         on_step: called after every step.
+        config: whatever else a checkpoint must have been made with to be gone on from, as plain values.
 
     Returns:
         The best validation mIoU.
@@ -153,7 +155,9 @@ def fit(
         if stage.ema
         else None
     )
-    state = _State(module, average, optimizer, scheduler, {"stage": stage.to_dict(), "seed": seed})
+    state = _State(
+        module, average, optimizer, scheduler, {**(config or {}), "stage": stage.to_dict(), "seed": seed}
+    )
     state.load(folder / "last.pt")
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     device_weights = class_weights.to(accelerator.device)
@@ -162,10 +166,12 @@ def fit(
 
     while state.epoch < stage.epochs:
         sampler.epoch = state.epoch
+        # The loader's first iterator draws a number of its own: before the seed, or a resumed epoch would differ.
+        batches = iter(loader)
         torch.manual_seed(hash((seed, state.epoch, accelerator.process_index)) % 2**31)
         set_mode(module)
         started, losses = time.perf_counter(), []
-        for step, (inputs, labels) in enumerate(loader):
+        for step, (inputs, labels) in enumerate(batches):
             inputs = [x.to(accelerator.device) for x in inputs]
             total, weight = cross_entropy_sums(
                 wrapped(*inputs), labels.to(accelerator.device), device_weights
@@ -254,10 +260,11 @@ class _State:
         if not path.is_file():
             return
         values = torch.load(path, map_location="cpu", weights_only=True)
-        for key, now in self.config.items():
-            if values["config"][key] != now:
+        for key, then in values["config"].items():
+            now = self.config.get(key)
+            if then != now:
                 raise InputError(
-                    f"{path} comes from another {key}: {values['config'][key]}, now {now}: train into another "
+                    f"{path} comes from another {key}: {then}, now {now}: train into another "
                     f"folder, or delete it to start again"
                 )
         self.module.load_state_dict(values["module"])
