@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from lmanet.data.base import Sequence
-from lmanet.data.synthetic import StreetConfig, SyntheticDrive
+from lmanet.data.base import Classes, Sequence
+from lmanet.data.synthetic import SyntheticDrive
 from lmanet.errors import VideoError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.run import evaluate
@@ -29,6 +30,15 @@ SHEET_ROWS = 3
 Image = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Drive:
+    """One sequence as a data set; keeps the `VideoData` protocol."""
+
+    name: str
+    classes: Classes
+    sequences: tuple[Sequence, ...]
+
+
 class Recorder(ModelPredictor):
     """A predictor that keeps what it said."""
 
@@ -37,23 +47,24 @@ class Recorder(ModelPredictor):
         self.labels: list[Image] = []
 
     def predict(self, image: Image) -> Image:
-        """(H, W, 3) uint8 RGB to (H, W) uint8 class ids."""
+        """Label (H, W, 3) uint8 RGB as (H, W) uint8 class ids, and keep them."""
         self.labels.append(super().predict(image))
         return self.labels[-1]
 
 
 def compare(
     frames: int, seed: int, precision: Precision, *, on_frame: Callable[[int], None]
-) -> tuple[SyntheticDrive, dict[str, list[Image]], Table]:
+) -> tuple[Drive, dict[str, list[Image]], Table]:
     """Label one drive of the test split with both models.
 
     Returns:
         The drive (one sequence), the label maps of each model, and the table of figures.
     """
-    drive = SyntheticDrive(split="test", sequences=seed + 1, frames=frames).only(seed)
+    street = SyntheticDrive(split="test", sequences=seed + 1, frames=frames)
+    drive = Drive(street.name, street.classes, street.sequences[seed:])
     recorders = {title: Recorder(name, precision) for title, name in MODELS.items()}
     report = evaluate(drive, {**recorders}, vc=(8,), tc=False, progress=lambda done, total: on_frame(done))
-    table = Table(title=f"{frames} rendered frames, {StreetConfig.size[1]}×{StreetConfig.size[0]}")
+    table = Table(title=f"{frames} rendered frames, 480×360")
     for heading in ("", "mIoU ↑", "flicker ↓", "VC8 ↑", "frames/s ↑"):
         table.add_column(heading, justify="left" if not heading else "right")
     for title, scores in report.scores.items():
@@ -67,7 +78,7 @@ def compare(
     return drive, {title: recorder.labels for title, recorder in recorders.items()}, table
 
 
-def write_showcase(drive: SyntheticDrive, labels: dict[str, list[Image]], folder: Path) -> tuple[Path, Path]:
+def write_showcase(drive: Drive, labels: dict[str, list[Image]], folder: Path) -> tuple[Path, Path]:
     """Write `out.mp4` and `out.png` into a folder.
 
     Raises:
@@ -89,7 +100,7 @@ def write_showcase(drive: SyntheticDrive, labels: dict[str, list[Image]], folder
     return video, sheet
 
 
-def _panels(drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Image]], index: int) -> Image:
+def _panels(drive: Drive, sequence: Sequence, labels: dict[str, list[Image]], index: int) -> Image:
     palette = drive.classes.colours()
     return side_by_side(
         [sequence.image(index), *(coloured(maps[index], palette) for maps in labels.values())],
@@ -98,9 +109,7 @@ def _panels(drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Im
     )
 
 
-def _write_sheet(
-    drive: SyntheticDrive, sequence: Sequence, labels: dict[str, list[Image]], path: Path
-) -> None:
+def _write_sheet(drive: Drive, sequence: Sequence, labels: dict[str, list[Image]], path: Path) -> None:
     """Frame, labels of each model, truth: at the frames where the two models differ most in what is right."""
     palette = drive.classes.colours()
     count = len(sequence.frame_names)

@@ -57,6 +57,8 @@ def train(
     from lmanet.training.train import train_memory, train_single
     from lmanet.zoo import load
 
+    if isinstance(recipe, MemoryRecipe) and weights is None:
+        raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
     train_data = open_data(data, "train")
     val = open_data(val_data or data, val_split)
@@ -75,9 +77,7 @@ def train(
                 report=progress.report,
             )
         else:
-            assert isinstance(recipe, MemoryRecipe)
-            if model is None:
-                raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
+            assert isinstance(recipe, MemoryRecipe) and model is not None
             path = train_memory(
                 train_data,
                 val,

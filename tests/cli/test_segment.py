@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmanet.cli.main import main
+from lmanet.session import Session
+from lmanet.video import open_source
+from lmanet.zoo import load
+
+
+def run(*arguments: object) -> int:
+    return main(["segment", *map(str, arguments)])
+
+
+def read(path: Path) -> np.ndarray:
+    """The class ids of a palette PNG."""
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        return np.array(image)
+
+
+def test_video_and_label_maps(
+    clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, folder = tmp_path / "out.mp4", tmp_path / "labels"
+    assert run(clip, "-o", video, folder, "--weights", weights) == 0
+    with open_source(video) as out:
+        times = [frame.time_s for frame in out]
+    np.testing.assert_allclose(times, np.arange(5) / 10, atol=1e-4)
+
+    session = Session(load(str(weights)))
+    maps = sorted(folder.glob("*.png"))
+    with open_source(clip) as source:
+        for frame, path in zip(source, maps, strict=True):
+            np.testing.assert_array_equal(read(path), session.step(frame.image).labels)
+    summary = capsys.readouterr().err
+    assert "5 frames" in summary and "frames/s" in summary and "%" in summary
+
+
+def test_without_memory_every_frame_is_by_itself(clip: Path, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    assert run(clip, "-o", folder, "--weights", weights, "--no-memory") == 0
+    single = load(str(weights.with_name("single.safetensors")))
+    with open_source(clip) as source:
+        for frame, path in zip(source, sorted(folder.glob("*.png")), strict=True):
+            alone = Session(single).step(frame.image).labels
+            np.testing.assert_array_equal(read(path), alone)
+
+
+def test_image_folder_keeps_names(weights: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("b_2", "a_1"):
+        cv2.imwrite(str(images / f"{name}.jpg"), np.full((40, 33, 3), 90, np.uint8))
+    assert run(images, "-o", tmp_path / "labels", "--weights", weights) == 0
+    assert {path.name for path in (tmp_path / "labels").iterdir()} == {"a_1.png", "b_2.png"}
+
+
+@pytest.mark.parametrize("view", ["overlay", "labels", "side-by-side"])
+def test_single_image_to_view(view: str, weights: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), np.full((40, 56, 3), 90, np.uint8))
+    out = tmp_path / "out.png"
+    assert run(tmp_path / "in.png", "-o", out, "--weights", weights, "--view", view, "--opacity", 1) == 0
+    height, width = cv2.imread(str(out)).shape[:2]
+    assert (height, width) == (40, 56) if view != "side-by-side" else width > 2 * 56
+
+
+def test_resize_keeps_the_outputs_size(clip: Path, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    assert (
+        run(clip, "-o", folder, "--weights", weights, "--resize", 24, 32, "--memory-size", 1, "--window", 3)
+        == 0
+    )
+    assert [read(path).shape for path in folder.iterdir()] == 5 * [(50, 62)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.mp4", "-o", "out.mp4"], ["missing.mp4", "no such file"]),
+        (["CLIP", "-o", "out.xyz"], [".xyz", ".mp4"]),
+        (["CLIP", "-o", "out.mp4", "--weights", "nonsense"], ["nonsense", ".safetensors"]),
+        (["CLIP", "-o", "out.mp4", "--window", "4"], ["window 4", "odd"]),
+        (["CLIP", "-o", "out.mp4", "--threads", "0"], ["threads 0"]),
+    ],
+)
+def test_errors_are_one_line_and_status_2(
+    arguments: list[str],
+    words: list[str],
+    clip: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(clip) if a == "CLIP" else a for a in arguments]
+    if "--weights" not in arguments:
+        arguments += ["--weights", str(weights)]
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and all(word in error[0] for word in words), error
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_truncated_video_yields_what_it_has(
+    clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Matroska has no index at its end that a cut would take away.
+    from fractions import Fraction
+
+    from lmanet.video import VideoSink
+
+    whole = tmp_path / "whole.mkv"
+    rng = np.random.default_rng(0)
+    with VideoSink(whole, width=64, height=48, fps=Fraction(10)) as sink:
+        for i in range(20):
+            sink.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), i / 10)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    folder = tmp_path / "labels"
+    assert run(cut, "-o", folder, "--weights", weights) == 0
+    assert 0 < len(list(folder.iterdir())) < 20
+    assert "warning" in capsys.readouterr().err
