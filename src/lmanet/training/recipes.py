@@ -86,7 +86,27 @@ def _paper_stage(epochs: int) -> Stage:
 
 PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
     "erfnet": SingleRecipe(),
+    "erfnet-synthetic": SingleRecipe(
+        augmentation=Augmentation(crop=(288, 352), scale=(0.8, 1.5), gain=0.1),
+        stage=Stage(epochs=10, batch_size=6, lr=2e-3, weight_decay=1e-2, ema=0.995),
+    ),
+    "erfnet-camvid": SingleRecipe(
+        stage=Stage(epochs=40, batch_size=6, lr=1.5e-3, weight_decay=1e-2, ema=0.995),
+    ),
     "lmanet": MemoryRecipe(),
+    "lmanet-synthetic": MemoryRecipe(
+        memories="real",
+        draws=2,
+        pseudo=0,
+        module=Stage(epochs=3, batch_size=4, lr=1e-3, ema=0.99, validate_every=3, samples=360),
+        joint=Stage(epochs=8, batch_size=4, lr=5e-4, ema=0.995, validate_every=4, samples=360),
+    ),
+    "lmanet-camvid": MemoryRecipe(
+        memories="pseudo",
+        draws=2,
+        module=Stage(epochs=3, batch_size=4, lr=1e-3, ema=0.99, validate_every=3),
+        joint=Stage(epochs=8, batch_size=4, lr=5e-4, ema=0.995, validate_every=2),
+    ),
     "paper": MemoryRecipe(
         memories="real",
         draws=8,
@@ -96,4 +116,4 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         joint=_paper_stage(100),
     ),
 }
-"""Recipes by name; the bundled weights' cards say which they came from."""
+"""Recipes by name: `erfnet`, `lmanet` and `paper` for any data; the others made the bundled weights."""
