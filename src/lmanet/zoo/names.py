@@ -15,8 +15,12 @@ HUB_FILE = "model.safetensors"
 
 def bundled() -> dict[str, Path]:
     """The models that come with lmanet: name to file."""
-    folder = Path(str(resources.files("lmanet.zoo") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(bundled_folder().glob("*.safetensors"))}
+
+
+def bundled_folder() -> Path:
+    """Where the bundled models lie in the package."""
+    return Path(str(resources.files("lmanet.zoo") / "weights"))
 
 
 def locate(name: str) -> Path:
