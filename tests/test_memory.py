@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.networks import seeded
+from lmanet.errors import InputError
+from lmanet.memory import KeyValue, MemoryState
+
+
+def numbered(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Key (2, 3, 4, 5) and value (2, 6, 4, 5) that tell which frame they are of."""
+    return torch.full((2, 3, 4, 5), float(number)), torch.full((2, 6, 4, 5), -float(number))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(size=st.integers(1, 6), frames=st.integers(1, 12))
+def test_holds_the_last_frames_oldest_first(size, frames):
+    state = MemoryState.filled(*numbered(0), size)
+    for number in range(1, frames):
+        state = state.push(*numbered(number))
+    # Frames before the first count as the first.
+    expected = [float(max(0, number)) for number in range(frames - size, frames)]
+    assert state.size == size
+    assert state.keys.shape == (2, size, 3, 4, 5)
+    assert state.values.shape == (2, size, 6, 4, 5)
+    assert state.keys[0, :, 0, 0, 0].tolist() == expected
+    assert state.values[1, :, 5, 3, 4].tolist() == [-x for x in expected]
+    assert (state.keys == state.keys[:1, :, :1, :1, :1]).all()
+
+
+def test_push_leaves_the_old_state_as_it_was():
+    state = MemoryState.filled(*numbered(0), 3).push(*numbered(1))
+    before = [x.clone() for x in state]
+    after = state.push(*numbered(2))
+    after.keys.fill_(7)
+    assert all(map(torch.equal, state, before))
+
+
+def test_state_keeps_nothing_but_its_frames():
+    state = MemoryState.filled(*numbered(0), 3)
+    for number in range(5):
+        state = state.push(*numbered(number))
+    assert state.keys.untyped_storage().nbytes() == state.keys.nbytes
+    assert state.values.untyped_storage().nbytes() == state.values.nbytes
+
+
+def test_gradients_flow_into_the_memory():
+    key, value = (x.requires_grad_() for x in numbered(1))
+    state = MemoryState.filled(key, value, 3).push(*numbered(2))
+    (state.keys.sum() + state.values.sum()).backward()
+    assert (key.grad == 2).all() and (value.grad == 2).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (2, 4, 4, 5), (2, 3, 4, 6), (2, 3, 5, 5)])
+def test_frame_that_does_not_fit_is_refused(shape):
+    state = MemoryState.filled(*numbered(0), 3)
+    state.check(torch.zeros(2, 3, 4, 5))
+    with pytest.raises(InputError, match=r"\(2, 3, 4, 5\).*start a new one with state None"):
+        state.check(torch.zeros(shape))
+
+
+def test_key_convolutions_start_equal_and_are_apart():
+    with seeded():
+        project = KeyValue(8, 3, 6)
+        fused = torch.randn(2, 8, 4, 5)
+    (query_key, query_value), (memory_key, memory_value) = project.query(fused), project.memory(fused)
+    assert query_key.shape == (2, 3, 4, 5) and query_value.shape == (2, 6, 4, 5)
+    assert torch.equal(query_key, memory_key)
+    assert not torch.equal(query_value, memory_value)
+    with torch.no_grad():
+        project.query_key.weight.zero_()
+    assert not torch.equal(project.query(fused)[0], project.memory(fused)[0])
