@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.data.street.look import Colour
-from lmanet.data.street.textures import Image, Pyramid
+from lmanet.data.street.textures import Image, Pyramid, image_of
 
 SUBPIXEL = 4
 HALF_DEPTH_M = 30.0
@@ -17,14 +17,14 @@ FAR = 255
 def depth_code(z: NDArray | float) -> NDArray[np.uint8]:
     """Metres as uint8: 255 · z / (z + 30), so that near depths are finer; 255 is the sky."""
     z = np.maximum(z, 0)
-    return (255 * z / (z + HALF_DEPTH_M)).astype(np.uint8)
+    return np.asarray(255 * z / (z + HALF_DEPTH_M)).astype(np.uint8)
 
 
 def depth_metres() -> NDArray[np.float32]:
     """The (256,) table that undoes `depth_code`; the sky is infinitely far."""
     share = np.arange(256, dtype=np.float32) / 255
     with np.errstate(divide="ignore"):
-        return HALF_DEPTH_M * share / (1 - share)
+        return (HALF_DEPTH_M * share / (1 - share)).astype(np.float32)
 
 
 def fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -147,8 +147,8 @@ class Canvas:
         cv2.fillConvexPoly(soft, corners, 255, cv2.LINE_AA, SUBPIXEL)
         if patch.shape[2] == 4:
             soft = cv2.multiply(soft, patch[..., 3], scale=1 / 255)
-            patch = np.ascontiguousarray(patch[..., :3])
-        self._blend(box, patch, soft)
+            patch = patch[..., :3]
+        self._blend(box, image_of(patch), image_of(soft))
         span = max(quad[1, 0] - quad[0, 0], 1e-3, key=abs)
         share = np.clip((np.arange(x0, x1) + 0.5 - quad[0, 0]) / span, 0, 1)
         depth = depth_code(1 / (1 / z[0] + share * (1 / z[1] - 1 / z[0])))
@@ -175,8 +175,8 @@ class Canvas:
         if mirror:
             matrix[0] = (-scale, 0, shift[0] + size_px - scale)
         patch = cv2.warpAffine(source, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
-        alpha = np.ascontiguousarray(patch[..., 3])
-        self._blend(box, np.ascontiguousarray(patch[..., :3]), alpha)
+        alpha = image_of(patch[..., 3])
+        self._blend(box, image_of(patch[..., :3]), alpha)
         part = self.ids[y0:y1, x0:x1]
         part[alpha > 127] = (label, depth_code(z))
 

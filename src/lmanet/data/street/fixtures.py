@@ -147,9 +147,9 @@ def draw_post(canvas: Canvas, view: View, post: Post, look: Look) -> None:
 
 
 def _draw_lamp(canvas: Canvas, view: View, post: Post, top: np.ndarray) -> None:
-    end = top + (post.plate_m, 0.25, 0.0)
+    end = top + np.array([post.plate_m, 0.25, 0.0])
     _draw_rod(canvas, view, np.array([top, end]), (0.05, 0.05), post.colour, Label.POLE)
-    head = np.array([end, end + (0.45 * np.sign(post.plate_m), 0.0, 0.0)])
+    head = np.array([end, end + np.array([0.45 * np.sign(post.plate_m), 0.0, 0.0])])
     _draw_rod(canvas, view, head, (0.09, 0.07), post.plate_colour, Label.POLE)
 
 

@@ -200,7 +200,8 @@ def _side(build: _Builder, outline: NDArray[np.float64], sign: int, body: Body) 
             build.face(np.stack([sign * body.half_m * across, pane[:, 1], pane[:, 0]], 1), "glass", far=True)
         )
     for axle in (-body.axle_m, body.axle_m):
-        for share, paint in ((1.0, "tyre"), (0.6, "rim")):
+        rings: tuple[tuple[float, Paint], ...] = ((1.0, "tyre"), (0.6, "rim"))
+        for share, paint in rings:
             reach = share * body.wheel_m
             up, ahead = body.wheel_m + reach * np.sin(RIM), axle + reach * np.cos(RIM)
             ring = np.stack([np.full(len(RIM), sign * body.half_m * INSET), up, ahead], 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from lmanet.data.street.textures import Image
+from lmanet.data.street.textures import Image, image_of
 
 Draw = Callable[[int, int], np.random.Generator]
 SLOT_S = 0.9
@@ -56,7 +56,7 @@ def _drops(image: Image, rng: np.random.Generator, age: float, strength: float) 
         cv2.ellipse(mask, (int(x), int(y)), axes, 0, 0, 360, 255, -1)
     weight = cv2.blur(mask, (5, 5)).astype(np.float32) * np.float32(1 / 255)
     shine = cv2.convertScaleAbs(soup, alpha=float(rng.uniform(0.7, 1.05)), beta=float(rng.uniform(0, 25)))
-    return cv2.blendLinear(shine, image, weight, 1 - weight)
+    return image_of(cv2.blendLinear(shine, image, weight, 1 - weight))
 
 
 def _wiper(image: Image, rng: np.random.Generator, age: float, strength: float) -> Image:
@@ -83,4 +83,4 @@ def _glare(image: Image, rng: np.random.Generator, age: float, strength: float) 
     dx = np.exp(-(((np.arange(width) - x) / radius) ** 2))
     dy = np.exp(-(((np.arange(height) - y) / radius) ** 2))
     light = np.minimum(power * dy[:, None] * dx[None], 255).astype(np.uint8)
-    return cv2.add(image, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB))
+    return image_of(cv2.add(image, cv2.cvtColor(light, cv2.COLOR_GRAY2RGB)))

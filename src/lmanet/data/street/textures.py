@@ -22,14 +22,18 @@ SKY_ROWS_PER_RAD = 360
 SKY_RADIANS = 1.0
 
 
+def image_of(array: np.ndarray) -> Image:
+    """`array`, which holds uint8, laid out in one piece and typed as an image."""
+    return np.ascontiguousarray(array, np.uint8)
+
+
 def pyramid(texture: Image) -> Pyramid:
     """`texture` and three halvings of it."""
     levels = [texture]
     for _ in range(3):
         height, width = levels[-1].shape[:2]
-        levels.append(
-            cv2.resize(levels[-1], (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
-        )
+        half = (max(1, width // 2), max(1, height // 2))
+        levels.append(image_of(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA)))
     return tuple(levels)
 
 
@@ -42,7 +46,7 @@ def grain(rng: np.random.Generator, height: int, width: int, cell: int = 1) -> N
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)[:height, :width] * 1.3
 
 
-def painted(colour: Colour, relief: NDArray[np.float32]) -> Image:
+def painted(colour: Colour, relief: NDArray[np.floating]) -> Image:
     """An (H, W, 3) image of `colour` times 1 + `relief` (H, W)."""
     return np.clip(np.asarray(colour, np.float32) * (1 + relief[..., None]), 0, 255).astype(np.uint8)
 
