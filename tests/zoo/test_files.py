@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from contracts.networks import TinyBackbone, lively, seeded
+from lmanet import ERFNet, VideoSegmenter
+from lmanet.data.base import Classes
+from lmanet.errors import WeightsError
+from lmanet.zoo import load_model, save_model
+from lmanet.zoo.files import load_strictly, read_config
+
+CLASSES = Classes(("road", "sky", "naïve 車"), ((128, 64, 128), (0, 0, 255), (1, 2, 3)))
+CARD = {"data": "none", "figures": {"mIoU": 61.5}, "limits": ["a test"]}
+
+
+@pytest.fixture
+def backbone() -> Iterator[ERFNet]:
+    with seeded():
+        yield lively(ERFNet(3)).eval()
+
+
+@pytest.fixture
+def segmenter(backbone) -> VideoSegmenter:
+    model = VideoSegmenter(
+        backbone, key_channels=4, value_channels=64, memory_size=3, window=5, fusion="concat", border="zero"
+    )
+    return lively(model).eval()
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+@torch.no_grad()
+def run(model: torch.nn.Module) -> torch.Tensor:
+    """Logits of the last frame of a fixed clip, or of a fixed frame."""
+    clip = torch.rand(1, 4, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+    return model(clip if isinstance(model, VideoSegmenter) else clip[:, -1])
+
+
+@pytest.mark.parametrize("kind", ["backbone", "segmenter"])
+def test_a_model_comes_back_as_it_was(request, path, kind):
+    model = request.getfixturevalue(kind)
+    save_model(model, path, classes=CLASSES, card=CARD)
+    loaded = load_model(path)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert torch.equal(run(loaded), run(model))
+    assert loaded.classes == CLASSES
+    assert loaded.card == CARD
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_options_come_back(segmenter, path):
+    segmenter.memory_size, segmenter.window = 7, 9
+    save_model(segmenter, path, classes=CLASSES)
+    loaded = load_model(path)
+    for name in ("key_channels", "value_channels", "memory_size", "window", "fusion_name", "border"):
+        assert getattr(loaded, name) == getattr(segmenter, name), name
+    assert loaded.backbone.num_classes == 3
+    assert loaded.card == {}
+
+
+def test_half_is_close_and_half_the_size(segmenter, path):
+    save_model(segmenter, path, classes=CLASSES)
+    whole = path.stat().st_size
+    save_model(segmenter, path, classes=CLASSES, half=True)
+    assert path.stat().st_size < 0.55 * whole
+    loaded = load_model(path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    expected = run(segmenter)
+    assert (run(loaded) - expected).norm() < 0.003 * expected.norm()
+    for name, stored in load_file(path).items():
+        exact = segmenter.state_dict()[name]
+        if exact.ndim > 1:
+            assert stored.dtype == torch.float16, name
+        else:
+            assert torch.equal(stored, exact), name
+
+
+def test_configuration_is_in_the_header(segmenter, path):
+    save_model(segmenter, path, classes=CLASSES, card=CARD, single_frame="erfnet-x")
+    assert read_config(path) == {
+        "format": 1,
+        "backbone": {"name": "erfnet", "num_classes": 3},
+        "classes": {"names": list(CLASSES.names), "palette": [list(c) for c in CLASSES.palette]},
+        "card": CARD,
+        "video": {
+            "key_channels": 4,
+            "value_channels": 64,
+            "memory_size": 3,
+            "window": 5,
+            "fusion": "concat",
+            "border": "zero",
+        },
+        "single_frame": "erfnet-x",
+    }
+
+
+def test_saving_again_replaces_the_file(backbone, path):
+    save_model(backbone, path, classes=CLASSES, card={"n": 1})
+    with torch.no_grad():
+        backbone.decoder.output_conv.bias += 1
+    save_model(backbone, path, classes=CLASSES, card={"n": 2})
+    loaded = load_model(path)
+    assert loaded.card == {"n": 2}
+    assert torch.equal(run(loaded), run(backbone))
+
+
+def test_network_that_could_not_be_built_again_is_not_saved(path):
+    with pytest.raises(WeightsError, match=r"a TinyBackbone cannot be saved.*only erfnet"):
+        save_model(TinyBackbone(), path, classes=CLASSES)
+    assert not path.exists()
+
+
+def test_missing_file(path):
+    with pytest.raises(WeightsError, match=rf"{re.escape(str(path))} is not a file"):
+        load_model(path)
+    with pytest.raises(WeightsError, match="is not a file"):
+        load_model(path.parent)
+
+
+@pytest.mark.parametrize("share", [0, 1e-6, 1e-4, 0.5, 0.9999])
+def test_truncated_file(backbone, path, share):
+    save_model(backbone, path, classes=CLASSES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(WeightsError, match="is not a whole safetensors file"):
+        load_model(path)
+
+
+def test_text_file(path):
+    path.write_text("<html>404: not found</html>")
+    with pytest.raises(WeightsError, match="is not a whole safetensors file"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_weights_of_others(path, metadata):
+    save_file({"weight": torch.ones(2)}, path, metadata=metadata)
+    with pytest.raises(WeightsError, match="no lmanet configuration in its header"):
+        load_model(path)
+
+
+def altered(path: Path, **changes: object) -> None:
+    """Change entries of the configuration in the header."""
+    config = read_config(path) | changes
+    save_file(load_file(path), path, metadata={"lmanet": json.dumps(config)})
+
+
+def test_newer_format(backbone, path):
+    save_model(backbone, path, classes=CLASSES)
+    altered(path, format=2)
+    with pytest.raises(WeightsError, match="has format 2, this lmanet reads format 1: upgrade"):
+        load_model(path)
+
+
+def test_unknown_backbone(backbone, path):
+    save_model(backbone, path, classes=CLASSES)
+    altered(path, backbone={"name": "pspnet", "num_classes": 3})
+    with pytest.raises(WeightsError, match="has backbone 'pspnet', this lmanet knows erfnet: upgrade"):
+        load_model(path)
+
+
+def test_weights_that_belie_the_configuration(segmenter, path):
+    save_model(segmenter, path, classes=CLASSES)
+    altered(path, backbone={"name": "erfnet", "num_classes": 4})
+    message = (
+        r"another architecture: 'backbone.decoder.output_conv.weight' is \(16, 3, 2, 2\).*\(16, 4, 2, 2\)"
+    )
+    with pytest.raises(WeightsError, match=message):
+        load_model(path)
+
+
+def test_another_architecture_names_the_first_key():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    fitting = {name: torch.ones_like(x) for name, x in before.items()}
+    path = Path("x.safetensors")
+    for tensors, message in [
+        ({k: v for k, v in fitting.items() if k[0] != "1"}, "lacks '1.weight', the first key of Sequential"),
+        (fitting | {"0.bias": torch.ones(4)}, r"'0.bias' is \(4,\), Sequential has \(3,\)"),
+        (fitting | {"2.weight": torch.ones(4)}, "holds '2.weight', which Sequential has not"),
+    ]:
+        with pytest.raises(WeightsError, match=f"x.safetensors belongs to another architecture.*{message}"):
+            load_strictly(model, tensors, path)
+        assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    load_strictly(model, fitting, path)
+    assert all((x == 1).all() for x in model.state_dict().values())
+
+
+def test_other_tools_can_read_the_file(segmenter, path):
+    save_model(segmenter, path, classes=CLASSES)
+    with safe_open(path, "np") as file:
+        assert set(file.keys()) == set(segmenter.state_dict())

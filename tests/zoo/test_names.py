@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+
+from contracts.networks import lively, seeded
+from lmanet import ERFNet, VideoSegmenter, load
+from lmanet.data.base import Classes
+from lmanet.errors import WeightsError
+from lmanet.segmenter import segment_single
+from lmanet.zoo import bundled, save_model
+from lmanet.zoo.names import locate, single_frame_of
+
+CLASSES = Classes(("road", "sky"), ((128, 64, 128), (0, 0, 255)))
+BUNDLED_LIMIT_BYTES = 20_000_000
+
+
+@pytest.fixture
+def models(tmp_path) -> Iterator[Path]:
+    """A folder with a single-frame network, a memory made from it, and one made from a bundled network."""
+    with seeded():
+        backbone = lively(ERFNet(2))
+        save_model(backbone, tmp_path / "erf.safetensors", classes=CLASSES)
+        segmenter = VideoSegmenter(backbone, memory_size=2, window=3)
+        for name, base in {"video": "erf.safetensors", "orphan": "gone.safetensors", "alone": None}.items():
+            save_model(segmenter, tmp_path / f"{name}.safetensors", classes=CLASSES, single_frame=base)
+        yield tmp_path
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """As with HF_HUB_OFFLINE=1, which the library reads when it is imported, and an empty cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_a_file_is_loaded(models):
+    assert isinstance(load(str(models / "erf.safetensors")), ERFNet)
+    assert isinstance(load(str(models / "video.safetensors")), VideoSegmenter)
+
+
+def test_a_file_may_have_any_name_and_be_relative_or_at_home(models, monkeypatch):
+    shutil.copy(models / "erf.safetensors", models / "weights.bin")
+    monkeypatch.chdir(models)
+    monkeypatch.setenv("HOME", str(models))
+    for name in ("weights.bin", "./weights.bin", "~/weights.bin", str(models / "weights.bin")):
+        assert isinstance(load(name), ERFNet), name
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(WeightsError, match=r"none\.safetensors is not a file"):
+        load(str(tmp_path / "none.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["lmanet-erfnet-nowhere", "", "a/b/c", "./a", "~/a"])
+def test_unknown_name_lists_what_there_is(name):
+    with pytest.raises(WeightsError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert message.startswith(f"no weights named {name!r}: expected one of ")
+    assert all(known in message for known in (*bundled(), ".safetensors file", "Hub id USER/REPO"))
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["nobody/nothing", "not a/hub id", "user/.."])
+def test_hub_out_of_reach(name):
+    with pytest.raises(WeightsError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert message.startswith(f"{name!r} is none of the bundled weights (")
+    assert "the Hub gave no model.safetensors for it: " in message
+    assert all(known in message for known in bundled())
+
+
+@pytest.mark.usefixtures("offline")
+def test_hub_id_in_the_cache_is_loaded_offline(models):
+    """A repository that was downloaded before, laid out as the Hub's client keeps it."""
+    repository = models / "hub" / "models--someone--roads"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    shutil.copy(models / "video.safetensors", snapshot / "model.safetensors")
+    model = load("someone/roads")
+    assert isinstance(model, VideoSegmenter)
+    assert model.classes == CLASSES
+
+
+def test_single_frame_model_of_a_video_model(models):
+    assert single_frame_of(str(models / "erf.safetensors")) == str(models / "erf.safetensors")
+    assert single_frame_of(str(models / "video.safetensors")) == str(models / "erf.safetensors")
+    assert single_frame_of(str(models / "orphan.safetensors")) is None
+    assert single_frame_of(str(models / "alone.safetensors")) is None
+
+
+def test_bundled_weights_are_small():
+    assert sum(path.stat().st_size for path in bundled().values()) < BUNDLED_LIMIT_BYTES
+
+
+@pytest.mark.skipif(not bundled(), reason="no weights in the package yet")
+@pytest.mark.parametrize("name", bundled())
+def test_bundled_weights(name):
+    assert locate(name) == bundled()[name]
+    model = load(name)
+    image = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if isinstance(model, VideoSegmenter):
+            logits, state = model.step(image)
+            logits, state = model.step(image, state)
+            assert state.size == model.memory_size
+            assert single_frame_of(name) in bundled()
+        else:
+            logits = segment_single(model, image)
+            assert single_frame_of(name) == name
+    assert logits.shape == (1, len(model.classes), 40, 60)
+    assert logits.isfinite().all()
+    assert {"data", "recipe", "command", "figures", "limits"} <= set(model.card)
