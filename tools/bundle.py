@@ -1,6 +1,6 @@
 """Put a trained model into the package: half precision, its card completed, and the loss from halving measured.
 
-    python tools/bundle.py runs/x/lmanet.safetensors lmanet-erfnet-camvid --single-frame erfnet-camvid \
+python tools/bundle.py runs/x/lmanet.safetensors lmanet-erfnet-camvid --single-frame erfnet-camvid \
         --command "lmanet train …" --limits "…"
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,9 @@ from lmanet.errors import InputError
 from lmanet.fusion import FUSIONS, FusionName
 from lmanet.memory import KeyValue, MemoryState
 from lmanet.ops import Backend, Border, local_attention
+
+if TYPE_CHECKING:
+    from lmanet.data.base import Classes
 
 
 class VideoSegmenter(nn.Module):
@@ -27,9 +32,16 @@ class VideoSegmenter(nn.Module):
             0, as checkpoints of the original implementation expect.
         attention: the backend of `lmanet.ops.local_attention`.
 
+    Attributes:
+        classes: names and colours of the classes; set by `lmanet.load`.
+        card: where the weights came from; set by `lmanet.load`.
+
     Raises:
         InputError: a size is out of range or does not fit the backbone.
     """
+
+    classes: Classes
+    card: dict[str, Any]
 
     def __init__(
         self,

@@ -42,16 +42,33 @@ def test_train_from_nothing_to_a_video_model(small_drive: None, tmp_path: Path) 
     common = ["--data", "synthetic:", "--precision", "fp32", "--workers", "0"]
     assert (
         main(
-            ["train", "erfnet", *common, "-o", str(single)]
-            + ["--augmentation.crop", "48", "64", "--stage.epochs", "1", "--stage.batch-size", "2"]
+            [
+                "train",
+                "erfnet",
+                *common,
+                "-o",
+                str(single),
+                "--augmentation.crop",
+                "48",
+                "64",
+                *["--stage.epochs", "1", "--stage.batch-size", "2"],
+            ]
         )
         == 0
     )
     weights = single / "single-frame.safetensors"
     assert (
         main(
-            ["train", "lmanet", *common, "-o", str(memory), "--weights", str(weights), "--memory-size", "2"]
-            + ["--draws", "1", "--pseudo", "2", "--module.epochs", "1", "--joint.epochs", "1"]
+            [
+                "train",
+                "lmanet",
+                *common,
+                "-o",
+                str(memory),
+                "--weights",
+                str(weights),
+                *["--memory-size", "2", "--draws", "1", "--pseudo", "2", "--module.epochs", "1", "--joint.epochs", "1"],
+            ]
         )
         == 0
     )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lmanet.data.base import Classes
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,15 @@ class Backbone(nn.Module, ABC):
         channels: channels C of the fused map.
         stride: pixels per cell of the fused map; the height and width given to `encode` are multiples of it.
         num_classes: K, channels of the logits.
+        classes: names and colours of the classes; set by `lmanet.load`.
+        card: where the weights came from; set by `lmanet.load`.
     """
 
     channels: int
     stride: int
     num_classes: int
+    classes: Classes
+    card: dict[str, Any]
 
     @abstractmethod
     def encode(self, images: Tensor) -> Features:

@@ -46,7 +46,7 @@ def bench_stream(
         if name is None:
             continue
         model = load(name)
-        classes: Classes = model.classes  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
+        classes = model.classes
         session = Session(model, precision=precision)
         things[f"{title}, in memory"] = lambda session=session: _in_memory(session, images)
         things[f"{title}, file to file"] = lambda session=session, classes=classes: _file_to_file(

@@ -57,7 +57,7 @@ def segment(
             f"{weights} does not say which single-frame network it was made from: give its own weights"
         )
     model = with_memory(load(name), memory_size, window)
-    classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
+    classes = model.classes
     session = Session(model, precision=precision, resize=resize)
     shares = ClassShares(len(classes))
     console = Console(stderr=True)

@@ -46,7 +46,7 @@ def check_classes(model: VideoSegmenter | Backbone, names: tuple[str, ...], data
         names: the data set's class names.
         data: its name, for the message.
     """
-    own = model.classes.names  # pyright: ignore[reportAttributeAccessIssue]
+    own = model.classes.names
     if own != names:
         raise InputError(
             f"the model has {len(own)} classes ({', '.join(own)}), {data} has {len(names)} ({', '.join(names)}): "

@@ -77,13 +77,12 @@ class Draw:
             out = cv2.GaussianBlur(out, (0, 0), self.blur_px)
         if self.gain != (1, 1, 1) or self.gamma != 1:
             ramp = np.linspace(0, 1, 256, dtype=np.float32) ** self.gamma * 255
-            table = np.clip(np.outer(ramp, np.float32(self.gain)), 0, 255).astype(np.uint8)
+            table = np.clip(np.outer(ramp, np.array(self.gain, np.float32)), 0, 255).astype(np.uint8)
             out = cv2.LUT(out, table[None])
         if self.noise > 0:
-            # int8 noise from one cheap uniform draw per byte would be faster but not Gaussian.
             noise = np.empty(out.shape, np.int16)
             cv2.setRNGSeed(self.seed)
-            cv2.randn(noise, 0, self.noise)
+            cv2.randn(noise, (0,) * 4, (self.noise,) * 4)  # pyright: ignore[reportCallIssue, reportArgumentType]
             out = np.clip(out.astype(np.int16) + noise, 0, 255).astype(np.uint8)
         return out  # pyright: ignore[reportReturnType]
 
@@ -130,11 +129,11 @@ def draw(ranges: Augmentation, size: tuple[int, int], rng: np.random.Generator) 
     if ranges.flip and rng.random() < 0.5:
         matrix = (-a, 0.0, x0 + a * (out_width - 1), 0.0, a, y0)
     brightness = 1 + rng.uniform(-ranges.gain, ranges.gain)
-    gain = tuple(float(brightness * (1 + rng.uniform(-ranges.gain, ranges.gain) / 2)) for _ in range(3))
+    red, green, blue = (brightness * (1 + rng.uniform(-ranges.gain, ranges.gain, 3) / 2)).tolist()
     return Draw(
         size=(out_height, out_width),
         matrix=matrix,
-        gain=gain if ranges.gain else (1, 1, 1),
+        gain=(red, green, blue) if ranges.gain else (1, 1, 1),
         gamma=float(1 + rng.uniform(-ranges.gamma, ranges.gamma)),
         noise=float(rng.uniform(0, ranges.noise)),
         blur_px=float(rng.uniform(0, ranges.blur_px)) if rng.random() < 0.5 else 0.0,

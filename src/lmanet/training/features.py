@@ -140,7 +140,7 @@ def _encode_all(backbone, data: StoredData, views: Views, folder: Path, device, 
     backbone.to(device).eval()
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)
     for n, sequence in enumerate(data.sequences):
-        arrays: list[np.ndarray] = []
+        arrays: list[np.memmap] = []
         for frame in range(len(sequence.frame_names)):
             features = encode(backbone, views_of(sequence, frame, views.all()).to(device))
             # The other maps are only needed of current frames.
