@@ -25,6 +25,9 @@ from lmanet.segmenter import encode_any_size
 from lmanet.training.augment import Draw
 from lmanet.training.frames import StoredData
 
+VERSION = 2
+"""Counts changes in what a draw or the encoding makes of the same pixels: features of before are not reused."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -87,6 +90,7 @@ def build_feature_cache(
         on_frame: called with (done, total) after each frame.
     """
     key = {
+        "version": VERSION,
         "encoder": _fingerprint(backbone),
         "data": data.fingerprint,
         "views": [asdict(draw) for draw in views.all()],
