@@ -1,0 +1,310 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from contracts.tiny import tiny_backbone, tiny_data
+from lmanet.errors import InputError
+from lmanet.segmenter import VideoSegmenter
+from lmanet.training.augment import Augmentation
+from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
+from lmanet.training.config import Stage
+from lmanet.training.loop import EpochSampler, fit
+from lmanet.training.single import LabelledFrames
+from lmanet.training.train import SingleFrame, set_mode, set_trainable
+
+ONE_CYCLE = Stage(epochs=3, batch_size=2, lr=1e-2, ema=0.9, validate_every=2)
+PLATEAU = Stage(
+    epochs=3, batch_size=2, lr=1e-2, optimizer="adam", schedule="plateau", weight_decay=0.0, patience=0
+)
+AUGMENTATION = Augmentation(crop=(24, 32), scale=(0.8, 1.2), noise=4.0)
+WEIGHTS = torch.tensor([1.0, 2.0, 3.0])
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the code under test catches it."""
+
+
+class KillAt:
+    """Raises after so many steps in all."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def __call__(self, progress):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+def value_of(module):
+    """A stand-in for validation that depends on the weights, so that the best epoch does too."""
+    return float(sum(p.double().abs().mean() for p in module.state_dict().values())) % 1.0
+
+
+def train(
+    folder, stage=ONE_CYCLE, *, on_step=None, workers=0, seed=3, validate=value_of, config=None, data=None
+):
+    module = SingleFrame(tiny_backbone())
+    data = data or LabelledFrames(tiny_data(), AUGMENTATION, seed=seed)
+    best = fit(
+        module,
+        data,
+        stage,
+        class_weights=WEIGHTS,
+        validate=validate,
+        folder=folder,
+        accelerator=Accelerator(cpu=True),
+        seed=seed,
+        workers=workers,
+        on_step=on_step,
+        config=config,
+    )
+    return module, best
+
+
+def log_of(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert float(row.pop("seconds")) >= 0  # the only column that is not the training's own
+    return rows
+
+
+def assert_same_weights(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    assert list(one) == list(other)
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("stage", [ONE_CYCLE, PLATEAU], ids=["one-cycle with ema", "plateau"])
+@pytest.mark.parametrize("kills", [[5], [4], [1, 1, 6]], ids=["inside", "after a whole epoch", "thrice"])
+def test_killed_and_resumed_equals_not_killed(tmp_path, stage, kills):
+    whole, best = train(tmp_path / "whole", stage)
+    for step in kills:
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", stage, on_step=KillAt(step))
+    resumed, best_resumed = train(tmp_path / "killed", stage)
+    assert_same_weights(resumed, whole)
+    assert best_resumed == best
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+    assert [row["epoch"] for row in log_of(tmp_path / "whole")] == ["1", "2", "3"]
+
+
+def test_killed_between_epochs(tmp_path):
+    whole, _ = train(tmp_path / "whole")
+
+    def killed_while_validating(module):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", validate=killed_while_validating)
+    resumed, _ = train(tmp_path / "killed")
+    assert_same_weights(resumed, whole)
+
+
+def test_worker_processes_change_nothing_also_when_resumed(tmp_path):
+    whole, _ = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", workers=1, on_step=KillAt(5))
+    resumed, _ = train(tmp_path / "killed", workers=1)
+    assert_same_weights(resumed, whole)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import test_loop
+test_loop.train(Path(sys.argv[1]), on_step=lambda p: print("step", p.epoch, p.step, flush=True))
+"""
+
+
+def test_a_process_killed_by_signal_9_is_resumed(tmp_path):
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests / "training")])
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "killed")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    with child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line == "step 1 2\n":
+                child.kill()
+                break
+    assert child.returncode == -signal.SIGKILL
+    assert (tmp_path / "killed/last.pt").is_file()
+    steps = []
+    resumed, _ = train(tmp_path / "killed", on_step=lambda p: steps.append((p.epoch, p.step)))
+    assert steps[0] == (1, 1)
+    whole, _ = train(tmp_path / "whole")
+    assert_same_weights(resumed, whole)
+
+
+def test_a_finished_training_gives_its_best_weights_again(tmp_path):
+    module, best = train(tmp_path)
+    again, best_again = train(tmp_path, on_step=KillAt(1))
+    assert_same_weights(again, module)
+    assert best == best_again
+
+
+def test_the_best_validated_weights_are_kept(tmp_path):
+    values, seen = iter([0.3, 0.9, 0.1]), []
+
+    def validate(module):
+        assert not module.training
+        seen.append({k: v.clone() for k, v in module.state_dict().items()})
+        return next(values)
+
+    module, best = train(tmp_path, replace(ONE_CYCLE, validate_every=1), validate=validate)
+    assert best == 0.9
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, seen[1][name])
+    assert [row["val_miou_percent"] for row in log_of(tmp_path)] == ["30.00", "90.00", "10.00"]
+
+
+def test_training_lowers_the_loss(tmp_path):
+    train(tmp_path, replace(ONE_CYCLE, epochs=12))
+    losses = [float(row["loss"]) for row in log_of(tmp_path)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_plateau_lowers_the_rate_when_the_loss_stays(tmp_path):
+    class Same:
+        """One sample, all void: the loss is 0 and stays."""
+
+        def __len__(self):
+            return 2
+
+        def sample(self, epoch, index):
+            return (torch.zeros(3, 16, 16, dtype=torch.uint8),), torch.full((16, 16), 255, dtype=torch.uint8)
+
+    train(tmp_path, replace(PLATEAU, epochs=4), data=Same())
+    rates = [float(row["lr"]) for row in log_of(tmp_path)]
+    assert rates == pytest.approx([1e-2, 8e-3, 6.4e-3, 5.12e-3])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"stage": replace(ONE_CYCLE, lr=2e-2)}, "another stage"),
+        ({"seed": 4}, "another seed"),
+        ({"config": {"memories": "current"}}, "another memories: real, now current"),
+    ],
+)
+def test_checkpoint_of_another_configuration_is_refused(tmp_path, change, named):
+    config = {"memories": "real", "shape": (1, 2)}
+    train(tmp_path, replace(ONE_CYCLE, epochs=1), config=config)
+    train(tmp_path, replace(ONE_CYCLE, epochs=1), config=config)
+    arguments = {"stage": replace(ONE_CYCLE, epochs=1), "config": config, **change}
+    with pytest.raises(InputError, match=f"{named}.*train into another folder, or delete it"):
+        train(tmp_path, **arguments)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
+    def spoil(progress):
+        if progress.epoch == 1:
+            with torch.no_grad():
+                module.backbone.head.bias.fill_(float("nan"))
+
+    module = SingleFrame(tiny_backbone())
+    with pytest.raises(InputError, match="loss became nan in epoch 1, step 1: lower lr"):
+        fit(
+            module,
+            LabelledFrames(tiny_data(), AUGMENTATION),
+            ONE_CYCLE,
+            class_weights=WEIGHTS,
+            validate=value_of,
+            folder=tmp_path,
+            accelerator=Accelerator(cpu=True),
+            workers=0,
+            on_step=spoil,
+        )
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert state["numbers"][0] == 1
+    assert all(torch.isfinite(value).all() for value in state["module"].values())
+
+
+def test_sampler_gives_every_index_once_an_epoch():
+    sampler = EpochSampler(10, 5, seed=0)
+    orders = []
+    for sampler.epoch in range(3):
+        keys = [key for batch in sampler for key in batch]
+        assert {epoch for epoch, _ in keys} == {sampler.epoch}
+        assert sorted(index for _, index in keys) == list(range(10))
+        orders.append(keys)
+    assert len({tuple(i for _, i in keys) for keys in orders}) == 3
+    sampler.epoch = 0
+    assert [key for batch in sampler for key in batch] == orders[0]
+
+
+@pytest.mark.parametrize(("length", "batch", "samples"), [(7, 3, 0), (2, 4, 0), (20, 4, 6), (5, 5, 99)])
+def test_sampler_fills_the_last_batch(length, batch, samples):
+    sampler = EpochSampler(length, batch, seed=1, samples=samples)
+    batches = list(sampler)
+    expected = min(samples, length) or length
+    assert len(batches) == len(sampler) == -(-expected // batch)
+    assert all(len(b) == batch for b in batches)
+    assert len({key for b in batches for key in b}) == expected
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_processes_shares_make_up_the_joint_batch(world):
+    joint = list(EpochSampler(10, 6, seed=2))
+    shares = [list(EpochSampler(10, 6, seed=2, rank=rank, world=world)) for rank in range(world)]
+    for number, batch in enumerate(joint):
+        assert [key for share in shares for key in share[number]] == batch
+
+
+def test_batch_must_divide_among_the_processes():
+    with pytest.raises(InputError, match="batch_size 5 does not divide among 2 processes"):
+        EpochSampler(10, 5, seed=0, world=2)
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("step", "frozen", "trained"),
+    [(1, ("stem", "deep", "mix", "head"), ()), (2, ("stem", "deep"), ("mix", "head"))],
+)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_frozen_parts_stay_bit_for_bit(tmp_path, step, frozen, trained, ema):
+    segmenter = VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=6, memory_size=2, window=3)
+    views = make_views(Augmentation(), (48, 64), draws=2, pseudo=0, ranges=PseudoMemory())
+    before = {name: snapshot(part) for name, part in segmenter.named_children()}
+    backbone = {name: snapshot(part) for name, part in segmenter.backbone.named_children()}
+    set_trainable(segmenter, step)
+    fit(
+        FromImages(segmenter, (48, 64)),
+        ClipSamples(tiny_data(), views, memory_size=2, memories="real", cache=None),
+        replace(ONE_CYCLE, epochs=1, ema=ema),
+        class_weights=WEIGHTS,
+        validate=value_of,
+        folder=tmp_path,
+        accelerator=Accelerator(cpu=True),
+        workers=0,
+        set_mode=lambda module: set_mode(segmenter, step),
+    )
+    for name in frozen:
+        now = segmenter.backbone.get_submodule(name).state_dict()
+        floats = [key for key in now if not key.endswith("num_batches_tracked")]
+        assert floats
+        assert all(torch.equal(now[key], backbone[name][key]) for key in floats)
+    for name in trained:
+        now = segmenter.backbone.get_submodule(name).state_dict()
+        assert all(not torch.equal(now[key], backbone[name][key]) for key in now if "weight" in key)
+    for name in ("key_value", "fusion"):
+        now = segmenter.get_submodule(name).state_dict()
+        assert all(not torch.equal(now[key], before[name][key]) for key in now if key.endswith("weight"))

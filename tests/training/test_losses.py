@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lmanet.data.base import VOID
+from lmanet.errors import DataError
+from lmanet.training.losses import class_weights, cross_entropy_sums
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def test_weights_follow_the_formula():
+    labels = [np.array([[0, 0, 0], [1, VOID, VOID]], np.uint8)]
+    weights = class_weights(labels, 3)
+    # 1 / ln(1.10 + p) for p = 3/4, 1/4, 0
+    np.testing.assert_allclose(weights, [1.625526, 3.332172, 10.492059], rtol=1e-5)
+    assert weights.dtype == torch.float32
+
+
+def test_weights_count_all_labels_together():
+    one = np.array([[0, 1]], np.uint8)
+    other = np.array([[0, 0]], np.uint8)
+    both = class_weights([np.concatenate([one, other])], 2)
+    assert torch.equal(class_weights([one, other], 2), both)
+
+
+def test_label_out_of_range_is_named():
+    with pytest.raises(DataError, match="label 7 found, expected 0 to 2 or 255"):
+        class_weights([np.array([[0, 7]], np.uint8)], 3)
+
+
+@pytest.mark.parametrize("labels", [[], [np.full((2, 2), VOID, np.uint8)]])
+def test_nothing_but_void_is_refused(labels):
+    with pytest.raises(DataError, match="nothing but void"):
+        class_weights(labels, 3)
+
+
+def sample(device, void=0.3):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 5, 7, generator=generator)
+    labels = torch.randint(0, 4, (2, 5, 7), generator=generator)
+    labels[torch.rand(2, 5, 7, generator=generator) < void] = VOID
+    return (
+        logits.to(device),
+        labels.to(device, torch.uint8),
+        torch.tensor([1.0, 2.0, 5.0, 0.5], device=device),
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_sums_divide_to_the_weighted_mean_and_its_gradient(device, memory_format):
+    logits, labels, weights = sample(device)
+    mine = logits.clone(memory_format=memory_format).requires_grad_()
+    total, weight = cross_entropy_sums(mine, labels, weights)
+    (total / weight).backward()
+    theirs = logits.clone().requires_grad_()
+    expected = F.cross_entropy(theirs, labels.long(), weights, ignore_index=VOID)
+    expected.backward()
+    torch.testing.assert_close(total / weight, expected)
+    torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_sums_by_hand():
+    logits = torch.tensor([0.0, 0.0, np.log(3), 0.0]).view(1, 2, 1, 2)  # pixel 0: (0, ln 3), pixel 1: (0, 0)
+    total, weight = cross_entropy_sums(logits, torch.tensor([[[1, 0]]]), torch.tensor([2.0, 3.0]))
+    assert float(total) == pytest.approx(3 * np.log(4 / 3) + 2 * np.log(2), rel=1e-6)
+    assert float(weight) == 5
+
+
+def test_void_pixels_change_nothing():
+    logits, labels, weights = sample("cpu")
+    changed = torch.where(labels[:, None] == VOID, logits + 100 * torch.randn(logits.shape), logits)
+    assert not torch.equal(changed, logits)
+    for before, after in zip(
+        cross_entropy_sums(logits, labels, weights), cross_entropy_sums(changed, labels, weights), strict=True
+    ):
+        assert torch.equal(before, after)
+
+
+def test_all_void_gives_zero_and_no_gradient():
+    logits, labels, weights = sample("cpu", void=2)
+    logits.requires_grad_()
+    total, weight = cross_entropy_sums(logits, labels, weights)
+    total.backward()
+    assert float(total.detach()) == float(weight) == 0
+    assert not logits.grad.any()
+
+
+def test_label_beyond_the_classes_is_an_error():
+    logits, labels, weights = sample("cpu")
+    labels[0, 0, 0] = 4
+    with pytest.raises(IndexError, match="Target 4 is out of bounds"):
+        cross_entropy_sums(logits, labels, weights)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_logits_are_summed_in_float32(device):
+    logits, labels, weights = sample(device)
+    total, _ = cross_entropy_sums(logits.bfloat16(), labels, weights)
+    expected, _ = cross_entropy_sums(logits.bfloat16().float(), labels, weights)
+    assert total.dtype == torch.float32
+    assert torch.equal(total, expected)
