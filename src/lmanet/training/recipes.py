@@ -91,7 +91,7 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         stage=Stage(epochs=10, batch_size=6, lr=2e-3, weight_decay=1e-2, ema=0.995),
     ),
     "erfnet-camvid": SingleRecipe(
-        stage=Stage(epochs=40, batch_size=6, lr=1.5e-3, weight_decay=1e-2, ema=0.995),
+        stage=Stage(epochs=36, batch_size=6, lr=1.5e-3, weight_decay=1e-2, ema=0.995),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(
