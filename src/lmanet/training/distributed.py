@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of each process's tensor; each process's gradient is then the sum of all processes' ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
@@ -24,7 +41,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
             values = x.float()
             count = values.new_tensor([values.numel() / values.shape[1]])
             sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-            sums = all_reduce(sums)
+            sums = _SumOverProcesses.apply(sums)
             first, second = sums[:-1].chunk(2)
             total = sums[-1].detach()
             mean = first / total
