@@ -137,6 +137,9 @@ def test_backends_and_borders_are_passed_on(segmenter):
     torch.testing.assert_close(segmenter(clip), expected)
     segmenter.border = "zero"
     assert not torch.allclose(segmenter(clip), expected)
+    segmenter.attention = "magic"
+    with pytest.raises(InputError, match="backend is 'magic', expected one of auto, tiled"):
+        segmenter(clip)
 
 
 def test_concat_fusion_equals_step_after_step():

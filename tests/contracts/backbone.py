@@ -14,7 +14,7 @@ from lmanet.backbones import Backbone
 from lmanet.memory import MemoryState
 from lmanet.segmenter import VideoSegmenter
 
-MEMORY_SIZE = 2
+MEMORY_SIZE = 3
 
 
 class BackboneContract:
@@ -133,9 +133,9 @@ class BackboneContract:
         segmenter.backbone.encoder_parts()[0].register_forward_pre_hook(
             lambda _, inputs: encoded.append(len(inputs[0]))
         )
-        clip = self.images(segmenter.backbone, 2, 5)
+        clip = self.images(segmenter.backbone, 2, 6)
         stream(segmenter, clip)
-        assert encoded == [2] * 5
+        assert encoded == [2] * 6
         encoded.clear()
         segmenter(clip)
         assert sum(encoded) == 2 * (MEMORY_SIZE + 1)

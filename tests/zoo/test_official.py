@@ -113,6 +113,11 @@ def test_variants_of_the_file(path, variant):
     assert torch.equal(load_official_erfnet(path)(image), expected)
 
 
+def test_batch_counters_are_kept_where_there_are_any(path):
+    torch.save(VARIANTS["with batch counters"](official()), path)
+    assert load_official_erfnet(path).encoder.initial_block.bn.num_batches_tracked == 9
+
+
 @pytest.mark.parametrize("num_classes", [1, 12])
 def test_number_of_classes_is_read_off(path, num_classes):
     torch.save(official(num_classes), path)
