@@ -196,7 +196,7 @@ def fit(
             if not np.isfinite(losses[-1]):
                 raise InputError(
                     f"the training loss became {losses[-1]} in epoch {state.epoch}, step {step}: lower lr "
-                    f"(now {stage.lr}) or set grad_clip; {folder / 'last.pt'} holds the last good epoch"
+                    f"(now {stage.lr}) or set grad_clip; epochs before are kept in {folder}"
                 )
             if on_step:
                 on_step(
@@ -235,7 +235,7 @@ class _State:
         self.best_weights: dict[str, Tensor] = {}
 
     def keep_if_best(self, module: nn.Module) -> None:
-        if self.miou > self.best:
+        if self.miou > self.best or not self.best_weights:
             self.best = self.miou
             self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
 
