@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.register_assert_rewrite("contracts")
+
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate_state() -> Iterator[None]:

@@ -67,7 +67,18 @@ def test_train_from_nothing_to_a_video_model(small_drive: None, tmp_path: Path) 
                 str(memory),
                 "--weights",
                 str(weights),
-                *["--memory-size", "2", "--draws", "1", "--pseudo", "2", "--module.epochs", "1", "--joint.epochs", "1"],
+                *[
+                    "--memory-size",
+                    "2",
+                    "--draws",
+                    "1",
+                    "--pseudo",
+                    "2",
+                    "--module.epochs",
+                    "1",
+                    "--joint.epochs",
+                    "1",
+                ],
             ]
         )
         == 0

@@ -44,7 +44,9 @@ class TinyBackbone(Backbone):
         super().__init__()
         self.num_classes = num_classes
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.body = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.Dropout2d(0.2), nn.ReLU()
+        )
         self.up = nn.ConvTranspose2d(12, 8, 2, stride=2)
         self.head = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
 

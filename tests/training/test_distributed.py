@@ -27,6 +27,7 @@ SIZE = (24, 32)
 def one_step(folder, out):
     """One optimiser step of step 2 on the joint batch; leaves gradients, statistics and the logged loss in `out`."""
     accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
     segmenter = VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=6, memory_size=2, window=3)
     for part in segmenter.modules():
         if isinstance(part, nn.Dropout2d):

@@ -63,7 +63,7 @@ def test_a_frame_encoded_by_itself_gives_the_same_within_bfloat16(tmp_path, stor
 
 def test_features_are_bfloat16_and_channels_last(tmp_path, stored):
     fused = build_feature_cache(tiny_backbone(), stored, VIEWS, tmp_path).fused(0, 0, 0)
-    assert fused.shape == (8, 12, 16)
+    assert fused.shape == (12, 12, 16)
     assert fused.dtype == torch.bfloat16
     assert fused[None].is_contiguous(memory_format=torch.channels_last)
 
@@ -71,7 +71,7 @@ def test_features_are_bfloat16_and_channels_last(tmp_path, stored):
 def test_views_of_frames_that_do_not_fit_the_stride_are_padded(tmp_path):
     stored = store_frames(tiny_data(size=(45, 62)), tmp_path / "frames")
     views = make_views(Augmentation(), (45, 62), draws=2, pseudo=0, ranges=PseudoMemory())
-    assert build_feature_cache(tiny_backbone(), stored, views, tmp_path).fused(0, 0, 0).shape == (8, 12, 16)
+    assert build_feature_cache(tiny_backbone(), stored, views, tmp_path).fused(0, 0, 0).shape == (12, 12, 16)
 
 
 def test_opened_twice_encodes_once(tmp_path, stored):
@@ -83,7 +83,7 @@ def test_opened_twice_encodes_once(tmp_path, stored):
 
 
 def changed_weight(backbone):
-    backbone.deep[0].weight.data[0, 0, 0, 0] += 1e-3
+    backbone.body[0].weight.data[0, 0, 0, 0] += 1e-3
 
 
 def changed_statistics(backbone):
@@ -158,7 +158,7 @@ def test_two_trainings_may_build_the_same_cache_at_once(tmp_path, stored):
                     (final / path.name).write_bytes(path.read_bytes())
 
     cache = build_feature_cache(backbone, stored, VIEWS, tmp_path, on_frame=Racing())
-    assert cache.fused(0, 0, 0).shape == (8, 12, 16)
+    assert cache.fused(0, 0, 0).shape == (12, 12, 16)
     assert len(folders(tmp_path)) == 1
 
 

@@ -277,7 +277,7 @@ def snapshot(module):
 
 @pytest.mark.parametrize(
     ("step", "frozen", "trained"),
-    [(1, ("stem", "deep", "mix", "head"), ()), (2, ("stem", "deep"), ("mix", "head"))],
+    [(1, ("stem", "body", "up", "head"), ()), (2, ("stem", "body"), ("up", "head"))],
 )
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_frozen_parts_stay_bit_for_bit(tmp_path, step, frozen, trained, ema):
