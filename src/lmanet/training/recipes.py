@@ -91,7 +91,10 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         stage=Stage(epochs=10, batch_size=6, lr=2e-3, weight_decay=1e-2, ema=0.995),
     ),
     "erfnet-camvid": SingleRecipe(
-        stage=Stage(epochs=36, batch_size=6, lr=1.5e-3, weight_decay=1e-2, ema=0.995),
+        augmentation=Augmentation(
+            crop=(256, 256), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
+        ),
+        stage=Stage(epochs=98, batch_size=4, lr=4e-3, weight_decay=1e-2, ema=0.995, validate_every=7),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(
