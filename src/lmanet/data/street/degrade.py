@@ -1,7 +1,7 @@
 """What spoils a frame: fog, motion blur, things on the lens, exposure, sensor noise.
 
-Each comes and goes with time, so that bad frames lie among good ones and the last few frames often hold what
-the present one lacks. Everything follows from the seed and the frame's index.
+Single frames are bad among good ones, each by its own luck: at 15 frames a second, one of the last four frames nearly
+always holds what the present one lacks. Everything follows from the seed and the frame's index.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from lmanet.data.street.textures import Image, image_of
 from lmanet.errors import InputError
 
 NOISE_BANK = 48
+NOISY_SHARE = 0.25
+BLURRED_SHARE = 0.2
+MISEXPOSED_SHARE = 0.25
+"""Shares of the frames that are spoiled badly, each drawn by itself."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class Degradation:
     """How strongly frames are spoiled, each from 0 (not at all) to 1. The defaults make the data set's level.
 
     Attributes:
-        noise: sensor noise, stronger in the dark, partly in blotches; it swells and ebbs.
-        motion_blur: a little of it always, a lot in short bursts.
-        exposure_flicker: gain and gamma that change from frame to frame, with sharp dips and flashes.
+        noise: sensor noise, partly in blotches; a little of it always, a lot in every fourth frame.
+        motion_blur: a little of it always, a lot in every fifth frame.
+        exposure_flicker: gain and gamma that change from frame to frame; every fourth frame is far too dark or, more
+            rarely, far too bright.
         fog: loss of contrast with distance, in drifting banks.
-        occlusion: drops, wiper blades and glare; at 0.5 they touch 60 % of the frames and hide 2 to 40 % of
-            those, half of them under 8 %.
+        occlusion: drops, wiper blades and glare, a fifth to two fifths of a second each.
     """
 
     noise: float = 0.5
@@ -109,7 +113,7 @@ class Spoiler:
         if strength.fog:
             image = self._fog(image, depth, time_s)
         if strength.motion_blur:
-            image = self._blur(image, index, time_s)
+            image = self._blur(image, index)
         if strength.occlusion:
             image = draw_occlusion(image, self._rng, time_s, strength.occlusion)
         if strength.exposure_flicker:
@@ -126,10 +130,10 @@ class Spoiler:
         grey = np.full_like(image, round(self._fog_grey))
         return image_of(cv2.blendLinear(image, grey, weight, 1 - weight))
 
-    def _blur(self, image: Image, index: int, time_s: float) -> Image:
+    def _blur(self, image: Image, index: int) -> Image:
         rng = self._rng(2, index)
-        burst = max(0.0, self._swell(3, time_s, 1.6) - 0.55) / 0.45
-        length = self.degradation.motion_blur * (rng.uniform(0, 0.006) + 0.055 * burst) * self.shape[1]
+        burst = rng.uniform(0.4, 1.0) if rng.random() < BLURRED_SHARE else 0.0
+        length = self.degradation.motion_blur * (rng.uniform(0, 0.006) + 0.07 * burst) * self.shape[1]
         if length < 1:
             return image
         angle = rng.normal(0, 0.35) + (np.pi / 2 if rng.random() < 0.2 else 0)
@@ -143,8 +147,8 @@ class Spoiler:
     def _flicker(self, image: Image, index: int, time_s: float) -> Image:
         rng, strength = self._rng(4, index), self.degradation.exposure_flicker
         log_gain = strength * (0.35 * (self._swell(5, time_s, 0.7) - 0.5) + rng.normal(0, 0.12))
-        if rng.random() < 0.14:
-            log_gain += strength * (rng.uniform(-2.4, -1.0) if rng.random() < 0.65 else rng.uniform(0.6, 1.3))
+        if rng.random() < MISEXPOSED_SHARE:
+            log_gain += strength * (rng.uniform(-4.0, -2.0) if rng.random() < 0.7 else rng.uniform(1.0, 2.0))
         gamma = np.exp(strength * rng.normal(0, 0.12))
         levels = (np.arange(256) / 255) ** gamma * np.exp(log_gain) * 255
         return image_of(cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8)))
@@ -152,9 +156,9 @@ class Spoiler:
     def _noise(self, image: Image, index: int, time_s: float) -> Image:
         assert self._bank is not None
         rng = self._rng(6, index)
-        level = self._noise_level * (0.35 + 0.9 * self._swell(7, time_s, 1.2) ** 1.5)
-        if rng.random() < 0.15:
-            level *= 1.7
+        level = self._noise_level * (0.15 + 0.2 * self._swell(7, time_s, 1.2))
+        if rng.random() < NOISY_SHARE:
+            level += rng.uniform(0.6, 1.5)
         values = np.arange(256, dtype=np.float32)
         sigma = self.degradation.noise * level * (38 + 22 * np.sqrt(values / 255))
         y, x = rng.integers(0, NOISE_BANK, 2)

@@ -10,13 +10,13 @@ import numpy as np
 from lmanet.data.street.textures import Image, image_of
 
 Draw = Callable[[int, int], np.random.Generator]
-SLOT_S = 0.9
+SLOT_S = 0.6
 
 
 def draw_occlusion(image: Image, rng_of: Draw, time_s: float, strength: float) -> Image:
     """Put on `image` what hides it at `time_s`.
 
-    Time is cut into slots of 0.9 s; each slot's generator says what begins in it and when.
+    Time is cut into slots of 0.6 s; each slot's generator says what begins in it and when.
 
     Args:
         image: (H, W, 3) uint8 RGB, left as it is.
@@ -36,7 +36,7 @@ def draw_occlusion(image: Image, rng_of: Draw, time_s: float, strength: float) -
             if rng.random() > chances[kind] * min(1.0, 0.3 + strength):
                 continue
             age_s = time_s - (number + rng.uniform(0, 1)) * SLOT_S
-            life_s = rng.uniform(0.25, 0.7)
+            life_s = rng.uniform(0.2, 0.4)
             if 0 <= age_s < life_s:
                 image = paint(image, rng, age_s / life_s, strength)
     return image
