@@ -6,6 +6,7 @@ python tools/bundle.py runs/x/lmanet.safetensors lmanet-erfnet-camvid --single-f
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ def bundle(
     *,
     command: str,
     limits: str,
+    report: Path | None = None,
+    column: str = "",
     single_frame: str | None = None,
 ) -> None:
     """Write src/lmanet/zoo/weights/NAME.safetensors.
@@ -32,12 +35,18 @@ def bundle(
         name: the bundled name.
         command: the command that made it.
         limits: what a user should know.
+        report: what `lmanet evaluate --json` wrote for this model; without, the card has no figures yet.
+        column: the model's name in the report.
         single_frame: for a video model, the bundled name of its single-frame network.
     """
     model = load_model(source)
     target = bundled_folder() / f"{name}.safetensors"
     target.parent.mkdir(exist_ok=True)
-    card = {**model.card, "command": command, "limits": limits}
+    figures = {}
+    if report is not None:
+        content = json.loads(report.read_text())
+        figures = {"data": content["data"], **content["scores"][column]}
+    card = {**model.card, "command": command, "limits": limits, "figures": figures}
     save_model(model, target, classes=model.classes, card=card, single_frame=single_frame, half=True)
     halved = load_model(target)
     images = torch.rand(1, 3, 360, 480)

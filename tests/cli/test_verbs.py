@@ -11,7 +11,7 @@ from lmanet.data.base import VideoData
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.evaluation.results import EvaluationReport
 from lmanet.zoo import load
-from lmanet.zoo.names import bundled
+from lmanet.zoo.names import bundled, single_frame_of
 
 
 @pytest.fixture
@@ -85,6 +85,8 @@ def test_train_from_nothing_to_a_video_model(small_drive: None, tmp_path: Path) 
     )
     model = load(str(memory / "lmanet.safetensors"))
     assert model.memory_size == 2
+    # The result can be scored beside what it was made from.
+    assert single_frame_of(str(memory / "lmanet.safetensors")) == str(memory / "single-frame.safetensors")
     encoder = load(str(weights)).encoder.state_dict()
     for key, value in model.backbone.encoder.state_dict().items():
         np.testing.assert_array_equal(value, encoder[key], err_msg=key)

@@ -74,7 +74,6 @@ def test_from_data_to_weights_files(tmp_path):
     path = memory(
         tmp_path / "video",
         network=network,
-        single_frame=single.name,
         report=lambda name, progress: reports.append(name),
     )
     assert list(dict.fromkeys(reports)) == [

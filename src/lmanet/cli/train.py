@@ -55,7 +55,7 @@ def train(
     from lmanet.data.spec import open_data
     from lmanet.errors import InputError
     from lmanet.training.train import train_memory, train_single
-    from lmanet.zoo import load
+    from lmanet.zoo import bundled, load
 
     if isinstance(recipe, MemoryRecipe) and weights is None:
         raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
@@ -86,7 +86,7 @@ def train(
                 out,
                 accelerator=accelerator,
                 initial=load(start_from) if start_from else None,  # pyright: ignore[reportArgumentType]
-                single_frame=weights,
+                single_frame=weights if weights in bundled() else None,
                 seed=seed,
                 workers=workers,
                 use_cache=feature_cache,

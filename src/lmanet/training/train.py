@@ -116,7 +116,8 @@ def train_memory(
         folder: for frames, checkpoints, logs and `lmanet.safetensors`.
         accelerator: device, precision, processes.
         initial: start keys, values and fusion from this model's instead of random ones.
-        single_frame: name of the backbone's weights, to be written into the result.
+        single_frame: the backbone's name, if it is a bundled model; any other is written into `folder` beside the
+            result, so that the two can be compared.
         seed: of everything random.
         workers: processes that prepare samples.
         use_cache: encode each frame once and keep its features; without, in every step.
@@ -130,6 +131,12 @@ def train_memory(
     stored_val = _store(val, folder, "val", accelerator, report)
     _check_classes(backbone, len(train.classes))
     size = _common_size(stored)
+    if single_frame is None:
+        single_frame = "single-frame.safetensors"
+        if accelerator.is_main_process:
+            save_model(
+                backbone, folder / single_frame, classes=train.classes, card=getattr(backbone, "card", None)
+            )
     torch.manual_seed(seed)
     segmenter = VideoSegmenter(
         backbone,
