@@ -28,7 +28,7 @@ def test_video_and_label_maps(
     clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video, folder = tmp_path / "out.mp4", tmp_path / "labels"
-    assert run(clip, "-o", video, folder, "--weights", weights) == 0
+    assert run(clip, "-o", video, "-o", folder, "--weights", weights) == 0
     with open_source(video) as out:
         times = [frame.time_s for frame in out]
     np.testing.assert_allclose(times, np.arange(5) / 10, atol=1e-4)
@@ -83,6 +83,7 @@ def test_resize_keeps_the_outputs_size(clip: Path, weights: Path, tmp_path: Path
     ("arguments", "words"),
     [
         (["missing.mp4", "-o", "out.mp4"], ["missing.mp4", "no such file"]),
+        (["CLIP"], ["no output", ".mp4"]),
         (["CLIP", "-o", "out.xyz"], [".xyz", ".mp4"]),
         (["CLIP", "-o", "out.mp4", "--weights", "nonsense"], ["nonsense", ".safetensors"]),
         (["CLIP", "-o", "out.mp4", "--window", "4"], ["window 4", "odd"]),

@@ -14,7 +14,7 @@ def segment(
     source: tyro.conf.Positional[str],
     /,
     *,
-    output: Annotated[list[Path], tyro.conf.arg(aliases=["-o"])],
+    output: tyro.conf.UseAppendAction[Annotated[list[Path], tyro.conf.arg(aliases=["-o"])]],
     weights: str = DEFAULT_WEIGHTS,
     view: Literal["overlay", "labels", "side-by-side"] = "overlay",
     opacity: float = 0.5,
@@ -29,8 +29,8 @@ def segment(
 
     Args:
         source: a video file, a folder of images, an image, or camera:0.
-        output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); several may
-            be given.
+        output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); may be
+            given several times.
         weights: a bundled name, a .safetensors file, or a Hub id.
         view: what the video shows.
         opacity: of the labels in the overlay, 0 to 1.
