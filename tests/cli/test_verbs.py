@@ -37,6 +37,15 @@ def test_evaluate_writes_report_and_plot(
     assert "mIoU" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", [["--memory-size", "2"], ["--window", "3"]])
+def test_evaluate_refuses_memory_options_without_a_memory(
+    option: list[str], small_drive: None, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    single = str(weights.with_name("single.safetensors"))
+    assert main(["evaluate", "--data", "synthetic:", "--weights", single, *option]) == 2
+    assert "single-frame network" in capsys.readouterr().err
+
+
 def test_train_from_nothing_to_a_video_model(small_drive: None, tmp_path: Path) -> None:
     single, memory = tmp_path / "single", tmp_path / "memory"
     common = ["--data", "synthetic:", "--precision", "fp32", "--workers", "0"]
@@ -97,6 +106,26 @@ def test_train_memory_needs_weights(
 ) -> None:
     assert main(["train", "lmanet", "--data", "synthetic:", "-o", str(tmp_path / "x")]) == 2
     assert "--weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("preset", "option", "file"),
+    [
+        ("erfnet", "--weights", "video"),
+        ("lmanet", "--weights", "video"),
+        ("lmanet", "--start-from", "single"),
+    ],
+)
+def test_train_refuses_weights_of_the_wrong_kind(
+    preset: str, option: str, file: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    single = weights.with_name("single.safetensors")
+    command = ["train", preset, "--data", "synthetic:", "-o", tmp_path / "x"]
+    if option != "--weights":
+        command += ["--weights", single]
+    assert main([str(a) for a in [*command, option, weights.with_name(f"{file}.safetensors")]]) == 2
+    assert f"{file}.safetensors is a" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("spec", ["nonsense:", "camvid:", "camvid:/nowhere", "synthetic:path"])

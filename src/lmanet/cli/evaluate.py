@@ -40,7 +40,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lmanet.cli.models import set_threads, with_memory
+    from lmanet.cli.models import load_video, set_threads, with_memory
     from lmanet.data.spec import open_data
     from lmanet.evaluation.models import ModelPredictor, check_classes
     from lmanet.evaluation.report import per_class_table, plot_per_class, print_table, write_json
@@ -50,6 +50,7 @@ def evaluate(
 
     set_threads(threads)
     frames = open_data(data, split)
+    model = with_memory(load(weights), memory_size, window)
     base = single_frame_of(weights)
     predictors: dict[str, Predictor] = {}
     if base is not None:
@@ -57,9 +58,10 @@ def evaluate(
         check_classes(single, frames.classes.names, frames.name)
         predictors["single-frame"] = ModelPredictor(single, precision=precision)
     if control is not None:
-        predictors["control"] = ModelPredictor(load(control), precision=precision, forget=True)
+        forgetful = with_memory(load_video(control), memory_size, window)
+        check_classes(forgetful, frames.classes.names, frames.name)
+        predictors["control"] = ModelPredictor(forgetful, precision=precision, forget=True)
     if base != weights:
-        model = with_memory(load(weights), memory_size, window)
         check_classes(model, frames.classes.names, frames.name)
         predictors["LMANet"] = ModelPredictor(model, precision=precision)
     console = Console()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lmanet.backbones import Backbone
-from lmanet.errors import InputError
+from lmanet.errors import InputError, WeightsError
 from lmanet.segmenter import VideoSegmenter
+from lmanet.zoo import load
 
 
 def set_threads(threads: int | None) -> None:
@@ -15,6 +16,24 @@ def set_threads(threads: int | None) -> None:
         if threads < 1:
             raise InputError(f"threads {threads}: expected at least 1")
         torch.set_num_threads(threads)
+
+
+def load_single(name: str) -> Backbone:
+    """A single-frame network by name; a video model is an error."""
+    model = load(name)
+    if isinstance(model, VideoSegmenter):
+        raise WeightsError(f"{name} is a video model: give the single-frame network that it was made from")
+    return model
+
+
+def load_video(name: str) -> VideoSegmenter:
+    """A video model by name; a single-frame network is an error."""
+    model = load(name)
+    if not isinstance(model, VideoSegmenter):
+        raise WeightsError(
+            f"{name} is a single-frame network: give a video model, made by lmanet train lmanet"
+        )
+    return model
 
 
 def with_memory(

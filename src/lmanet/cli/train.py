@@ -51,18 +51,20 @@ def train(
     """
     from accelerate import Accelerator
 
+    from lmanet.cli.models import load_single, load_video
     from lmanet.cli.progress import TrainingProgress
     from lmanet.data.spec import open_data
     from lmanet.errors import InputError
     from lmanet.training.train import train_memory, train_single
-    from lmanet.zoo import bundled, load
+    from lmanet.zoo import bundled
 
     if isinstance(recipe, MemoryRecipe) and weights is None:
         raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
+    model = load_single(weights) if weights else None
+    start = load_video(start_from) if start_from else None
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
     train_data = open_data(data, "train")
     val = open_data(val_data or data, val_split)
-    model = load(weights) if weights else None
     with TrainingProgress(out, tensorboard=tensorboard, quiet=not accelerator.is_main_process) as progress:
         if isinstance(recipe, SingleRecipe):
             path = train_single(
@@ -71,7 +73,7 @@ def train(
                 recipe,
                 out,
                 accelerator=accelerator,
-                initial=model,  # pyright: ignore[reportArgumentType]
+                initial=model,
                 seed=seed,
                 workers=workers,
                 report=progress.report,
@@ -81,11 +83,11 @@ def train(
             path = train_memory(
                 train_data,
                 val,
-                model,  # pyright: ignore[reportArgumentType]
+                model,
                 recipe,
                 out,
                 accelerator=accelerator,
-                initial=load(start_from) if start_from else None,  # pyright: ignore[reportArgumentType]
+                initial=start,
                 single_frame=weights if weights in bundled() else None,
                 seed=seed,
                 workers=workers,
