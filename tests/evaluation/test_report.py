@@ -187,11 +187,16 @@ class TestFiles:
 
     @pytest.mark.parametrize("write", [write_json, plot_per_class])
     def test_what_cannot_be_written_leaves_nothing(self, tmp_path, write):
-        with pytest.raises(VideoError, match=r"missing.*cannot be written"):
-            write(REPORT, tmp_path / "missing" / "report.png")
-
         # The name is taken by a folder: the write succeeds, the renaming does not.
         (tmp_path / "taken.png").mkdir()
         with pytest.raises(VideoError, match=r"taken\.png cannot be written"):
             write(REPORT, tmp_path / "taken.png")
         assert [file.name for file in tmp_path.iterdir()] == ["taken.png"]
+
+        (tmp_path / "file").touch()
+        with pytest.raises(VideoError, match=r"file.*cannot be written"):
+            write(REPORT, tmp_path / "file" / "report.png")
+
+    def test_the_folder_is_made(self, tmp_path):
+        write_json(REPORT, tmp_path / "results" / "report.json")
+        assert (tmp_path / "results" / "report.json").read_text() == REPORT.to_json()

@@ -206,11 +206,12 @@ def _write_atomically(path: Path, content: bytes) -> None:
     """Write beside the target and rename: no reader ever sees half a file, and a failure leaves none."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise VideoError(
-            f"{path} cannot be written ({error}): check that its folder exists, its rights and its space"
+            f"{path} cannot be written ({error}): check its folder, its rights and its space"
         ) from error
