@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def info() -> None:
-    """Show versions, the machine, the attention backends and the bundled weights."""
+    """Show versions, the machine and the bundled weights."""
     import platform
 
     import torch
