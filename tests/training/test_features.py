@@ -1,4 +1,5 @@
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.backbones import ERFNet
+from lmanet.errors import DataError
 from lmanet.training.augment import Augmentation, Draw
 from lmanet.training.clips import PseudoMemory, make_views
 from lmanet.training.features import Views, build_feature_cache, encode, views_of
@@ -184,3 +186,11 @@ def test_memory_views_follow_the_current_ones_group_by_group():
     for group, memories in enumerate(views.memories):
         for number, one in enumerate(memories):
             assert views.all()[views.memory_view(group, number)] == one
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, stored, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(DataError, match="free some space"):
+        build_feature_cache(tiny_backbone(), stored, VIEWS, tmp_path)
+    assert folders(tmp_path) == []

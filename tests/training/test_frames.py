@@ -1,4 +1,5 @@
 import os
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,3 +149,11 @@ def test_a_stamp_tells_of_changes_beyond_the_first_frame(tmp_path):
     assert count.calls == []
     other = stamped(with_other_pixel(data, 2), "2")
     assert_same(store_frames(other, tmp_path / "frames"), other)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(DataError, match=r"needs 0\.0 GB, 0\.0 GB are free: free some space"):
+        store_frames(tiny_data(), tmp_path / "frames")
+    assert list(tmp_path.iterdir()) == []

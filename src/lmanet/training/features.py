@@ -23,7 +23,7 @@ from lmanet.backbones.base import Backbone, Features
 from lmanet.data.base import Sequence
 from lmanet.segmenter import encode_any_size
 from lmanet.training.augment import Draw
-from lmanet.training.frames import StoredData
+from lmanet.training.frames import StoredData, check_space
 
 VERSION = 2
 """Counts changes in what a draw or the encoding makes of the same pixels: features of before are not reused."""
@@ -88,6 +88,9 @@ def build_feature_cache(
         folder: parent of the cache's own folder; that is written under another name and moved when complete.
         device: where to encode.
         on_frame: called with (done, total) after each frame.
+
+    Raises:
+        DataError: the disk has no room for the features.
     """
     key = {
         "version": VERSION,
@@ -151,6 +154,7 @@ def _encode_all(backbone, data: StoredData, views: Views, folder: Path, device, 
             maps = [features.fused, *(x[: len(views.draws)] for x in features.rest)]
             bits = [x.permute(0, 2, 3, 1).contiguous().view(torch.int16).cpu().numpy() for x in maps]
             if not arrays:
+                check_space(folder, (total - done) * sum(b.nbytes for b in bits))
                 arrays = [
                     np.lib.format.open_memmap(
                         folder / f"{n:04d}-{m}.npy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def store_frames(
         on_frame: called with (done, total) after each frame.
 
     Raises:
-        DataError: frames of one sequence differ in size.
+        DataError: frames of one sequence differ in size, or the disk has no room for them.
     """
     head = {
         "data": data.name,
@@ -81,6 +82,20 @@ def store_frames(
         _write(data, folder, head, on_frame)
     facts = json.loads((folder / "index.json").read_text())
     return StoredData(data.name, data.classes, _open(data, folder, facts), facts["fingerprint"])
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Raise DataError unless `size` bytes are free where `folder` lies.
+
+    A memory-mapped file is only given its blocks as they are written, and a disk that is full by then kills the
+    process instead of raising an error.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(
+            f"{folder} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: free some space or choose a folder "
+            f"on another disk"
+        )
 
 
 def _open(data: VideoData, folder: Path, facts: dict) -> tuple[StoredSequence, ...]:
@@ -128,6 +143,7 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
         for n, sequence in enumerate(data.sequences):
             count = len(sequence.frame_names)
             shape = sequence.image(0).shape
+            check_space(part, count * math.prod(shape[:2]) * 4)
             images = np.lib.format.open_memmap(
                 part / f"{n:04d}-images.npy", mode="w+", dtype=np.uint8, shape=(count, *shape)
             )
