@@ -266,6 +266,15 @@ def test_the_processes_shares_make_up_the_joint_batch(world):
         assert [key for share in shares for key in share[number]] == batch
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"lr": 0.0}, {"ema": 1.0}, {"validate_every": 0}, {"samples": -1}, {"grad_clip": -1.0}],
+)
+def test_a_stage_out_of_range_is_refused(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        replace(ONE_CYCLE, **change)
+
+
 def test_batch_must_divide_among_the_processes():
     with pytest.raises(InputError, match="batch_size 5 does not divide among 2 processes"):
         EpochSampler(10, 5, seed=0, world=2)

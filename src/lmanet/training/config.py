@@ -45,6 +45,12 @@ class Stage:
                 f"epochs {self.epochs}, batch_size {self.batch_size}, lr {self.lr}, ema {self.ema}: expected at "
                 f"least 1, at least 1, above 0, and 0 <= ema < 1"
             )
+        if self.validate_every < 1 or min(self.patience, self.samples, self.grad_clip, self.weight_decay) < 0:
+            raise InputError(
+                f"validate_every {self.validate_every}, patience {self.patience}, samples {self.samples}, "
+                f"grad_clip {self.grad_clip}, weight_decay {self.weight_decay}: expected at least 1, and 0 or "
+                f"more of the others"
+            )
 
     def to_dict(self) -> dict:
         """The stage as plain values, for checkpoints."""
