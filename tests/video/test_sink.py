@@ -204,6 +204,13 @@ def test_a_view_as_an_image(tmp_path, suffix):
     assert np.abs(read[..., ::-1].astype(int) - smooth(2)).mean() < (8 if suffix in ("jpg", "webp") else 0.01)
 
 
+def test_an_image_too_large_for_its_type_is_an_error_and_not_written(tmp_path):
+    # 65500 pixels is all that OpenCV writes into a JPEG.
+    with pytest.raises(VideoError, match=r"70000×2 pixels do not fit into \.jpg; choose \.png"):
+        ImageSink(tmp_path / "wide.jpg").write(np.zeros((2, 70000, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_outputs_are_chosen_by_name(tmp_path):
     def draw(image: np.ndarray, label: np.ndarray) -> np.ndarray:
         return np.hstack([image, PALETTE[label]])

@@ -78,7 +78,12 @@ class ImageSink:
         """Write (H, W, 3) uint8 RGB.
 
         Raises:
-            VideoError: if the file cannot be written.
+            VideoError: if the image is too large for its file type, or the file cannot be written.
         """
-        _, encoded = cv2.imencode(self.path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        encodable, encoded = cv2.imencode(self.path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        if not encodable:
+            height, width = image.shape[:2]
+            raise VideoError(
+                f"{self.path}: {width}×{height} pixels do not fit into {self.path.suffix}; choose .png"
+            )
         write_whole(self.path, encoded.data)
