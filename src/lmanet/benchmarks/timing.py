@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmanet.evaluation.results import Environment
+from lmanet.video.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def time_in_turn(things: dict[str, Callable[[], object]], *, repeats: int = 5) -
 
 
 def write_results(path: Path, command: str, settings: dict[str, Any], timings: dict[str, Timing]) -> None:
-    """Write a benchmark's figures with the command, its settings and the machine, as JSON."""
+    """Write a benchmark's figures with the command, its settings and the machine, as JSON.
+
+    Raises:
+        VideoError: the file cannot be written.
+    """
     content = {
         "schema_version": 1,
         "command": command,
@@ -59,6 +64,4 @@ def write_results(path: Path, command: str, settings: dict[str, Any], timings: d
         "environment": asdict(Environment.here()),
         "timings": {name: asdict(timing) for name, timing in timings.items()},
     }
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
+    write_whole(path, memoryview((json.dumps(content, indent=2) + "\n").encode()))

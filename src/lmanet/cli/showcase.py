@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from lmanet.data.base import Classes, Sequence
 from lmanet.data.synthetic import SyntheticDrive
-from lmanet.errors import VideoError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.run import evaluate
 from lmanet.session import Precision
-from lmanet.video import VideoSink
+from lmanet.video import ImageSink, VideoSink
 from lmanet.video.view import labels as coloured
 from lmanet.video.view import side_by_side
 from lmanet.zoo import load
@@ -84,18 +81,13 @@ def write_showcase(drive: Drive, labels: dict[str, list[Image]], folder: Path) -
     Raises:
         VideoError: the folder or a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VideoError(f"{folder} cannot be made ({error}): choose another folder with --out") from error
     sequence = drive.sequences[0]
-    panels = [_panels(drive, sequence, labels, i) for i in range(len(sequence.frame_names))]
     video, sheet = folder / "out.mp4", folder / "out.png"
-    height, width = panels[0].shape[:2]
+    height, width = _panels(drive, sequence, labels, 0).shape[:2]
     fps = Fraction(1 / sequence.spacing_s).limit_denominator(1000)
     with VideoSink(video, width=width, height=height, fps=fps, time_base=1 / fps) as sink:
-        for i, picture in enumerate(panels):
-            sink.write(picture, i * sequence.spacing_s)
+        for i in range(len(sequence.frame_names)):
+            sink.write(_panels(drive, sequence, labels, i), i * sequence.spacing_s)
     _write_sheet(drive, sequence, labels, sheet)
     return video, sheet
 
@@ -126,7 +118,4 @@ def _write_sheet(drive: Drive, sequence: Sequence, labels: dict[str, list[Image]
         np.vstack([coloured(np.asarray(sequence.label(i)), palette) for i in picked]),
     ]
     picture = side_by_side(columns, ["Frame", *labels, "Truth"], drive.classes)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    if not cv2.imwrite(str(part), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise VideoError(f"{path} cannot be written: check the folder's rights and space")
-    part.replace(path)
+    ImageSink(path).write(picture)

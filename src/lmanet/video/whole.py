@@ -18,13 +18,14 @@ def part_path(path: Path) -> Path:
 
 
 def write_whole(path: Path, data: memoryview) -> None:
-    """Write a file's whole contents and rename it.
+    """Write a file's whole contents and rename it; its folder is made if need be.
 
     Raises:
         VideoError: if it cannot be written; nothing is left then.
     """
     part = part_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
