@@ -65,6 +65,10 @@ class Backbone(nn.Module, ABC):
         """The modules that `decode` runs: frozen in step 1, trained in step 2."""
         raise NotImplementedError(f"{type(self).__name__} does not say which of its modules decode")
 
+    def head_parts(self) -> tuple[nn.Module, ...]:
+        """The last layers, those that give the logits: `Stage.head_lr` is theirs. None by default."""
+        return ()
+
     def forward(self, images: Tensor) -> Tensor:
         """The single-frame network: images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
         return self.decode(self.encode(images), (images.shape[-2], images.shape[-1]))

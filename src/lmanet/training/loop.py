@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lmanet.backbones import Backbone
 from lmanet.errors import InputError
 from lmanet.training.config import Stage
 from lmanet.training.losses import cross_entropy_sums
@@ -277,14 +278,22 @@ class _State:
 
 
 def _optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
-    trained = [p for p in module.parameters() if p.requires_grad]
-    if stage.optimizer == "adam":
-        return torch.optim.Adam(trained, lr=stage.lr)
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": stage.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.lr)
+    head = {
+        p
+        for m in module.modules()
+        if isinstance(m, Backbone)
+        for part in m.head_parts()
+        for p in part.parameters()
+    }
+    weight_decay = stage.weight_decay if stage.optimizer == "adamw" else 0.0
+    groups = []
+    for is_head, lr in ((False, stage.lr), (True, stage.lr * stage.head_lr)):
+        trained = [p for p in module.parameters() if p.requires_grad and (p in head) == is_head]
+        for is_weight, decay in ((True, weight_decay), (False, 0.0)):
+            params = [p for p in trained if (p.ndim > 1) == is_weight]
+            if params:
+                groups.append({"params": params, "lr": lr, "weight_decay": decay})
+    return torch.optim.Adam(groups) if stage.optimizer == "adam" else torch.optim.AdamW(groups)
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> Any:
@@ -293,7 +302,11 @@ def _scheduler(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> An
             optimizer, factor=0.8, patience=stage.patience, min_lr=1e-8
         )
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, stage.lr, total_steps=stage.epochs * steps + 1, pct_start=0.15, cycle_momentum=False
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=stage.epochs * steps + 1,
+        pct_start=0.15,
+        cycle_momentum=False,
     )
 
 

@@ -88,13 +88,17 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
     "erfnet": SingleRecipe(),
     "erfnet-synthetic": SingleRecipe(
         augmentation=Augmentation(crop=(256, 256), scale=(0.8, 1.5), gain=0.1),
-        stage=Stage(epochs=19, batch_size=4, lr=4e-3, weight_decay=1e-2, ema=0.998, validate_every=19),
+        stage=Stage(
+            epochs=20, batch_size=4, lr=2e-3, head_lr=20, weight_decay=1e-2, ema=0.998, validate_every=5
+        ),
     ),
     "erfnet-camvid": SingleRecipe(
         augmentation=Augmentation(
             crop=(256, 256), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
         ),
-        stage=Stage(epochs=150, batch_size=4, lr=4e-3, weight_decay=1e-2, ema=0.998, validate_every=10),
+        stage=Stage(
+            epochs=150, batch_size=4, lr=2e-3, head_lr=20, weight_decay=1e-2, ema=0.998, validate_every=10
+        ),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(
