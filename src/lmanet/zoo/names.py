@@ -38,8 +38,8 @@ def locate(name: str) -> Path:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _from_hub(name)
     raise WeightsError(
-        f"no weights named {name!r}: expected {', '.join(known) or 'a bundled name (there are none)'}, a .safetensors "
-        f"file, or a Hub id USER/REPO"
+        f"no weights named {name!r}: expected one of the bundled ({', '.join(known) or 'none'}), a .safetensors file, "
+        f"or a Hub id USER/REPO"
     )
 
 
