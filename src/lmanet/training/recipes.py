@@ -123,4 +123,4 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         joint=_paper_stage(100),
     ),
 }
-"""Recipes by name: `erfnet`, `lmanet` and `paper` for any data; the others made the bundled weights."""
+"""Recipes by name: `erfnet`, `lmanet` and `paper` for any data; the others are meant for the weights to be bundled."""

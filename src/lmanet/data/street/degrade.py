@@ -1,7 +1,7 @@
 """What spoils a frame: fog, motion blur, things on the lens, exposure, sensor noise.
 
-Single frames are bad among good ones, each by its own luck: at 15 frames a second, one of the last four frames nearly
-always holds what the present one lacks. Everything follows from the seed and the frame's index.
+Single frames are bad among good ones, each by its own luck: the last few frames are meant to
+hold what the present one lacks. Everything follows from the seed and the frame's index.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Degradation:
     """How strongly frames are spoiled, each from 0 (not at all) to 1. The defaults make the data set's level.
 
     Attributes:
-        noise: sensor noise, partly in blotches; a little of it always, a lot in every fourth frame.
-        motion_blur: a little of it always, a lot in every fifth frame.
-        exposure_flicker: gain and gamma that change from frame to frame; every fourth frame is far too dark or, more
+        noise: sensor noise, partly in blotches; a little of it always, a lot in a quarter of the frames.
+        motion_blur: a little of it always, a lot in a fifth of the frames.
+        exposure_flicker: gain and gamma that change from frame to frame; a quarter of the frames are far too dark or, more
             rarely, far too bright.
         fog: loss of contrast with distance, in drifting banks.
         occlusion: drops, wiper blades and glare, a fifth to two fifths of a second each.
