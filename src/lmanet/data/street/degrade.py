@@ -31,8 +31,8 @@ class Degradation:
     Attributes:
         noise: sensor noise, partly in blotches; a little of it always, a lot in a quarter of the frames.
         motion_blur: a little of it always, a lot in a fifth of the frames.
-        exposure_flicker: gain and gamma that change from frame to frame; a quarter of the frames are far too dark or, more
-            rarely, far too bright.
+        exposure_flicker: gain and gamma that change from frame to frame; a quarter of the frames are far too
+            dark or, more rarely, far too bright.
         fog: loss of contrast with distance, in drifting banks.
         occlusion: drops, wiper blades and glare, a fifth to two fifths of a second each.
     """
