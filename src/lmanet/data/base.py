@@ -86,3 +86,13 @@ class VideoData(Protocol):
     def sequences(self) -> tuple[Sequence, ...]:
         """The sequences, in a fixed order."""
         ...
+
+
+def labelled_frames(data: VideoData) -> list[tuple[int, int]]:
+    """(sequence, frame) positions of every frame that has a label, in order."""
+    return [
+        (n, i)
+        for n, sequence in enumerate(data.sequences)
+        for i in range(len(sequence.frame_names))
+        if sequence.label(i) is not None
+    ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.base import Features
-from lmanet.data.base import VideoData
+from lmanet.data.base import VideoData, labelled_frames
 from lmanet.errors import InputError
 from lmanet.memory import MemoryState
 from lmanet.segmenter import VideoSegmenter
@@ -110,12 +110,7 @@ class ClipSamples:
             raise InputError(f"memories={memories!r} need pseudo-memories: make the views with pseudo >= 1")
         self.data, self.views, self.cache = data, views, cache
         self.memory_size, self.memories, self.seed = memory_size, memories, seed
-        self.frames = [
-            (n, i)
-            for n, sequence in enumerate(data.sequences)
-            for i in range(len(sequence.frame_names))
-            if sequence.label(i) is not None
-        ]
+        self.frames = labelled_frames(data)
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmanet.data.base import VideoData
+from lmanet.data.base import VideoData, labelled_frames
 from lmanet.training.augment import Augmentation, draw
 
 
@@ -15,12 +15,7 @@ class LabelledFrames:
 
     def __init__(self, data: VideoData, augmentation: Augmentation, *, seed: int = 0) -> None:
         self.augmentation, self.seed = augmentation, seed
-        self.frames = [
-            (sequence, i)
-            for sequence in data.sequences
-            for i in range(len(sequence.frame_names))
-            if sequence.label(i) is not None
-        ]
+        self.frames = [(data.sequences[n], i) for n, i in labelled_frames(data)]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -32,6 +27,5 @@ class LabelledFrames:
         assert label is not None
         rng = np.random.default_rng([self.seed, epoch, index])
         drawn = draw(self.augmentation, label.shape, rng)
-        pixels = np.ascontiguousarray(drawn.image(image))
-        ids = np.ascontiguousarray(drawn.label(label))
-        return (torch.from_numpy(pixels.copy()).permute(2, 0, 1),), torch.from_numpy(ids.copy())
+        pixels, ids = np.array(drawn.image(image)), np.array(drawn.label(label))
+        return (torch.from_numpy(pixels).permute(2, 0, 1),), torch.from_numpy(ids)

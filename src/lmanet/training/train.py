@@ -74,7 +74,7 @@ def train_single(
         LabelledFrames(stored, recipe.augmentation, seed=seed),
         recipe.stage,
         class_weights=_weights(stored),
-        validate=lambda m: validate(_unwrap(m).backbone, stored_val, accelerator),
+        validate=lambda m: validate(_backbone_of(m), stored_val, accelerator),
         folder=folder / "step0",
         accelerator=accelerator,
         seed=seed,
@@ -267,8 +267,8 @@ def _segmenter_of(module: Any) -> VideoSegmenter:
     return module.inner.segmenter if isinstance(module, FromImages) else module.segmenter
 
 
-def _unwrap(module: Any) -> SingleFrame:
-    return module
+def _backbone_of(module: Any) -> Backbone:
+    return module.backbone
 
 
 def _store(data: VideoData, folder: Path, split: str, accelerator: Accelerator, report: Report) -> StoredData:
