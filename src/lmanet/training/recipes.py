@@ -88,9 +88,7 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
     "erfnet": SingleRecipe(),
     "erfnet-synthetic": SingleRecipe(
         augmentation=Augmentation(crop=(256, 256), scale=(0.8, 1.5), gain=0.1),
-        stage=Stage(
-            epochs=20, batch_size=4, lr=2e-3, head_lr=20, weight_decay=1e-2, ema=0.998, validate_every=5
-        ),
+        stage=Stage(epochs=20, batch_size=4, lr=1.5e-3, weight_decay=1e-2, ema=0.998, validate_every=5),
     ),
     "erfnet-camvid": SingleRecipe(
         augmentation=Augmentation(
