@@ -7,7 +7,14 @@ from lmanet.data.base import VOID
 from lmanet.errors import InputError
 from lmanet.segmenter import VideoSegmenter
 from lmanet.training.augment import Augmentation, Draw
-from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, PseudoMemory, make_views
+from lmanet.training.clips import (
+    ClipSamples,
+    FromFeatures,
+    FromImages,
+    PseudoMemory,
+    make_views,
+    pseudo_memory,
+)
 from lmanet.training.features import build_feature_cache
 from lmanet.training.frames import store_frames
 
@@ -216,6 +223,20 @@ def test_pseudo_memory_stays_near_its_frame():
     shifts = np.array([one.matrix for one in views.memories[0]])
     np.testing.assert_allclose(shifts[:, [0, 1, 3, 4, 5]], [[1, 0, 0, 1, 0]] * 40, atol=1e-9)
     assert 2 < np.abs(shifts[:, 2]).max() <= 0.05 * 64
+
+
+def test_noise_and_blur_of_a_pseudo_memory_are_its_own():
+    current = Draw(SIZE, gain=(1.1, 1.0, 0.9), gamma=1.2, noise=20.0, blur_px=3.0, seed=5)
+    rng = np.random.default_rng(0)
+    clean = pseudo_memory(current, PseudoMemory(gain=0, noise=0, blur_px=0), rng)
+    assert (clean.noise, clean.blur_px) == (0, 0)
+    assert (clean.gain, clean.gamma) == (current.gain, current.gamma)
+    drawn = [pseudo_memory(current, PseudoMemory(noise=6, blur_px=1), rng) for _ in range(40)]
+    assert 4 < max(one.noise for one in drawn) <= 6
+    blurs = [one.blur_px for one in drawn]
+    assert 0.5 < max(blurs) <= 1
+    assert 8 < blurs.count(0) < 32
+    assert len({one.seed for one in drawn}) == 40
 
 
 def test_turned_and_zoomed_pseudo_memory_keeps_the_centre():

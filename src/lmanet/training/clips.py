@@ -32,6 +32,7 @@ class PseudoMemory:
         shift: largest shift across and down, as shares of width and height.
         gain: largest relative change of brightness.
         noise: largest standard deviation of added noise, in grey levels.
+        blur_px: largest standard deviation of a Gaussian blur, in pixels; half of the memories have none.
     """
 
     zoom: tuple[float, float] = (0.93, 1.03)
@@ -39,6 +40,7 @@ class PseudoMemory:
     shift: tuple[float, float] = (0.05, 0.03)
     gain: float = 0.07
     noise: float = 8.0
+    blur_px: float = 1.0
 
 
 def make_views(
@@ -70,7 +72,11 @@ def make_views(
 
 
 def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator) -> Draw:
-    """A draw that looks like `current` seen a moment before, from a little elsewhere."""
+    """A draw that looks like `current` seen a moment before, from a little elsewhere.
+
+    Light and geometry follow the current draw; noise and blur are the memory's own, so that it holds what a bad
+    current frame lacks.
+    """
     height, width = current.size
     zoom, angle = rng.uniform(*ranges.zoom), rng.uniform(-ranges.rotation_rad, ranges.rotation_rad)
     shift = rng.uniform(-1, 1, 2) * ranges.shift * np.array([width, height])
@@ -84,7 +90,8 @@ def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator)
         current,
         matrix=tuple(float(x) for x in (outer @ small)[:2].ravel()),
         gain=tuple(float(g * gain) for g in current.gain),
-        noise=float(np.hypot(current.noise, rng.uniform(0, ranges.noise))),
+        noise=float(rng.uniform(0, ranges.noise)),
+        blur_px=float(rng.uniform(0, ranges.blur_px)) if rng.random() < 0.5 else 0.0,
         seed=int(rng.integers(2**31)),
     )
 

@@ -61,7 +61,7 @@ class MemoryRecipe:
     draws: int = 4
     pseudo: int = 4
     augmentation: Augmentation = field(
-        default_factory=lambda: Augmentation(scale=(1.0, 1.3), flip=True, gain=0.15, gamma=0.1)
+        default_factory=lambda: Augmentation(scale=(1.0, 1.3), gain=0.15, gamma=0.1, noise=12.0, blur_px=1.5)
     )
     pseudo_memory: PseudoMemory = field(default_factory=PseudoMemory)
     module: Stage = field(
@@ -94,9 +94,7 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         augmentation=Augmentation(
             crop=(256, 256), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
         ),
-        stage=Stage(
-            epochs=150, batch_size=4, lr=2e-3, head_lr=20, weight_decay=1e-2, ema=0.998, validate_every=10
-        ),
+        stage=Stage(epochs=100, batch_size=4, lr=1.5e-3, weight_decay=1e-2, ema=0.998, validate_every=10),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(
@@ -108,7 +106,7 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
     ),
     "lmanet-camvid": MemoryRecipe(
         memories="pseudo",
-        draws=2,
+        draws=5,
         module=Stage(epochs=3, batch_size=4, lr=1e-3, ema=0.99, validate_every=3),
         joint=Stage(epochs=8, batch_size=4, lr=5e-4, ema=0.995, validate_every=2),
     ),
