@@ -171,7 +171,11 @@ def session_after(model: VideoSegmenter, precision: str, frames: np.ndarray) -> 
         ({"values": torch.zeros(1, 3, 6, 5, 6)}, r"same model"),
         ({"keys": torch.zeros(2, 3, 4, 5, 7), "values": torch.zeros(2, 3, 6, 5, 7)}, r"same model"),
         ({"keys": torch.zeros(3, 4, 5, 7)}, r"same model"),
-        ({"more": torch.zeros(1)}, r"\['keys', 'more', 'values'\]: expected \['keys', 'values'\]"),
+        ({"size": torch.tensor(18)}, r"size \(\): expected \(2,\)"),
+        (
+            {"more": torch.zeros(1)},
+            r"\['keys', 'more', 'size', 'values'\]: expected \['keys', 'values', 'size'\]",
+        ),
     ],
 )
 def test_state_of_another_model_is_refused(model, change, message):
@@ -190,6 +194,7 @@ def test_bare_backbone_has_no_memory_to_restore(model):
 
 def test_bare_backbone_labels_each_frame_by_itself(model):
     session, frames = Session(model.backbone), film(3)
+    assert session.step(film(1, (40, 40))[0]).labels.shape == (40, 40)
     once = logits_of(session, frames)
     assert torch.equal(logits_of(session, frames[::-1]).flip(0), once)
     assert session.state_dict() == {}
@@ -233,9 +238,31 @@ def test_a_refused_frame_does_not_disturb_the_stream(model):
     session.step(frames[0])
     with pytest.raises(InputError, match="NaN"):
         session.step(torch.full((3, *SIZE), torch.nan))
-    with pytest.raises(InputError, match=r"changed within a stream.*Session.reset"):
-        session.step(film(1, (40, 40))[0])
+    # The second pads to the same features as the stream's frames.
+    for size in ((40, 40), (19, 28)):
+        with pytest.raises(
+            InputError,
+            match=rf"changed within a stream: got \({size[0]}, {size[1]}\), expected \(18, 27\).*Session.reset",
+        ):
+            session.step(film(1, size)[0])
     assert torch.equal(logits_of(session, frames[1:]), expected[1:])
+
+
+def test_a_resizing_stream_has_one_size_too(model):
+    session = Session(model, resize=(12, 20))
+    session.step(film(1)[0])
+    with pytest.raises(InputError, match=r"got \(30, 41\), expected \(18, 27\)"):
+        session.step(film(1, (30, 41))[0])
+
+
+def test_a_restored_stream_keeps_its_size(model):
+    first, second = Session(model), Session(model)
+    first.step(film(1)[0])
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(InputError, match=r"got \(19, 28\), expected \(18, 27\)"):
+        second.step(film(1, (19, 28))[0])
+    second.load_state_dict({})
+    assert second.step(film(1, (19, 28))[0]).labels.shape == (19, 28)
 
 
 @pytest.mark.parametrize("resize", [None, (12, 20)])

@@ -63,10 +63,11 @@ class Session:
         self.model = model.eval()
         self.precision, self.resize = precision, resize
         self._state: MemoryState | None = None
+        self._size: tuple[int, int] | None = None  # (H, W) of the frames in the memory
 
     def reset(self) -> None:
         """Forget all past frames: the next one begins a new stream."""
-        self._state = None
+        self._state = self._size = None
 
     @torch.inference_mode()
     def step(self, frame: NDArray[np.uint8] | Tensor) -> Segmentation:
@@ -76,15 +77,23 @@ class Session:
             frame: (H, W, 3) uint8 RGB array, or (3, H, W) tensor, uint8 or float in [0, 1].
 
         Raises:
-            InputError: not such a frame, NaN in it, or another size than the stream's frames before it.
+            InputError: not such a frame, NaN in it, or, where there is a memory, another size than the stream's
+                frames before it.
         """
         images = _as_images(frame).to(next(self.model.parameters()).device)
         size = (images.shape[-2], images.shape[-1])
+        if self._size not in (None, size):
+            # Checked here, as sizes that pad or resize to the same features would fit the memory.
+            raise InputError(
+                f"frame size (H, W) changed within a stream: got {size}, expected {self._size} as before; "
+                "call Session.reset() to begin a new stream, or resize the frame"
+            )
         if self.resize is not None and self.resize != size:
             images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if isinstance(self.model, VideoSegmenter):
                 logits, self._state = self.model.step(images, self._state)
+                self._size = size
             else:
                 logits = segment_single(self.model, images)
         if logits.shape[-2:] != size:
@@ -92,8 +101,16 @@ class Session:
         return Segmentation(_labels(logits), logits[0])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The stream's memory as tensors, empty before the first frame; `load_state_dict` takes it back."""
-        return {} if self._state is None else {k: v.clone() for k, v in self._state._asdict().items()}
+        """The stream's memory and frame size as tensors; `load_state_dict` takes them back.
+
+        Returns:
+            keys (1, S, Ck, h, w), values (1, S, Cv, h, w) and size (2,) int64, the frames' (H, W); nothing before
+            the first frame.
+        """
+        if self._state is None:
+            return {}
+        memory = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
+        return {**memory, "size": torch.tensor(self._size)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from where another session of the same model was.
@@ -102,27 +119,31 @@ class Session:
             InputError: the entries are not those of `state_dict`, or do not fit the model.
         """
         if not state:
-            self._state = None
+            self.reset()
             return
-        if set(state) != set(MemoryState._fields):
-            raise InputError(
-                f"session state with {sorted(state)}: expected {list(MemoryState._fields)}, or nothing"
-            )
+        expected = [*MemoryState._fields, "size"]
+        if set(state) != set(expected):
+            raise InputError(f"session state with {sorted(state)}: expected {expected}, or nothing")
         if not isinstance(self.model, VideoSegmenter):
             raise InputError(
                 "a session of a single-frame network has no memory to restore: load an LMANet model"
             )
-        keys, values = state["keys"], state["values"]
-        expected = (self.model.key_channels, self.model.value_channels)
-        fits = keys.ndim == values.ndim == 5 and (keys.shape[2], values.shape[2]) == expected
+        keys, values, size = state["keys"], state["values"], state["size"]
+        channels = (self.model.key_channels, self.model.value_channels)
+        fits = keys.ndim == values.ndim == 5 and (keys.shape[2], values.shape[2]) == channels
         if not fits or keys.shape[0] != 1 or not _same_frames(keys, values):
             raise InputError(
                 f"session state of keys {tuple(keys.shape)} and values {tuple(values.shape)}: expected "
-                f"(1, S, {expected[0]}, h, w) and (1, S, {expected[1]}, h, w), from a session of the same model"
+                f"(1, S, {channels[0]}, h, w) and (1, S, {channels[1]}, h, w), from a session of the same model"
+            )
+        if size.shape != (2,):
+            raise InputError(
+                f"session state of size {tuple(size.shape)}: expected (2,), the frames' height and width"
             )
         weight = next(self.model.parameters())
         dtype = torch.bfloat16 if self.precision == "bf16" else weight.dtype
         self._state = MemoryState(keys.to(weight.device, dtype), values.to(weight.device, dtype))
+        self._size = (int(size[0]), int(size[1]))
 
 
 def _same_frames(keys: Tensor, values: Tensor) -> bool:
