@@ -1,20 +1,25 @@
 """Put a trained model into the package: half precision, its card completed, and the loss from halving measured.
 
 python tools/bundle.py runs/x/lmanet.safetensors lmanet-erfnet-camvid --single-frame erfnet-camvid \
-        --command "lmanet train …" --limits "…"
+        --command "lmanet train …" --limits "…" --report results/camvid-val.json --column LMANet
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 
 from lmanet import VideoSegmenter
+from lmanet.backbones import Backbone
+from lmanet.errors import InputError
 from lmanet.zoo import load_model, save_model
 from lmanet.zoo.names import bundled_folder
+
+BUNDLED = bundled_folder()
 
 
 def bundle(
@@ -25,10 +30,11 @@ def bundle(
     command: str,
     limits: str,
     report: Path | None = None,
-    column: str = "",
+    column: str | None = None,
     single_frame: str | None = None,
+    folder: Path = BUNDLED,
 ) -> None:
-    """Write src/lmanet/zoo/weights/NAME.safetensors.
+    """Write FOLDER/NAME.safetensors.
 
     Args:
         source: what `lmanet train` wrote.
@@ -37,25 +43,61 @@ def bundle(
         limits: what a user should know.
         report: what `lmanet evaluate --json` wrote for this model; without, the card has no figures yet.
         column: the model's name in the report.
-        single_frame: for a video model, the bundled name of its single-frame network.
+        single_frame: for a video model, the bundled name of its single-frame network, which is bundled first.
+        folder: where the bundled weights lie.
+
+    Raises:
+        InputError: the single-frame network or the report's column is missing, or named without need.
+        WeightsError: the source is no weights file of lmanet.
     """
     model = load_model(source)
-    target = bundled_folder() / f"{name}.safetensors"
-    target.parent.mkdir(exist_ok=True)
-    figures = {}
-    if report is not None:
-        content = json.loads(report.read_text())
-        figures = {"data": content["data"], **content["scores"][column]}
-    card = {**model.card, "command": command, "limits": limits, "figures": figures}
+    _check_single_frame(model, single_frame, folder)
+    card = {**model.card, "command": command, "limits": limits, "figures": _figures(report, column)}
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.safetensors"
     save_model(model, target, classes=model.classes, card=card, single_frame=single_frame, half=True)
-    halved = load_model(target)
-    images = torch.rand(1, 3, 360, 480)
-    with torch.inference_mode():
-        outputs = [m.step(images)[0] if isinstance(m, VideoSegmenter) else m(images) for m in (model, halved)]
-    difference = (outputs[0] - outputs[1]).abs().max()
+    difference = _difference(model, load_model(target))
     print(
         f"{target}: {target.stat().st_size / 1e6:.2f} MB, logits differ by at most {difference:.4f} on noise"
     )
+
+
+def _check_single_frame(model: VideoSegmenter | Backbone, single_frame: str | None, folder: Path) -> None:
+    if not isinstance(model, VideoSegmenter):
+        if single_frame is not None:
+            raise InputError(
+                f"--single-frame {single_frame} for a single-frame network: only a video model has one"
+            )
+        return
+    known = [path.stem for path in sorted(folder.glob("*.safetensors"))]
+    if single_frame not in known:
+        raise InputError(
+            f"--single-frame is {single_frame}, expected one of the bundled ({', '.join(known) or 'none'}): a video "
+            "model is scored beside the single-frame network that it was made from; bundle that first"
+        )
+
+
+def _figures(report: Path | None, column: str | None) -> dict[str, Any]:
+    """The report's data, conventions and machine, and the scores of one of its models; none without a report."""
+    if report is None:
+        if column is not None:
+            raise InputError(f"--column {column} without --report: give the file that it stands in")
+        return {}
+    content = json.loads(report.read_text())
+    if column not in content["scores"]:
+        raise InputError(
+            f"--column is {column}, expected one of the models in {report}: {', '.join(content['scores'])}"
+        )
+    about = {key: content[key] for key in ("data", "conventions", "environment")}
+    return about | content["scores"][column]
+
+
+def _difference(*models: VideoSegmenter | Backbone) -> float:
+    """The largest difference between two models' logits of a frame of noise."""
+    images = torch.rand(1, 3, 360, 480, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first, second = (m.step(images)[0] if isinstance(m, VideoSegmenter) else m(images) for m in models)
+    return float((first - second).abs().max())
 
 
 if __name__ == "__main__":

@@ -7,30 +7,33 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 
 
-def accuracy(name: str) -> str:
-    """One row per model of an evaluation report."""
-    report = json.loads((RESULTS / f"{name}.json").read_text())
+def accuracy(content: dict[str, Any]) -> str:
+    """One row per model of an evaluation report, and what TC and the time depend on."""
     lines = [
         "| | mIoU ↑ | flicker ↓ | VC8 ↑ | VC16 ↑ | TC ↑ | ms a frame ↓ |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for title, scores in report["scores"].items():
+    for title, scores in content["scores"].items():
         share = [scores["miou"], scores["flicker"], scores["vc"]["8"], scores["vc"]["16"], scores["tc"]]
         digits = [1, 2, 1, 1, 1]
         cells = [f"{100 * value:.{n}f} %" for value, n in zip(share, digits, strict=True)]
         lines.append(f"| {title} | {' | '.join(cells)} | {scores['median_ms']:.0f} |")
+    flow, environment = content["conventions"]["flow"], content["environment"]
+    lines += ["", f"TC by {flow}. {environment['machine']}, threads: {environment['threads']}."]
     return "\n".join(lines)
 
 
-def stream() -> str:
+def stream(content: dict[str, Any]) -> str:
     """Frames per second in memory and from file to file."""
-    timings, frames = _timings("stream")
+    timings, frames = content["timings"], content["settings"]["frames"]
     lines = ["| | frames in memory | from file to file | share |", "| --- | --- | --- | --- |"]
     for title in dict.fromkeys(name.split(", ")[0] for name in timings):
         memory = timings[f"{title}, in memory"]["median_s"]
@@ -41,9 +44,9 @@ def stream() -> str:
     return "\n".join(lines)
 
 
-def training() -> str:
+def training(content: dict[str, Any]) -> str:
     """Steps 1 and 2 with and without the feature cache."""
-    timings, _ = _timings("training")
+    timings = content["timings"]
     lines = ["| | without cache | with cache | times faster |", "| --- | --- | --- | --- |"]
     for step in (1, 2):
         without, cached = (timings[f"step {step}, {kind} cache"]["median_s"] for kind in ("without", "with"))
@@ -51,27 +54,41 @@ def training() -> str:
     return "\n".join(lines)
 
 
-def _timings(name: str) -> tuple[dict, int]:
-    content = json.loads((RESULTS / f"{name}.json").read_text())
-    return content["timings"], content["settings"].get("frames", 0)
-
-
-TABLES = {
-    "camvid": lambda: accuracy("camvid-val"),
-    "synthetic": lambda: accuracy("synthetic-val"),
-    "stream": stream,
-    "training": training,
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "camvid": ("camvid-val.json", accuracy),
+    "synthetic": ("synthetic-val.json", accuracy),
+    "stream": ("stream.json", stream),
+    "training": ("training.json", training),
 }
+"""By the name in the mark: the file in `results/`, and what makes a table of its content."""
 
 
-def filled(text: str) -> str:
-    """The text with every marked table written anew."""
-    return re.sub(
-        r"(<!-- figures: (\w+) -->\n).*?(\n<!-- end -->)",
-        lambda match: match[1] + TABLES[match[2]]() + match[3],
-        text,
-        flags=re.DOTALL,
-    )
+def filled(text: str, results: Path = RESULTS) -> str:
+    """The text with every marked table written anew.
+
+    Args:
+        text: Markdown with `<!-- figures: NAME -->` … `<!-- end -->`, each mark on a line of its own.
+        results: the folder of the results files.
+
+    Raises:
+        ValueError: a mark has no end of its own, or an unknown name.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise ValueError(f"{match[1]}: expected one of {', '.join(TABLES)}")
+        file, make = TABLES[match[2]]
+        return f"{match[1]}\n{make(json.loads((results / file).read_text()))}\n<!-- end -->"
+
+    # Up to the mark's own end: the text between two tables must not pass for a table.
+    block = r"^(<!-- figures: (\w+) -->)\n(?:(?!<!-- ).*\n)*?<!-- end -->$"
+    result, count = re.subn(block, table, text, flags=re.MULTILINE)
+    for kind in ("<!-- figures:", "<!-- end -->"):
+        if text.count(kind) != count:
+            raise ValueError(
+                f"{text.count(kind)} marks {kind!r}, {count} whole tables: each begins and ends on a line"
+            )
+    return result
 
 
 if __name__ == "__main__":
