@@ -316,6 +316,24 @@ def test_images_whose_outputs_would_collide_are_refused(tmp_path):
         images_in(tmp_path)
 
 
-def test_the_rate_of_images_must_be_positive(tmp_path):
-    with pytest.raises(InputError, match="images_fps"):
-        open_source(tmp_path, images_fps=0)
+@pytest.mark.parametrize("fps", [0, -1, 1e-4, 1e9, float("nan"), float("inf")])
+def test_the_rate_of_images_out_of_range(tmp_path, fps):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(0, 8, 8))
+    with pytest.raises(InputError, match=r"folder of images: expected 0\.001 to 1000"):
+        open_source(tmp_path, images_fps=fps)
+
+
+@pytest.mark.parametrize("fps", [None, 0.001, 1 / 60, 30000 / 1001, 1000])
+def test_the_rate_of_images(tmp_path, fps):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(0, 8, 8))
+    with open_source(tmp_path, images_fps=fps) as source:
+        assert float(source.info.fps) == pytest.approx(fps or 30, rel=1e-9)
+        assert source.info.time_base == 1 / source.info.fps
+
+
+def test_only_a_folder_of_images_takes_a_rate(tmp_path):
+    write_video(tmp_path / "v.mp4", pts=even(2))
+    cv2.imwrite(str(tmp_path / "a.png"), picture(0, 8, 8))
+    for name in (tmp_path / "v.mp4", tmp_path / "a.png", "camera:0"):
+        with pytest.raises(InputError, match=r"24 frames per second .*folders of images only"):
+            open_source(name, images_fps=24)

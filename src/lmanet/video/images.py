@@ -43,9 +43,14 @@ def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, not of its subfolders, in natural order: `f2.png` before `f10.png`.
 
     Raises:
-        VideoError: if there is none, or if two differ only in their suffix (their outputs would collide).
+        VideoError: if there is none, if two differ only in their suffix (their outputs would collide), or if the
+            folder cannot be read.
     """
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    try:
+        content = list(folder.iterdir())
+    except OSError as error:
+        raise VideoError(f"{folder}: the folder cannot be read: {error.strerror}") from error
+    found = [path for path in content if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     images = sorted((path for path in found if not path.name.startswith(".")), key=_natural_key)
     if not images:
         allowed = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)

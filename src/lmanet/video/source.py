@@ -12,9 +12,13 @@ from lmanet.video.images import IMAGE_SUFFIXES, ImageSource, images_in
 from lmanet.video.videofile import VideoFileSource
 
 CAMERA_PREFIX = "camera:"
+IMAGES_FPS = 30
+"""Frames per second that a folder of images stands for, unless told otherwise."""
+SLOWEST_FPS, FASTEST_FPS = 0.001, 1000
+"""Limits of what may be told: beyond them, containers and players no longer count in time stamps."""
 
 
-def open_source(path: str | Path, *, images_fps: float | Fraction = 30) -> Source:
+def open_source(path: str | Path, *, images_fps: float | Fraction | None = None) -> Source:
     """Open anything that gives frames.
 
     ```python
@@ -26,23 +30,37 @@ def open_source(path: str | Path, *, images_fps: float | Fraction = 30) -> Sourc
     Args:
         path: a video file that FFmpeg reads; a folder of images (png, jpg, bmp, tiff, webp, in natural
             order of their names); a single image; or `camera:0` for the first camera.
-        images_fps: frames per second that a folder of images stands for; videos carry their own.
+        images_fps: frames per second that a folder of images stands for, 0.001 to 1000, 30 if None; for anything
+            else, which has its own or none, it must be None.
 
     Raises:
         VideoError: if the input is missing, empty, not video or images, or cannot be decoded.
-        InputError: if `images_fps` is not positive.
+        InputError: if `images_fps` is out of range, or given for anything but a folder.
     """
-    if images_fps <= 0:
-        raise InputError(f"images_fps is {images_fps}: give frames per second above 0")
+    if images_fps is not None and not SLOWEST_FPS <= images_fps <= FASTEST_FPS:
+        raise InputError(
+            f"{images_fps} frames per second for a folder of images: expected {SLOWEST_FPS} to {FASTEST_FPS}"
+        )
     if str(path).startswith(CAMERA_PREFIX):
+        _refuse_fps(path, images_fps, "a camera has its own")
         return CameraSource(str(path).removeprefix(CAMERA_PREFIX))
     path = Path(path)
     if not path.exists():
         raise VideoError(f"{path}: no such file or folder; check the spelling and the working directory")
     if path.is_dir():
-        return ImageSource(path, images_in(path), kind="images", fps=images_fps)
+        return ImageSource(path, images_in(path), kind="images", fps=images_fps or IMAGES_FPS)
     if path.is_file() and path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or record it again")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageSource(path, [path], kind="image", fps=images_fps)
+        _refuse_fps(path, images_fps, "a single image has none")
+        return ImageSource(path, [path], kind="image", fps=IMAGES_FPS)
+    _refuse_fps(path, images_fps, "a video has its own")
     return VideoFileSource(path)
+
+
+def _refuse_fps(path: str | Path, images_fps: float | Fraction | None, reason: str) -> None:
+    if images_fps is not None:
+        raise InputError(
+            f"{path}: {images_fps} frames per second were asked for, but {reason}: give a frame rate with folders "
+            "of images only"
+        )
