@@ -11,17 +11,18 @@ PACKAGE = Path(__file__).parents[1] / "src/lmanet"
 MODELS = ("errors", "ops", "backbones", "memory", "fusion", "segmenter")
 MAY_IMPORT = {
     "errors": (),
+    "atomic": ("errors",),
     "ops": ("errors",),
     "backbones": ("errors",),
     "memory": ("errors",),
     "fusion": ("errors",),
     "segmenter": MODELS,
     "session": MODELS,
-    "zoo": (*MODELS, "data.base"),
+    "zoo": (*MODELS, "atomic", "data.base"),
     "data": ("errors",),
-    "video": ("errors", "data.base"),
-    "training": (*MODELS, "session", "zoo.files", "data.base", "evaluation.metrics"),
-    "evaluation": (*MODELS, "session", "data.base"),
+    "video": ("errors", "atomic", "data.base"),
+    "training": (*MODELS, "atomic", "session", "zoo.architectures", "zoo.files", "data.base", "evaluation.metrics"),
+    "evaluation": (*MODELS, "atomic", "session", "data.base"),
 }
 FILE_LIBRARIES = {"os", "pathlib", "shutil", "sys", "io", "av", "cv2", "PIL", "safetensors"}
 

@@ -17,7 +17,11 @@ class DataError(LmanetError, ValueError):
 
 
 class VideoError(LmanetError, OSError):
-    """A video or image source cannot be read, or an output cannot be written."""
+    """A video or image source cannot be read, or a video or image of this kind cannot be made."""
+
+
+class OutputError(LmanetError, OSError):
+    """An output cannot be written: no such folder, no right to, or no room."""
 
 
 class WeightsError(LmanetError, ValueError):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lmanet.errors import DataError, InputError, VideoError
+from lmanet.errors import DataError, InputError, OutputError
 from lmanet.evaluation.report import per_class_table, plot_per_class, print_table, write_json
 from lmanet.evaluation.results import Conventions, Environment, EvaluationReport, Scores
 
@@ -189,12 +189,12 @@ class TestFiles:
     def test_what_cannot_be_written_leaves_nothing(self, tmp_path, write):
         # The name is taken by a folder: the write succeeds, the renaming does not.
         (tmp_path / "taken.png").mkdir()
-        with pytest.raises(VideoError, match=r"taken\.png cannot be written"):
+        with pytest.raises(OutputError, match=r"taken\.png: cannot be written"):
             write(REPORT, tmp_path / "taken.png")
         assert [file.name for file in tmp_path.iterdir()] == ["taken.png"]
 
         (tmp_path / "file").touch()
-        with pytest.raises(VideoError, match=r"file.*cannot be written"):
+        with pytest.raises(OutputError, match=r"file.*cannot be written.*check that the folder"):
             write(REPORT, tmp_path / "file" / "report.png")
 
     def test_the_folder_is_made(self, tmp_path):

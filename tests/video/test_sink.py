@@ -1,8 +1,5 @@
 """Outputs: what is in the files, and that no half file is left whatever goes wrong."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmanet.errors import InputError, VideoError
+from contracts.disk import files_no_larger_than
+from lmanet.errors import InputError, OutputError, VideoError
 from lmanet.video import ImageSink, LabelSink, VideoSink, open_sinks, open_source
 from lmanet.video.frame import Frame, SourceInfo
 
@@ -118,13 +116,13 @@ def test_an_exception_leaves_the_earlier_file_as_it_was(tmp_path):
 def test_unwritable_places_are_told_at_once(tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", Path("/proc")):
-        with pytest.raises(VideoError, match=r"cannot be written.*check|choose"):
+        with pytest.raises(OutputError, match=r"cannot be written.*check|choose"):
             VideoSink(place / "out.mp4", width=64, height=48, fps=30)
-        with pytest.raises(VideoError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be written"):
             LabelSink(place / "labels", PALETTE)
     (tmp_path / "taken.mp4").mkdir()
     with (
-        pytest.raises(VideoError, match="cannot be written"),
+        pytest.raises(OutputError, match="cannot be written"),
         VideoSink(tmp_path / "taken.mp4", width=64, height=48, fps=30) as sink,
     ):
         sink.write(smooth(0), 0.0)
@@ -137,23 +135,12 @@ def test_containers_that_do_not_fit_are_listed(tmp_path, name):
         VideoSink(tmp_path / name, width=64, height=48, fps=30)
 
 
-@contextmanager
-def files_no_larger_than(limit: int) -> Iterator[None]:
-    """Stands for a full disk: the same calls fail, as Python ignores the signal that would come first."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("limit", [0, 2000, 15_000, 200_000])
 def test_a_full_disk_leaves_no_video(tmp_path, limit, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (20, 120, 160, 3), dtype=np.uint8)
     with (
-        pytest.raises(VideoError, match="free some space"),
+        pytest.raises(OutputError, match="free some space"),
         files_no_larger_than(limit),
         VideoSink(tmp_path / f"out.{suffix}", width=160, height=120, fps=30) as sink,
     ):
@@ -165,9 +152,9 @@ def test_a_full_disk_leaves_no_video(tmp_path, limit, suffix):
 def test_a_full_disk_leaves_no_image(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     labels, image = LabelSink(tmp_path, PALETTE), ImageSink(tmp_path / "a.png")
-    with pytest.raises(VideoError, match="free some space"), files_no_larger_than(1000):
+    with pytest.raises(OutputError, match="free some space"), files_no_larger_than(1000):
         labels.write(noise[..., 0], "a")
-    with pytest.raises(VideoError, match="free some space"), files_no_larger_than(1000):
+    with pytest.raises(OutputError, match="free some space"), files_no_larger_than(1000):
         image.write(noise)
     assert list(tmp_path.iterdir()) == []
 

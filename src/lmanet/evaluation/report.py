@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmanet.errors import InputError, VideoError
+from lmanet.atomic import write_whole
+from lmanet.errors import InputError
 from lmanet.evaluation.results import EvaluationReport, Scores
 
 if TYPE_CHECKING:
@@ -89,9 +88,9 @@ def write_json(report: EvaluationReport, path: str | Path) -> None:
     """Write the report as JSON; nothing is left under `path` if that fails.
 
     Raises:
-        VideoError: if the file cannot be written.
+        OutputError: if the file cannot be written.
     """
-    _write_atomically(Path(path), report.to_json().encode())
+    write_whole(Path(path), report.to_json().encode())
 
 
 def plot_per_class(report: EvaluationReport, path: str | Path) -> None:
@@ -103,7 +102,7 @@ def plot_per_class(report: EvaluationReport, path: str | Path) -> None:
 
     Raises:
         InputError: on another file type.
-        VideoError: if the file cannot be written.
+        OutputError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in PLOT_SUFFIXES:
@@ -112,7 +111,7 @@ def plot_per_class(report: EvaluationReport, path: str | Path) -> None:
         )
     buffer = io.BytesIO()
     _per_class_figure(report).savefig(buffer, format=path.suffix[1:].lower(), dpi=200)
-    _write_atomically(path, buffer.getvalue())
+    write_whole(path, buffer.getbuffer())
 
 
 def _metric_rows(report: EvaluationReport) -> list[_Row]:
@@ -200,18 +199,3 @@ def _draw_bars(
     bars = axes.barh(places, widths, height=height * 0.92, color=colour, label=name)
     numbers = ["n/a" if math.isnan(share) else f"{100 * share:.1f}" for share in shares]
     axes.bar_label(bars, numbers, padding=2, fontsize=6.5, color="0.25")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target and rename: no reader ever sees half a file, and a failure leaves none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise VideoError(
-            f"{path} cannot be written ({error}): check its folder, its rights and its space"
-        ) from error

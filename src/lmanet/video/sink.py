@@ -17,9 +17,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lmanet.errors import InputError, VideoError
+from lmanet.atomic import part_path, remove, unwritable
+from lmanet.errors import InputError, OutputError, VideoError
 from lmanet.video.videofile import codec_threads
-from lmanet.video.whole import part_path, remove, unwritable
 
 # Containers that hold H.264 with any time stamps (AVI does not), with FFmpeg's name of each.
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -45,7 +45,8 @@ class VideoSink:
         pixel_aspect: width of a pixel over its height.
 
     Raises:
-        VideoError: if the suffix is not known, the file cannot be written, or H.264 cannot be encoded.
+        VideoError: if the suffix is not known or H.264 cannot be encoded.
+        OutputError: if the file cannot be written.
         InputError: if a size is not positive.
     """
 
@@ -111,7 +112,8 @@ class VideoSink:
 
         Raises:
             InputError: if the image is not of the video's size and type, or its time not later by a tick.
-            VideoError: if it cannot be written; nothing is left then.
+            OutputError: if it cannot be written; nothing is left then.
+            VideoError: if the video is closed.
         """
         width, height = self._size
         if image.shape != (height, width, 3) or image.dtype != np.uint8:
@@ -148,7 +150,7 @@ class VideoSink:
         """Finish the file and give it its final name.
 
         Raises:
-            VideoError: if it cannot be written; nothing is left then.
+            OutputError: if it cannot be written; nothing is left then.
         """
         if self._container is None:
             return
@@ -156,7 +158,7 @@ class VideoSink:
             self._mux(None)
             self._container.close()
             self._part.replace(self.path)
-        except VideoError:
+        except OutputError:
             raise
         except (FFmpegError, OSError) as error:
             raise unwritable(self.path, error) from error

@@ -1,7 +1,8 @@
 """Named pretrained models, and the file format that they are kept in."""
 
+from lmanet.zoo.architectures import register_backbone
 from lmanet.zoo.files import load_model, save_model
 from lmanet.zoo.names import bundled, load
 from lmanet.zoo.official import load_official_erfnet
 
-__all__ = ["bundled", "load", "load_model", "load_official_erfnet", "save_model"]
+__all__ = ["bundled", "load", "load_model", "load_official_erfnet", "register_backbone", "save_model"]

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from lmanet.backbones import Backbone, ERFNet
+from lmanet.atomic import write_whole
+from lmanet.backbones import Backbone
 from lmanet.data.base import Classes
 from lmanet.errors import WeightsError
 from lmanet.segmenter import VideoSegmenter
+from lmanet.zoo.architectures import build_backbone, describe_backbone
 
 FORMAT = 1
-BACKBONES: dict[str, type[ERFNet]] = {"erfnet": ERFNet}
 
 
 def save_model(
@@ -40,11 +41,15 @@ def save_model(
         single_frame: for a segmenter, the single-frame model that it was made from: a bundled name, or the name
             of a file in the same folder.
         half: keep convolution weights in float16; biases and BatchNorm stay float32.
+
+    Raises:
+        WeightsError: the network's class is not known; see `register_backbone`.
+        OutputError: the file cannot be written.
     """
     backbone = model.backbone if isinstance(model, VideoSegmenter) else model
     config: dict[str, Any] = {
         "format": FORMAT,
-        "backbone": {"name": _backbone_name(backbone), "num_classes": backbone.num_classes},
+        "backbone": describe_backbone(backbone),
         "classes": asdict(classes),
         "card": card or {},
     }
@@ -62,9 +67,7 @@ def save_model(
         name: value.detach().cpu().to(torch.float16 if half and value.ndim > 1 else value.dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors, part, metadata={"lmanet": json.dumps(config)})
-    part.replace(path)
+    write_whole(path, save(tensors, metadata={"lmanet": json.dumps(config)}), durable=True)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -100,15 +103,11 @@ def load_model(path: Path) -> VideoSegmenter | Backbone:
     The model gets the attributes `classes` (`Classes`) and `card` (dict).
 
     Raises:
-        WeightsError: see `read_config`; or the weights do not fit the configuration.
+        WeightsError: see `read_config`; or the network's class is not known (see `register_backbone`), or the
+            weights do not fit the configuration.
     """
     config = read_config(path)
-    name = config["backbone"]["name"]
-    if name not in BACKBONES:
-        raise WeightsError(
-            f"{path} has backbone {name!r}, this lmanet knows {', '.join(BACKBONES)}: upgrade lmanet"
-        )
-    model: VideoSegmenter | Backbone = BACKBONES[name](config["backbone"]["num_classes"])
+    model: VideoSegmenter | Backbone = build_backbone(config["backbone"], str(path))
     if "video" in config:
         model = VideoSegmenter(model, **config["video"])
     with safe_open(path, "pt") as file:
@@ -144,12 +143,3 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> N
             f"{path} belongs to another architecture: it holds {beyond!r}, which {type(model).__name__} has not"
         )
     model.load_state_dict(tensors)
-
-
-def _backbone_name(backbone: Backbone) -> str:
-    for name, kind in BACKBONES.items():
-        if type(backbone) is kind:
-            return name
-    raise WeightsError(
-        f"a {type(backbone).__name__} cannot be saved: this lmanet can build only {', '.join(BACKBONES)} again"
-    )

@@ -1,0 +1,110 @@
+"""Networks of the user's own in weights files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from contracts.networks import TinyBackbone, lively, seeded
+from contracts.tiny import CLASSES
+from lmanet import ERFNet, VideoSegmenter
+from lmanet.errors import InputError, WeightsError
+from lmanet.zoo import load_model, register_backbone, save_model
+from lmanet.zoo.architectures import BACKBONES
+from lmanet.zoo.files import read_config
+
+
+class Widened(TinyBackbone):
+    """Another architecture for every `width`."""
+
+    def __init__(self, num_classes: int, *, width: int) -> None:
+        super().__init__(num_classes)
+        self.config = {"width": width}
+        self.head = nn.ConvTranspose2d(16, num_classes, 2 + 2 * width, stride=2, padding=width)
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    before = dict(BACKBONES)
+    yield
+    BACKBONES.clear()
+    BACKBONES.update(before)
+
+
+@pytest.fixture
+def network() -> Widened:
+    with seeded():
+        return lively(Widened(len(CLASSES), width=2)).eval()
+
+
+def test_it_comes_back_as_it_was_alone_and_with_a_memory(network, tmp_path):
+    register_backbone("widened", Widened)
+    images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    save_model(network, tmp_path / "single.safetensors", classes=CLASSES)
+    expected = {"name": "widened", "num_classes": 3, "config": {"width": 2}}
+    assert read_config(tmp_path / "single.safetensors")["backbone"] == expected
+    loaded = load_model(tmp_path / "single.safetensors")
+    assert type(loaded) is Widened
+    assert torch.equal(loaded(images), network(images))
+    segmenter = VideoSegmenter(network, key_channels=4, value_channels=6, memory_size=1, window=3).eval()
+    save_model(segmenter, tmp_path / "video.safetensors", classes=CLASSES)
+    loaded = load_model(tmp_path / "video.safetensors")
+    assert isinstance(loaded, VideoSegmenter)
+    assert torch.equal(loaded(images[None]), segmenter(images[None]))
+
+
+def test_without_config_the_number_of_classes_is_enough(tmp_path):
+    register_backbone("tiny", TinyBackbone)
+    save_model(TinyBackbone(3), tmp_path / "a.safetensors", classes=CLASSES)
+    assert read_config(tmp_path / "a.safetensors")["backbone"] == {"name": "tiny", "num_classes": 3}
+    assert load_model(tmp_path / "a.safetensors").num_classes == 3
+
+
+def test_unregistered_weights_say_which_name_and_how_to_register(network, tmp_path):
+    register_backbone("widened", Widened)
+    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    del BACKBONES["widened"]
+    with pytest.raises(
+        WeightsError, match=r"a\.safetensors has backbone 'widened'.*register_backbone\('widened', "
+    ):
+        load_model(tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"a Widened cannot be saved.*register_backbone\(NAME, Widened\)"):
+        save_model(network, tmp_path / "b.safetensors", classes=CLASSES)
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_class_that_does_not_take_the_saved_arguments(network, tmp_path):
+    register_backbone("mine", Widened)
+    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    BACKBONES["mine"] = TinyBackbone
+    with pytest.raises(WeightsError, match=r"TinyBackbone\(3, \*\*\{'width': 2\}\), which fails.*'width'"):
+        load_model(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("config", [{"net": nn.Identity()}, [1], {"size": (1, 2)}, {1: 2}])
+def test_config_that_json_cannot_give_back_is_refused(network, config, tmp_path):
+    register_backbone("widened", Widened)
+    network.config = config
+    with pytest.raises(WeightsError, match=r"Widened\.config is .*expected a dict of JSON values"):
+        save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+
+
+def test_names_and_classes_are_taken_once():
+    register_backbone("tiny", TinyBackbone)
+    register_backbone("tiny", TinyBackbone)
+    again = type("TinyBackbone", (TinyBackbone,), {"__module__": TinyBackbone.__module__})
+    register_backbone("tiny", again)  # a cell of a notebook, run again
+    assert BACKBONES["tiny"] is again
+    for name, kind, message in [
+        ("tiny", Widened, "the name 'tiny' is taken by .*TinyBackbone"),
+        ("erfnet", Widened, "the name 'erfnet' is taken by .*ERFNet"),
+        ("mine", ERFNet, "ERFNet is registered as 'erfnet' already"),
+        ("net", nn.Conv2d, "expected a class made from lmanet.Backbone"),
+        ("net", lambda num_classes: TinyBackbone(num_classes), "expected a class"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            register_backbone(name, kind)  # pyright: ignore[reportArgumentType]
+    assert set(BACKBONES) == {"erfnet", "tiny"}
