@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from lmanet.backbones import ERFNet
 from lmanet.benchmarks.timing import Timing, time_in_turn
+from lmanet.data.base import VideoData
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.segmenter import VideoSegmenter
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
@@ -29,18 +30,29 @@ def bench_training(folder: Path, *, batches: int, repeats: int) -> dict[str, Tim
         batches: per run.
         repeats: counted runs.
     """
-    recipe = replace(MemoryRecipe(), draws=2, memories="real", pseudo=0)
     drive = SyntheticDrive(split="train", sequences=1, frames=16)
-    data = store_frames(drive, folder / "frames")
+    return time_in_turn(training_runs(drive, folder, batches=batches), repeats=repeats)
+
+
+def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: each step without and with the feature cache, on the same batches.
+
+    Args:
+        train: frames of one size.
+        folder: for frames and features.
+        batches: per run.
+    """
+    recipe = replace(MemoryRecipe(), draws=2, memories="real", pseudo=0)
+    data = store_frames(train, folder / "frames")
     segmenter = VideoSegmenter(
-        ERFNet(len(drive.classes)), memory_size=recipe.memory_size, window=recipe.window
+        ERFNet(len(train.classes)), memory_size=recipe.memory_size, window=recipe.window
     )
-    size = drive.sequences[0].image(0).shape[:2]
+    height, width, _ = train.sequences[0].image(0).shape
     views = make_views(
-        recipe.augmentation, (size[0], size[1]), draws=recipe.draws, pseudo=0, ranges=recipe.pseudo_memory
+        recipe.augmentation, (height, width), draws=recipe.draws, pseudo=0, ranges=recipe.pseudo_memory
     )
     cache = build_feature_cache(segmenter.backbone, data, views, folder)
-    weights = torch.ones(len(drive.classes))
+    weights = torch.ones(len(train.classes))
 
     def runner(step: int, cached: bool) -> Callable[[], object]:
         samples = ClipSamples(
@@ -50,19 +62,16 @@ def bench_training(folder: Path, *, batches: int, repeats: int) -> dict[str, Tim
             memories=recipe.memories,
             cache=cache if cached else None,
         )
-        module = (FromFeatures if cached else FromImages)(segmenter, (size[0], size[1]))
+        module = (FromFeatures if cached else FromImages)(segmenter, (height, width))
         count = recipe.joint.batch_size
 
         def run() -> None:
             set_trainable(segmenter, step)
             set_mode(segmenter, step)
             for batch in range(batches):
-                inputs, labels = default_collate(
-                    [
-                        samples.sample(batch, i % len(samples))
-                        for i in range(batch * count, (batch + 1) * count)
-                    ]
-                )
+                indices = range(batch * count, (batch + 1) * count)
+                drawn = [samples.sample(batch, i % len(samples)) for i in indices]
+                inputs, labels = default_collate(drawn)
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = module(*inputs)
                 total, weight = cross_entropy_sums(logits, labels, weights)
@@ -71,11 +80,8 @@ def bench_training(folder: Path, *, batches: int, repeats: int) -> dict[str, Tim
 
         return run
 
-    return time_in_turn(
-        {
-            f"step {step}, {'with' if cached else 'without'} cache": runner(step, cached)
-            for step in (1, 2)
-            for cached in (False, True)
-        },
-        repeats=repeats,
-    )
+    return {
+        f"step {step}, {'with' if cached else 'without'} cache": runner(step, cached)
+        for step in (1, 2)
+        for cached in (False, True)
+    }
