@@ -1,14 +1,15 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from lmanet.errors import InputError
 from lmanet.evaluation.flow import (
     FrameMatcher,
     correspondence,
     dis_flow,
-    warp_bilinear_rounded,
     warp_nearest,
+    warp_vspw,
 )
 
 
@@ -64,12 +65,38 @@ def test_the_occlusion_threshold_without_motion_is_half_a_squared_pixel(error_px
     assert bool(motion.visible.any()) is visible
 
 
-def test_nearest_warp_keeps_ids_and_bilinear_warp_invents_them():
+def test_nearest_warp_takes_the_target():
     next_ids = np.array([[2, 6, 6], [2, 6, 6]], np.uint8)
-    motion = correspondence(constant_flow(0.4, 0), constant_flow(-0.4, 0))
+    motion = correspondence(constant_flow(0.6, 0), constant_flow(-0.6, 0))
 
-    assert warp_nearest(next_ids, motion).tolist() == [[2, 6, 6]] * 2
-    assert warp_bilinear_rounded(next_ids, motion).tolist() == [[4, 6, 6]] * 2
+    assert warp_nearest(next_ids, motion).tolist() == [[6, 6, 6]] * 2
+
+
+def test_vspw_warp_reads_beside_the_target_and_calls_the_outside_class_0():
+    next_ids = np.array([[1, 2, 3, 4]], np.uint8)
+
+    # Along 4 pixels it reads place x at 4x/3 - 1/2. Without motion: -0.5, 0.83, 2.17, 3.5; halves go to the even
+    # neighbour: 0, 1, 2 and 4, which is outside.
+    still = correspondence(constant_flow(0, 0, 1, 4), constant_flow(0, 0, 1, 4))
+    assert warp_vspw(next_ids, still).tolist() == [[1, 2, 3, 0]]
+    # Half a pixel to the left: -1.17, 0.17, 1.5, 2.83, so outside, 0, 2, 3.
+    motion = correspondence(constant_flow(-0.5, 0, 1, 4), constant_flow(0.5, 0, 1, 4))
+    assert warp_vspw(next_ids, motion).tolist() == [[0, 1, 3, 4]]
+
+
+def test_vspw_warp_is_what_torch_samples_off_the_corners():
+    rng = np.random.default_rng(0)
+    height, width = 13, 18
+    next_ids = rng.integers(0, 9, (height, width), np.uint8)
+    flow = rng.normal(0, 3, (height, width, 2)).astype(np.float32)
+    places = flow + np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    grid = torch.from_numpy(places / (width - 1, height - 1) * 2 - 1).float()
+    sampled = torch.nn.functional.grid_sample(
+        torch.from_numpy(next_ids)[None, None].float(), grid[None], mode="nearest", align_corners=False
+    )
+
+    warped = warp_vspw(next_ids, correspondence(flow, -flow))
+    np.testing.assert_array_equal(warped, sampled[0, 0].numpy())
 
 
 def test_frame_matcher_gives_the_motion_from_the_previous_frame_within_a_sequence():

@@ -200,30 +200,30 @@ class TestTemporalConsistency:
         assert scores[0] > 0.95
         assert scores[1] < 0.3
 
-    def test_modes_differ_in_occlusion_and_interpolation(self):
+    def test_occluded_pixels_and_those_outside_count_in_reference_mode_only(self):
         motion = Correspondence(
-            flow=np.zeros((1, 4, 2), np.float32),
-            index=np.array([[0, 1, 2, 3]]),
-            inside=np.array([[True, True, True, False]]),
-            visible=np.array([[True, True, False, False]]),
+            flow=np.zeros((1, 5, 2), np.float32),
+            index=np.array([[0, 1, 2, 3, 4]]),
+            inside=np.array([[True, True, True, True, False]]),
+            visible=np.array([[True, True, False, True, False]]),
         )
+        motion.flow[0, 4, 0] = 1
+        default, reference = TemporalConsistency(3), TemporalConsistency(3, mode="reference")
+        for metric in (default, reference):
+            metric.update(ids([0, 1, 2, 2, 2]), None)
+            metric.update(ids([0, 1, 1, 2, 2]), motion)
+        assert default.compute() == 1.0
+        # Warped back: 0 1 1 2, and class 0 for the pixel that leaves. Class 0 1 of 2, class 1 1 of 2, class 2 1 of 3.
+        assert reference.compute() == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+
+    def test_reference_mode_misses_the_last_column_of_an_even_width(self):
         default, reference = TemporalConsistency(2), TemporalConsistency(2, mode="reference")
         for metric in (default, reference):
-            metric.update(ids([0, 1, 0, 0]), None)
-            metric.update(ids([0, 1, 1, 1]), motion)
+            metric.update(ids([1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]), None)
+            metric.update(ids([1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]), still(3, 4))
         assert default.compute() == 1.0
-        # The occluded third pixel counts too, the fourth, outside, does not: class 0 1 of 2, class 1 1 of 2.
-        assert reference.compute() == pytest.approx(1 / 2)
-
-        forward = np.full((1, 3, 2), (0.4, 0), np.float32)
-        motion = correspondence(forward, -forward)
-        default, reference = TemporalConsistency(7), TemporalConsistency(7, mode="reference")
-        for metric in (default, reference):
-            metric.update(ids([2, 6, 6]), None)
-            metric.update(ids([2, 6, 6]), motion)
-        assert default.compute() == 1.0
-        # Between 2 and 6 the interpolation finds class 4: classes 2 and 4 0, class 6 1.
-        assert reference.compute() == pytest.approx(1 / 3)
+        # The script reads column 3 at 3.5, which rounds to 4: class 0. Class 0 none of 3, class 1 9 of 12.
+        assert reference.compute() == pytest.approx((0 + 9 / 12) / 2)
 
     def test_nothing_compared_is_nan(self):
         metric = TemporalConsistency(2)

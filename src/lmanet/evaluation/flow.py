@@ -109,17 +109,25 @@ def warp_nearest(next_ids: NDArray[np.uint8], motion: Correspondence) -> NDArray
     return next_ids.ravel()[motion.index]
 
 
-def warp_bilinear_rounded(next_ids: NDArray[np.uint8], motion: Correspondence) -> NDArray[np.uint8]:
-    """Bring the ids of frame t+1 back to frame t as if ids were grey values: interpolate, then round.
+def warp_vspw(next_ids: NDArray[np.uint8], motion: Correspondence) -> NDArray[np.uint8]:
+    """Bring the ids of frame t+1 back to frame t as VSPW's `TC_cal.py` does, to reproduce its figures.
 
-    Wrong in itself, as between class 2 and class 6 it finds class 4; kept to reproduce published scripts.
-    Takes and gives what `warp_nearest` does.
+    Wrong in itself: it scales coordinates as if the outermost pixels' centres lay at -1 and 1 and then reads them
+    as if the image's edges did, up to half a pixel beside the target; and what lies outside gets id 0, a class.
+    Takes what `warp_nearest` does and gives ids everywhere.
     """
     height, width = next_ids.shape
-    x = motion.flow[..., 0] + np.arange(width, dtype=np.float32)
-    y = motion.flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-    values = cv2.remap(next_ids.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.rint(values).astype(np.uint8)
+    x = _vspw_target(motion.flow[..., 0] + np.arange(width, dtype=np.float32), width)
+    y = _vspw_target(motion.flow[..., 1] + np.arange(height, dtype=np.float32)[:, None], height)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    index = np.where(inside, y * width + x, 0).astype(np.int64)
+    return np.where(inside, next_ids.ravel()[index], np.uint8(0))
+
+
+def _vspw_target(place: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """The pixel that VSPW's script reads for a place along an axis; halves go to the even neighbour."""
+    scaled = 2 * place / max(length - 1, 1) - 1
+    return np.rint(((scaled + 1) * length - 1) / 2)
 
 
 class FrameMatcher:

@@ -3,9 +3,9 @@
 Every metric streams: it keeps a frame or two and some counts, never a video. `start_sequence` begins a new
 run of consecutive frames; nothing is ever compared across it.
 
-Two metrics have published scripts whose conventions are questionable. `mode="default"` is what the definition
-says; `mode="reference"` reproduces the script, to compare with published figures. Each class says what
-differs.
+VC_n and TC have published scripts, VSPW's, whose conventions are questionable
+(https://github.com/sssdddwww2/CVPR2021_VSPW_Implement, `VC_perclip.py` and `TC_cal.py`). `mode="default"` is what
+the definition says; `mode="reference"` does as these scripts do. Each class says what differs.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from lmanet.data.base import VOID
 from lmanet.errors import InputError
-from lmanet.evaluation.flow import Correspondence, warp_bilinear_rounded, warp_nearest
+from lmanet.evaluation.flow import Correspondence, warp_nearest, warp_vspw
 from lmanet.evaluation.metrics import ConfusionMatrix, as_id_pair, as_ids, mean_iou
 
 if TYPE_CHECKING:
     from lmanet.evaluation.metrics import IdMap
 
 Mode = Literal["default", "reference"]
-"""`default`: the definition; `reference`: the field's published script, quirks included."""
+"""`default`: the definition; `reference`: VSPW's published script, quirks included."""
 
 
 class Flicker:
@@ -120,15 +120,7 @@ class VideoConsistency:
         self._last_windows: dict[int, float] = {}
 
     def update(self, label: IdMap, prediction: IdMap) -> None:
-        """Take the next frame.
-
-        Args:
-            label: (H, W) uint8 true class ids, void 255.
-            prediction: (H, W) uint8 predicted class ids.
-
-        Raises:
-            InputError: on a wrong dtype or shape, or a size other than the last frame's.
-        """
+        """Take the next frame; arguments and errors as `Flicker.update`."""
         labels, predictions = as_id_pair(label, prediction)
         if self._labels is None or self._predictions is None:
             self._labels = _RunLength(labels, longest=self.lengths[-1])
@@ -175,10 +167,11 @@ class TemporalConsistency:
     images, not labels. The figure depends on the flow: name it (`flow.FLOW_NAME`) with the figure.
 
     By default ids are warped by the nearest pixel, and pixels that leave the image or are occluded by the
-    forward-backward test of `flow.correspondence` are left out. `mode="reference"` differs as published
-    scripts
-    do: ids are interpolated bilinearly like grey values and rounded, and occluded pixels are not left out
-    (pixels that leave the image are, in both modes).
+    forward-backward test of `flow.correspondence` are left out. `mode="reference"` differs as VSPW's script
+    does: it reads up to half a pixel beside the target (`flow.warp_vspw`), and no pixel is left out; those that
+    leave the image are compared with class 0. Its flow is RAFT's, not this one, so that even the reference
+    mode's figures stand beside VSPW's only roughly. (ETC's own script differs from both: it interpolates ids
+    bilinearly, cuts off the fraction and repeats the border.)
     """
 
     def __init__(self, num_classes: int, *, mode: Mode = "default") -> None:
@@ -229,10 +222,10 @@ class TemporalConsistency:
                     "compute the motion at the prediction's size"
                 )
             if self.mode == "default":
-                compared, warped = motion.visible, warp_nearest(predictions, motion)
+                compared = np.where(motion.visible, self._previous, np.uint8(VOID))
+                self._confusion.update(compared, warp_nearest(predictions, motion))
             else:
-                compared, warped = motion.inside, warp_bilinear_rounded(predictions, motion)
-            self._confusion.update(np.where(compared, self._previous, np.uint8(VOID)), warped)
+                self._confusion.update(self._previous, warp_vspw(predictions, motion))
         self._previous = predictions.copy()
 
     def compute(self) -> float:
