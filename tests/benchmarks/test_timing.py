@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmanet.benchmarks.timing import Timing, time_in_turn, write_results
-from lmanet.errors import LmanetError
+from lmanet.errors import OutputError
 from lmanet.evaluation.results import Environment
 
 
@@ -58,6 +58,6 @@ def test_results_name_command_settings_and_machine(tmp_path: Path) -> None:
 
 def test_results_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(LmanetError, match="taken"):
+    with pytest.raises(OutputError, match="taken: cannot be written"):
         write_results(tmp_path / "taken", "lmanet bench x", {}, {})
     assert [file.name for file in tmp_path.iterdir()] == ["taken"]

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lmanet.atomic import write_whole
 from lmanet.evaluation.results import Environment
-from lmanet.video.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def write_results(path: Path, command: str, settings: dict[str, Any], timings: d
     """Write a benchmark's figures with the command, its settings and the machine, as JSON.
 
     Raises:
-        VideoError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     content = {
         "schema_version": 1,
@@ -64,4 +64,4 @@ def write_results(path: Path, command: str, settings: dict[str, Any], timings: d
         "environment": asdict(Environment.here()),
         "timings": {name: asdict(timing) for name, timing in timings.items()},
     }
-    write_whole(path, memoryview((json.dumps(content, indent=2) + "\n").encode()))
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
