@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lmanet.atomic import output_errors, write_whole
 from lmanet.errors import InputError, VideoError
 from lmanet.video.images import IMAGE_SUFFIXES
-from lmanet.video.whole import unwritable, write_whole
 
 
 class LabelSink:
@@ -23,7 +23,7 @@ class LabelSink:
         palette: (256, 3) uint8, the RGB colour in which viewers show each class id.
 
     Raises:
-        VideoError: if the folder cannot be made.
+        OutputError: if the folder cannot be made.
         InputError: if the palette is of another shape or type.
     """
 
@@ -32,17 +32,15 @@ class LabelSink:
         if palette.shape != (256, 3) or palette.dtype != np.uint8:
             raise InputError(f"got a palette {palette.shape} {palette.dtype}: expected (256, 3) uint8")
         self._palette = palette.tobytes()
-        try:
+        with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
 
     def write(self, label: NDArray[np.uint8], name: str) -> None:
         """Write one label map, (H, W) uint8 class ids, as `name`.png.
 
         Raises:
             InputError: if the label is of another shape or type.
-            VideoError: if the file cannot be written.
+            OutputError: if the file cannot be written.
         """
         if label.ndim != 2 or label.dtype != np.uint8:
             raise InputError(f"got a label map {label.shape} {label.dtype}: expected (H, W) uint8 class ids")
@@ -60,7 +58,8 @@ class ImageSink:
         path: the file; its folder is made if need be.
 
     Raises:
-        VideoError: if the suffix is not known or the folder cannot be made.
+        VideoError: if the suffix is not known.
+        OutputError: if the folder cannot be made.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -69,16 +68,15 @@ class ImageSink:
             raise VideoError(
                 f"{path}: not an image type that can be written; expected one of {', '.join(IMAGE_SUFFIXES)}"
             )
-        try:
+        with output_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
     def write(self, image: NDArray[np.uint8]) -> None:
         """Write (H, W, 3) uint8 RGB.
 
         Raises:
-            VideoError: if the image is too large for its file type, or the file cannot be written.
+            VideoError: if the image is too large for its file type.
+            OutputError: if the file cannot be written.
         """
         encodable, encoded = cv2.imencode(self.path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if not encodable:
