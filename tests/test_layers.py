@@ -21,8 +21,17 @@ MAY_IMPORT = {
     "zoo": (*MODELS, "atomic", "data.base"),
     "data": ("errors",),
     "video": ("errors", "atomic", "data.base"),
-    "training": (*MODELS, "atomic", "session", "zoo.architectures", "zoo.files", "data.base", "evaluation.metrics"),
+    "training": (
+        *MODELS,
+        "atomic",
+        "session",
+        "zoo.architectures",
+        "zoo.files",
+        "data.base",
+        "evaluation.metrics",
+    ),
     "evaluation": (*MODELS, "atomic", "session", "data.base"),
+    "demo": (*MODELS, "session", "zoo", "data", "video", "evaluation"),
 }
 FILE_LIBRARIES = {"os", "pathlib", "shutil", "sys", "io", "av", "cv2", "PIL", "safetensors"}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,3 +35,13 @@ def clip(tmp_path: Path) -> Path:
         for i in range(5):
             sink.write(rng.integers(0, 256, (50, 62, 3), dtype=np.uint8), i / 10)
     return path
+
+
+@pytest.fixture
+def bundled_demo(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's two models as if they were bundled, with random weights."""
+    folder = tmp_path / "bundled"
+    folder.mkdir()
+    for file, name in (("single", "erfnet-synthetic"), ("video", "lmanet-erfnet-synthetic")):
+        shutil.copy(weights.with_name(f"{file}.safetensors"), folder / f"{name}.safetensors")
+    monkeypatch.setattr("lmanet.zoo.names.bundled_folder", lambda: folder)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import time
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -7,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contracts.networks import DEVICES
 from lmanet.cli.main import main
 from lmanet.session import Session
-from lmanet.video import open_source
+from lmanet.video import VideoSink, open_source
 from lmanet.zoo import load
 
 
@@ -42,6 +46,26 @@ def test_video_and_label_maps(
     assert "5 frames" in summary and "frames/s" in summary and "%" in summary
 
 
+def test_the_summary_s_time_covers_closing_the_video(
+    clip: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    close, wait_s = VideoSink.close, 3.0
+
+    def close_slowly(sink: VideoSink) -> None:
+        time.sleep(wait_s)
+        close(sink)
+
+    monkeypatch.setattr(VideoSink, "close", close_slowly)
+    assert run(clip, "-o", tmp_path / "out.mp4", "--weights", weights) == 0
+    said = re.search(r"in ([0-9.]+) s: ([0-9.]+) frames/s", capsys.readouterr().err)
+    assert said is not None
+    assert float(said[1]) >= wait_s and float(said[2]) <= 5 / wait_s + 0.1
+
+
 def test_without_memory_every_frame_is_by_itself(clip: Path, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "labels"
     assert run(clip, "-o", folder, "--weights", weights, "--no-memory") == 0
@@ -59,6 +83,25 @@ def test_image_folder_keeps_names(weights: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(images / f"{name}.jpg"), np.full((40, 33, 3), 90, np.uint8))
     assert run(images, "-o", tmp_path / "labels", "--weights", weights) == 0
     assert {path.name for path in (tmp_path / "labels").iterdir()} == {"a_1.png", "b_2.png"}
+
+
+@pytest.mark.parametrize(("option", "fps"), [([], 30), (["--fps", "12.5"], 12.5)])
+def test_image_folder_s_frame_rate(option: list[str], fps: float, weights: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in "abc":
+        cv2.imwrite(str(images / f"{name}.png"), np.full((40, 56, 3), 90, np.uint8))
+    assert run(images, "-o", tmp_path / "out.mp4", "--weights", weights, *option) == 0
+    with open_source(tmp_path / "out.mp4") as out:
+        np.testing.assert_allclose([frame.time_s for frame in out], np.arange(3) / fps, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_device_is_the_one_asked_for(
+    device: str, clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(clip, "-o", tmp_path / "labels", "--weights", weights, "--device", device) == 0
+    assert f" on {device} in " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("view", ["overlay", "labels", "side-by-side"])
@@ -88,6 +131,12 @@ def test_resize_keeps_the_outputs_size(clip: Path, weights: Path, tmp_path: Path
         (["CLIP", "-o", "out.mp4", "--weights", "nonsense"], ["nonsense", ".safetensors"]),
         (["CLIP", "-o", "out.mp4", "--window", "4"], ["window 4", "odd"]),
         (["CLIP", "-o", "out.mp4", "--threads", "0"], ["threads 0"]),
+        (
+            ["CLIP", "-o", "out.mp4", "--fps", "24"],
+            ["clip.mp4", "24.0 frames per second", "folders of images"],
+        ),
+        (["CLIP", "-o", "out", "--opacity", "2"], ["opacity 2.0", "0 ", "1 "]),
+        (["CLIP", "-o", "out.mp4", "--device", "cuda:99"], ["'cuda:99' is not there", "cpu"]),
     ],
 )
 def test_errors_are_one_line_and_status_2(
@@ -109,14 +158,18 @@ def test_errors_are_one_line_and_status_2(
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_no_memory_without_the_single_frame_weights(
+    clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights.with_name("single.safetensors").unlink()
+    assert run(clip, "-o", tmp_path / "labels", "--weights", weights, "--no-memory") == 2
+    assert f"there is no file {weights.with_name('single.safetensors')}" in capsys.readouterr().err
+
+
 def test_truncated_video_yields_what_it_has(
     clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Matroska has no index at its end that a cut would take away.
-    from fractions import Fraction
-
-    from lmanet.video import VideoSink
-
     whole = tmp_path / "whole.mkv"
     rng = np.random.default_rng(0)
     with VideoSink(whole, width=64, height=48, fps=Fraction(10)) as sink:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from lmanet.cli.main import main
+from lmanet.cli.models import devices
 from lmanet.data.base import VideoData
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.evaluation.results import EvaluationReport
-from lmanet.zoo import load
-from lmanet.zoo.names import bundled, single_frame_of
+from lmanet.video import open_source
+from lmanet.zoo import load, save_model
+from lmanet.zoo.names import single_frame_of
 
 
 @pytest.fixture
@@ -35,6 +37,49 @@ def test_evaluate_writes_report_and_plot(
     assert report.scores["LMANet"].frames == 6
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "mIoU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_evaluate_warns_where_the_single_frame_weights_are_not(
+    named: bool, small_drive: None, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    single = weights.with_name("single.safetensors")
+    single.unlink()
+    if not named:
+        model = load(str(weights))
+        save_model(model, weights, classes=model.classes)
+    assert main(["evaluate", "--data", "synthetic:", "--weights", str(weights), "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert "single-frame" not in shown.out and "LMANet" in shown.out
+    assert shown.err.startswith("warning: no column for the single-frame network: ")
+    assert (f"there is no file {single}: put it there" if named else "does not say which") in shown.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--plot", "plot.jpg"], ["plot.jpg", ".png, .pdf, .svg"]),
+        (["--plot", "plot"], ["plot", ".png, .pdf, .svg"]),
+        (["--json", "taken/report.json"], ["taken"]),
+        (["--plot", "taken/plot.png"], ["taken"]),
+        (["--json", "folder"], ["folder is a folder"]),
+        (["--device", "gpu"], ["device 'gpu' is not there", "cpu"]),
+    ],
+)
+def test_evaluate_refuses_before_the_work(
+    options: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    # The data and the weights would be errors too, if they were looked at first.
+    assert main(["evaluate", "--data", "nonsense:", "--weights", "nonsense", *options]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
 
 
 @pytest.mark.parametrize("option", [["--memory-size", "2"], ["--window", "3"]])
@@ -134,27 +179,85 @@ def test_unknown_data_is_an_error(spec: str, weights: Path, capsys: pytest.Captu
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_info_lists_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_lists_devices_and_bundled_weights(
+    bundled_demo: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
-    assert "lmanet" in shown and all(name in shown for name in bundled())
+    assert "lmanet" in shown and f"devices: {devices()[0]} (default)" in shown
+    assert "erfnet-synthetic" in shown and "lmanet-erfnet-synthetic" in shown
 
 
-@pytest.mark.skipif("lmanet-erfnet-synthetic" not in bundled(), reason="no bundled weights yet")
-def test_demo_writes_video_and_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path), "--frames", "9"]) == 0
-    assert (tmp_path / "out.mp4").stat().st_size > 0
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
-    assert "mIoU" in capsys.readouterr().out
+def test_demo_writes_video_and_sheet(
+    bundled_demo: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--frames", "8"]) == 0
+    with open_source(tmp_path / "demo" / "out.mp4") as video:
+        assert len(list(video)) == 8
+    assert (tmp_path / "demo" / "out.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "mIoU" in shown and "VC8" in shown and "nan" not in shown
 
 
-@pytest.mark.skipif("lmanet-erfnet-synthetic" not in bundled(), reason="no bundled weights yet")
-def test_bench_stream_writes_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--frames", "7"], ["7 frames", "at least 8", "VC8"]),
+        (["--seed", "-1"], ["seed -1", "0 or more"]),
+        (["--out", "taken"], ["taken"]),
+        (["--device", "cuda:99"], ["'cuda:99' is not there"]),
+    ],
+)
+def test_demo_refuses_before_the_work(
+    options: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", *options]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+
+
+def test_bench_stream_writes_figures(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "stream.json"
-    assert main(["bench", "stream", "--frames", "3", "--repeats", "1", "--json", str(out)]) == 0
+    command = ["bench", "stream", "--weights", weights, "--frames", "2", "--device", "cpu", "--repeats", "1"]
+    assert main([str(a) for a in [*command, "--json", out]]) == 0
     content = json.loads(out.read_text())
     assert content["command"] == "lmanet bench stream"
+    assert (content["settings"]["device"], content["settings"]["frames"]) == ("cpu", 2)
     assert set(content["timings"]) == {
         f"{name}, {kind}" for name in ("single-frame", "LMANet") for kind in ("in memory", "file to file")
     }
     assert all(timing["median_s"] > 0 for timing in content["timings"].values())
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["stream", "--weights", "single.safetensors"], "single.safetensors is a single-frame network"),
+        (["stream", "--weights", "video.safetensors", "--frames", "0"], "frames is 0"),
+        (["stream", "--device", "cuda:99"], "'cuda:99' is not there"),
+        (["training", "--repeats", "0"], "repeats 0"),
+        (["training", "--json", "."], "is a folder"),
+    ],
+)
+def test_bench_refuses_before_the_work(
+    command: list[str],
+    words: str,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(weights.parent)
+    assert main(["bench", *command]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_bench_training_has_no_options_of_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "training", "--frames", "3"])
+    assert "--frames" in capsys.readouterr().err

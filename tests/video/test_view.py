@@ -91,3 +91,22 @@ def test_wrong_arguments_are_refused():
         view.side_by_side([], [], CLASSES)
     with pytest.raises(InputError, match="one title per panel"):
         view.side_by_side([IMAGE], [], CLASSES)
+
+
+def test_drawer_draws_the_view_that_is_asked_for():
+    label = LABEL % len(CLASSES)
+    palette = CLASSES.colours()
+    over = view.overlay(IMAGE, label, palette, 0.3)
+    both = view.side_by_side([IMAGE, over], ["Frame", "Labels"], CLASSES)
+    for name, expected in (
+        ("overlay", over),
+        ("labels", view.labels(label, palette)),
+        ("side-by-side", both),
+    ):
+        assert np.array_equal(view.drawer(name, CLASSES, 0.3)(IMAGE, label), expected), name
+
+
+@pytest.mark.parametrize("name", ["overlay", "labels", "side-by-side"])
+def test_drawer_refuses_an_opacity_before_the_first_frame(name):
+    with pytest.raises(InputError, match=r"opacity 1\.5: expected 0"):
+        view.drawer(name, CLASSES, 1.5)

@@ -52,18 +52,55 @@ def test_a_file_may_have_any_name_and_be_relative_or_at_home(models, monkeypatch
         assert isinstance(load(name), ERFNet), name
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path):
-    with pytest.raises(WeightsError, match=r"none\.safetensors is not a file"):
-        load(str(tmp_path / "none.safetensors"))
+@pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "runs", "./none", "sub/none"])
+def test_a_missing_file_is_said_to_be_missing(name, models, monkeypatch):
+    """The Hub is not asked, and what lies there is listed."""
+    (models / "sub").mkdir()
+    shutil.copy(models / "erf.safetensors", models / "sub" / "in-sub.safetensors")
+    monkeypatch.chdir(models)
+    name = str(models / name) if name == "runs" else name
+    with pytest.raises(WeightsError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert message.startswith(f"{name}: no such file (")
+    assert (
+        "in-sub.safetensors" in message if "sub" in name else "alone.safetensors, erf.safetensors" in message
+    )
 
 
-@pytest.mark.parametrize("name", ["lmanet-erfnet-nowhere", "", "a/b/c", "./a", "~/a"])
+@pytest.mark.parametrize("name", ["lmanet-erfnet-nowhere", "", "a/b/c", "~/a/b"])
 def test_unknown_name_lists_what_there_is(name):
     with pytest.raises(WeightsError) as caught:
         load(name)
     message = str(caught.value)
-    assert message.startswith(f"no weights named {name!r}: expected one of ")
+    wrong = f"{name}: no such file, and no folder " if "/" in name else f"no weights named {name!r}"
+    assert message.startswith(wrong)
     assert all(known in message for known in (*bundled(), ".safetensors file", "Hub id USER/REPO"))
+
+
+def test_a_folder_is_said_to_be_one(models):
+    with pytest.raises(WeightsError, match=r"is a folder: give a weights file .*erf\.safetensors"):
+        load(str(models))
+    (models / "empty").mkdir()
+    with pytest.raises(WeightsError, match=r"empty holds no \.safetensors file"):
+        load(str(models / "empty"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["erf.pth", "erf.safetensors", "erf.bin"])
+def test_a_pytorch_checkpoint_is_said_to_be_one(name, zipped, tmp_path):
+    torch.save(ERFNet(2).state_dict(), tmp_path / name, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"is a PyTorch checkpoint: .*lmanet\.zoo\.load_official_erfnet"):
+        load(str(tmp_path / name))
+
+
+def test_no_safetensors_file_is_taken_for_a_pytorch_checkpoint(tmp_path):
+    """A header of 640 bytes begins as a pickle does."""
+    content = b"{" + b" " * 638 + b"}"
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(len(content).to_bytes(8, "little") + content)
+    assert path.read_bytes().startswith(b"\x80\x02")
+    assert locate(str(path)) == path
 
 
 @pytest.mark.usefixtures("offline")
@@ -94,8 +131,14 @@ def test_hub_id_in_the_cache_is_loaded_offline(models):
 def test_single_frame_model_of_a_video_model(models):
     assert single_frame_of(str(models / "erf.safetensors")) == str(models / "erf.safetensors")
     assert single_frame_of(str(models / "video.safetensors")) == str(models / "erf.safetensors")
-    assert single_frame_of(str(models / "orphan.safetensors")) is None
-    assert single_frame_of(str(models / "alone.safetensors")) is None
+
+
+def test_single_frame_model_that_is_not_there(models):
+    with pytest.raises(WeightsError) as caught:
+        single_frame_of(str(models / "orphan.safetensors"))
+    assert f"there is no file {models / 'gone.safetensors'}: put it there" in str(caught.value)
+    with pytest.raises(WeightsError, match=r"alone\.safetensors does not say which single-frame network"):
+        single_frame_of(str(models / "alone.safetensors"))
 
 
 def test_bundled_weights_are_small():

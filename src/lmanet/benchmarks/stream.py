@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +12,27 @@ import numpy as np
 from lmanet.benchmarks.timing import Timing, time_in_turn
 from lmanet.data.base import Classes
 from lmanet.data.synthetic import StreetConfig, StreetSequence
+from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Precision, Session
 from lmanet.video import VideoSink, open_sinks, open_source, run_pipeline
 from lmanet.video.view import overlay
-from lmanet.zoo.names import load, single_frame_of
 
 
 def bench_stream(
-    weights: str, folder: Path, *, frames: int, precision: Precision, repeats: int
+    model: VideoSegmenter, folder: Path, *, frames: int, precision: Precision, repeats: int
 ) -> dict[str, Timing]:
-    """Time the single-frame network and the model with memory: on frames in memory, and from file to file.
+    """Time a model with memory and the single-frame network inside it: on frames in memory, and file to file.
 
     Args:
-        weights: a video model.
+        model: as `lmanet.load` gives it, with `classes`; on the device to measure.
         folder: for the video files.
         frames: length of the clip, 480×360.
         precision: of the networks.
         repeats: counted runs of each.
 
     Returns:
-        Timings of the whole clip: `single-frame, in memory`, `single-frame, file to file`, and the same of the
-        model with memory.
+        Timings of the whole clip: `single-frame, in memory`, `single-frame, file to file`, and the same of
+        `LMANet`.
     """
     street = StreetSequence(StreetConfig(frames=frames))
     images = [street.image(i) for i in range(frames)]
@@ -42,15 +43,11 @@ def bench_stream(
             sink.write(image, i / 15)
 
     things: dict[str, Callable[[], object]] = {}
-    for title, name in (("single-frame", single_frame_of(weights)), ("LMANet", weights)):
-        if name is None:
-            continue
-        model = load(name)
-        classes = model.classes
-        session = Session(model, precision=precision)
-        things[f"{title}, in memory"] = lambda session=session: _in_memory(session, images)
-        things[f"{title}, file to file"] = lambda session=session, classes=classes: _file_to_file(
-            session, clip, folder / "out.mp4", classes
+    for title, network in (("single-frame", model.backbone), ("LMANet", model)):
+        session = Session(network, precision=precision)
+        things[f"{title}, in memory"] = partial(_in_memory, session, images)
+        things[f"{title}, file to file"] = partial(
+            _file_to_file, session, clip, folder / "out.mp4", model.classes
         )
     return time_in_turn(things, repeats=repeats)
 

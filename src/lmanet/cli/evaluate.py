@@ -15,6 +15,7 @@ def evaluate(
     memory_size: int | None = None,
     window: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    device: str | None = None,
     mode: Literal["default", "reference"] = "default",
     threads: int | None = None,
     json: Path | None = None,
@@ -32,41 +33,65 @@ def evaluate(
         memory_size: frames remembered, if not the model's own.
         window: side of the search window in cells, odd, if not the model's own.
         precision: of the network.
+        device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
         mode: of the temporal metrics: `reference` reproduces the field's published scripts.
-        threads: of PyTorch.
+        threads: of PyTorch, on the CPU.
         json: write the report to this file.
         plot: draw IoU per class into this file (.png, .pdf, .svg).
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from lmanet.cli.models import load_video, set_threads, with_memory
+    from lmanet.cli.models import find_device, load_video, set_threads, with_memory
+    from lmanet.cli.outputs import check_file
     from lmanet.data.spec import open_data
+    from lmanet.errors import WeightsError
     from lmanet.evaluation.models import ModelPredictor, check_classes
-    from lmanet.evaluation.report import per_class_table, plot_per_class, print_table, write_json
+    from lmanet.evaluation.report import (
+        PLOT_SUFFIXES,
+        per_class_table,
+        plot_per_class,
+        print_table,
+        write_json,
+    )
     from lmanet.evaluation.run import Predictor
     from lmanet.evaluation.run import evaluate as run
     from lmanet.zoo.names import load, single_frame_of
 
     set_threads(threads)
+    chosen = find_device(device)
+    if json is not None:
+        check_file(json)
+    if plot is not None:
+        check_file(plot, PLOT_SUFFIXES)
+    errors = Console(stderr=True)
     frames = open_data(data, split)
-    model = with_memory(load(weights), memory_size, window)
-    base = single_frame_of(weights)
+    model = with_memory(load(weights), memory_size, window).to(chosen)
+    try:
+        base = single_frame_of(weights)
+    except WeightsError as error:
+        base = None
+        errors.print(
+            f"warning: no column for the single-frame network: {error}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     predictors: dict[str, Predictor] = {}
     if base is not None:
-        single = load(base)
+        single = load(base).to(chosen)
         check_classes(single, frames.classes.names, frames.name)
         predictors["single-frame"] = ModelPredictor(single, precision=precision)
     if control is not None:
-        forgetful = with_memory(load_video(control), memory_size, window)
+        forgetful = with_memory(load_video(control), memory_size, window).to(chosen)
         check_classes(forgetful, frames.classes.names, frames.name)
         predictors["control"] = ModelPredictor(forgetful, precision=precision, forget=True)
     if base != weights:
         check_classes(model, frames.classes.names, frames.name)
         predictors["LMANet"] = ModelPredictor(model, precision=precision)
     console = Console()
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(f"evaluating {frames.name}", total=None)
+    with Progress(console=errors, transient=True) as bars:
+        task = bars.add_task(f"evaluating {frames.name} on {chosen}", total=None)
         report = run(
             frames,
             predictors,

@@ -12,16 +12,18 @@ def info() -> None:
     from rich.table import Table
 
     import lmanet
+    from lmanet.cli.models import devices
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config
 
     console = Console()
+    default, *others = devices()
     console.print(
         f"lmanet {lmanet.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads, {platform.machine()}, "
-        f"CUDA {'yes' if torch.cuda.is_available() else 'no'}",
+        f"{torch.get_num_threads()} threads, {platform.machine()}",
         highlight=False,
     )
+    console.print(f"devices: {', '.join([f'{default} (default)', *others])}", highlight=False)
     table = Table("weights", "kind", "data", "size")
     for name, path in bundled().items():
         config = read_config(path)

@@ -1,4 +1,4 @@
-"""What labelling a stream shows: the view, the progress, the summary."""
+"""What `lmanet segment` shows while it labels and when it is done."""
 
 from __future__ import annotations
 
@@ -8,67 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lmanet.data.base import Classes
 from lmanet.video import Source
-from lmanet.video import view as views
 
-Image = NDArray[np.uint8]
 MOST_CLASSES_SHOWN = 12
 
 
-def viewer(view: str, classes: Classes, opacity: float) -> Callable[[Image, Image], Image]:
-    """What draws an image and its labels as `overlay`, `labels` or `side-by-side`."""
-    palette = classes.colours()
-    drawers: dict[str, Callable[[Image, Image], Image]] = {
-        "overlay": lambda image, label: views.overlay(image, label, palette, opacity),
-        "labels": lambda image, label: views.labels(label, palette),
-        "side-by-side": lambda image, label: views.side_by_side(
-            [image, views.overlay(image, label, palette, opacity)], ["Frame", "Labels"], classes
-        ),
-    }
-    return drawers[view]
-
-
-class ClassShares:
-    """Counts pixels per class over a stream."""
-
-    def __init__(self, num_classes: int) -> None:
-        self._counts = np.zeros(num_classes, np.int64)
-
-    def count(self, label: Image) -> Image:
-        """Count a label map (H, W) and hand it through."""
-        self._counts += np.bincount(label.ravel(), minlength=len(self._counts))
-        return label
-
-    def compute(self) -> NDArray[np.float64]:
-        """Share of each class, summing to 1; NaN before the first frame."""
-        with np.errstate(invalid="ignore"):
-            return self._counts / self._counts.sum()
-
-
-class Advance:
-    """Called after each frame; knows the time since the first call began."""
-
-    def __init__(self, step: Callable[[float], None]) -> None:
-        self._step, self._frames, self._began = step, 0, time.perf_counter()
-        self.seconds = 0.0
-
-    def __call__(self) -> None:
-        """Count one frame."""
-        self._frames += 1
-        self.seconds = time.perf_counter() - self._began
-        self._step(self._frames / self.seconds)
-
-
 @contextmanager
-def labelling_progress(total: int | None, console: Console) -> Iterator[Advance]:
-    """A bar with frames per second and time left; nothing where there is no terminal."""
+def labelling_progress(total: int | None, console: Console) -> Iterator[Callable[[], None]]:
+    """A bar with frames per second and time left; nothing where there is no terminal.
+
+    Yields:
+        What is to be called after each frame.
+    """
     bars = Progress(
         TextColumn("labelling"),
         BarColumn(),
@@ -79,9 +34,16 @@ def labelling_progress(total: int | None, console: Console) -> Iterator[Advance]
         transient=True,
         disable=not console.is_terminal,
     )
+    task = bars.add_task("", total=total, fps=0.0)
+    frames, began_s = 0, time.perf_counter()
+
+    def advance() -> None:
+        nonlocal frames
+        frames += 1
+        bars.update(task, completed=frames, fps=frames / (time.perf_counter() - began_s))
+
     with bars:
-        task = bars.add_task("", total=total, fps=0.0)
-        yield Advance(lambda fps: bars.update(task, advance=1, fps=fps))
+        yield advance
 
 
 @contextmanager
@@ -99,23 +61,33 @@ def stopping_camera(source: Source) -> Iterator[None]:
 
 def print_summary(
     console: Console,
-    model: str,
+    *,
     frames: int,
+    model: str,
+    device: str,
     seconds: float,
-    shares: ClassShares,
-    classes: Classes,
+    shares: dict[str, float],
     outputs: Sequence[Path],
 ) -> None:
-    """Frames, frames per second, and the share of each class."""
+    """Frames, frames per second, and the share of each class, the largest first.
+
+    Args:
+        console: where to.
+        frames: how many were labelled and written.
+        model: its name.
+        device: that it ran on.
+        seconds: from opening the input until the outputs were closed.
+        shares: by class name, 0 to 1.
+        outputs: what was written.
+    """
     console.print(
-        f"{frames} frames by {model} in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s; wrote "
+        f"{frames} frames by {model} on {device} in {seconds:.1f} s: {frames / seconds:.1f} frames/s; wrote "
         f"{', '.join(map(str, outputs))}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
     table = Table("class", "share", box=None)
-    share = shares.compute()
-    for k in np.argsort(-share)[:MOST_CLASSES_SHOWN]:
-        table.add_row(classes.names[k], f"{100 * share[k]:5.1f} %")
+    for name in sorted(shares, key=lambda name: -shares[name])[:MOST_CLASSES_SHOWN]:
+        table.add_row(name, f"{100 * shares[name]:5.1f} %")
     console.print(table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from lmanet.backbones import Backbone
 from lmanet.errors import InputError, WeightsError
 from lmanet.segmenter import VideoSegmenter
@@ -10,12 +12,30 @@ from lmanet.zoo import load
 
 def set_threads(threads: int | None) -> None:
     """PyTorch's threads; None leaves them."""
-    import torch
-
     if threads is not None:
         if threads < 1:
             raise InputError(f"threads {threads}: expected at least 1")
         torch.set_num_threads(threads)
+
+
+def devices() -> list[str]:
+    """What `--device` takes on this machine, the default first."""
+    cards = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cuda", *cards, "cpu"] if cards else ["cpu"]
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of this name; for None a GPU where PyTorch has one, otherwise the CPU.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    found = devices()
+    if name is not None and name not in found:
+        raise InputError(
+            f"device {name!r} is not there: PyTorch {torch.__version__} has {', '.join(found)} on this machine"
+        )
+    return torch.device(name or found[0])
 
 
 def load_single(name: str) -> Backbone:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -13,10 +14,39 @@ from PIL import Image, ImageDraw, ImageFont
 from lmanet.data.base import Classes
 from lmanet.errors import InputError
 
+View = Literal["overlay", "labels", "side-by-side"]
+
 BACKGROUND = (22, 24, 29)
 TITLE_COLOUR = (238, 240, 244)
 LEGEND_COLOUR = (196, 200, 208)
 OUTLINE_COLOUR = (80, 84, 92)  # tells dark classes from the background
+
+
+def drawer(
+    view: View, classes: Classes, opacity: float = 0.5
+) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+    """What draws an image and its labels as one of the views.
+
+    Args:
+        view: the labels over the image, the labels alone, or the image beside both with a legend.
+        classes: names and colours.
+        opacity: of the labels over the image, 0 to 1.
+
+    Returns:
+        A function of an image (H, W, 3) uint8 RGB and its labels (H, W) uint8 that gives (H', W', 3) uint8 RGB.
+
+    Raises:
+        InputError: if the opacity is outside [0, 1].
+    """
+    _check_opacity(opacity)
+    palette = classes.colours()
+    if view == "labels":
+        return lambda image, label: labels(label, palette)
+    if view == "overlay":
+        return lambda image, label: overlay(image, label, palette, opacity)
+    return lambda image, label: side_by_side(
+        [image, overlay(image, label, palette, opacity)], ["Frame", "Labels"], classes
+    )
 
 
 def labels(label: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -55,8 +85,7 @@ def overlay(
         raise InputError(
             f"image of {image.shape[:2]} and label map of {label.shape}: resize the labels (nearest) to fit"
         )
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity {opacity}: expected 0 (image only) to 1 (labels only)")
+    _check_opacity(opacity)
     return np.asarray(cv2.addWeighted(image, 1 - opacity, labels(label, palette), opacity, 0), np.uint8)
 
 
@@ -147,3 +176,8 @@ def _check_label(label: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
         raise InputError(f"got a label map {label.shape} {label.dtype}: expected (H, W) uint8 class ids")
     if palette.shape != (256, 3) or palette.dtype != np.uint8:
         raise InputError(f"got a palette {palette.shape} {palette.dtype}: expected (256, 3) uint8")
+
+
+def _check_opacity(opacity: float) -> None:
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity {opacity}: expected 0 (image only) to 1 (labels only)")

@@ -11,6 +11,8 @@ from lmanet.segmenter import VideoSegmenter
 from lmanet.zoo.files import load_model, read_config
 
 HUB_FILE = "model.safetensors"
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+"""Names with these are files: the Hub is not asked for them."""
 
 
 def bundled() -> dict[str, Path]:
@@ -33,12 +35,21 @@ def locate(name: str) -> Path:
     if name in known:
         return known[name]
     path = Path(name).expanduser()
-    if path.is_file() or name.endswith(".safetensors"):
+    if path.is_file():
+        _refuse_torch_file(path)
         return path
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name and path.is_dir():
+        raise WeightsError(f"{name} is a folder: give a weights file ({_weights_in(path)})")
+    if "/" not in name and path.suffix not in SUFFIXES:
+        wrong = f"no weights named {name!r}"
+    elif _may_be_hub_id(name):
         return _from_hub(name)
+    elif path.parent.is_dir():
+        wrong = f"{name}: no such file ({_weights_in(path.parent)})"
+    else:
+        wrong = f"{name}: no such file, and no folder {path.parent}"
     raise WeightsError(
-        f"no weights named {name!r}: expected one of the bundled ({', '.join(known) or 'none'}), a .safetensors file, "
+        f"{wrong}: expected one of the bundled ({', '.join(known) or 'none'}), a .safetensors file, "
         f"or a Hub id USER/REPO"
     )
 
@@ -56,17 +67,63 @@ def load(name: str) -> VideoSegmenter | Backbone:
     return load_model(locate(name))
 
 
-def single_frame_of(name: str) -> str | None:
-    """Name of the single-frame model that a video model was made from; `name` itself if it is one."""
+def single_frame_of(name: str) -> str:
+    """Name or path of the single-frame model that a video model was made from; `name` itself if it is one.
+
+    Raises:
+        WeightsError: see `locate`; or the video model does not say which it is, or that one is not there.
+    """
     path = locate(name)
     config = read_config(path)
     if "video" not in config:
         return name
     base = config.get("single_frame")
-    if base is None or base in bundled():
+    if base is None:
+        raise WeightsError(
+            f"{name} does not say which single-frame network it was made from: give that one's own weights"
+        )
+    if base in bundled():
         return base
     beside = path.with_name(base)
-    return str(beside) if beside.is_file() else None
+    if not beside.is_file():
+        raise WeightsError(
+            f"{name} was made from the single-frame network {base}, which is not bundled, and there is no file "
+            f"{beside}: put it there"
+        )
+    return str(beside)
+
+
+def _may_be_hub_id(name: str) -> bool:
+    """Whether it looks like USER/REPO, and not like a mistyped file in a folder that is here."""
+    path = Path(name)
+    return (
+        name.count("/") == 1
+        and not name.startswith((".", "/", "~"))
+        and path.suffix not in SUFFIXES
+        and not path.parent.is_dir()
+    )
+
+
+def _weights_in(folder: Path) -> str:
+    """What weights files a folder holds, in words."""
+    found = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+    return f"{folder} holds {', '.join(found) or 'no .safetensors file'}"
+
+
+def _refuse_torch_file(path: Path) -> None:
+    """Raise WeightsError for what `torch.save` wrote; by content, as the suffixes are anybody's."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}): check that you may read it") from error
+    # The 9th byte of a safetensors file opens its JSON header, whatever length the first 8 spell.
+    if head[8:] != b"{" and head.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive; a pickle
+        raise WeightsError(
+            f"{path} is a PyTorch checkpoint: lmanet reads .safetensors files that lmanet train or "
+            "lmanet.zoo.save_model wrote. The published ERFNet checkpoint is read in Python by "
+            "lmanet.zoo.load_official_erfnet"
+        )
 
 
 def _from_hub(name: str) -> Path:
