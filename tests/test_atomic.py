@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from contracts.disk import files_no_larger_than
-from lmanet.atomic import check_folder, output_errors, part_path, unwritable, whole_folder, write_whole
+from lmanet.atomic import (
+    check_folder,
+    output_errors,
+    part_path,
+    remove_parts,
+    unwritable,
+    whole_folder,
+    write_whole,
+)
 from lmanet.errors import DataError, LmanetError, OutputError, VideoError
 
 
@@ -84,6 +92,13 @@ def test_what_a_killed_process_of_the_same_id_left_is_not_taken_over(tmp_path):
     (left / "half").touch()
     with whole_folder(tmp_path / "out") as part:
         assert names(part) == []
+
+
+def test_what_killed_processes_left_of_a_file_is_removed(tmp_path):
+    for name in ("a[1].pt", ".a[1].part-7.pt", ".a[1].part-19.pt", ".a1.part-7.pt", ".a[1].part-7.csv"):
+        (tmp_path / name).touch()
+    remove_parts(tmp_path / "a[1].pt")
+    assert names(tmp_path) == [".a1.part-7.pt", ".a[1].part-7.csv", "a[1].pt"]
 
 
 def test_a_folder_where_a_file_stands_in_the_way(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -103,6 +104,12 @@ def output_errors(path: Path) -> Iterator[None]:
 def part_path(path: Path) -> Path:
     """The hidden name, beside the final one, under which an output is written; it keeps the suffix."""
     return path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
+
+
+def remove_parts(path: Path) -> None:
+    """Delete what killed processes left of an output; nobody else may be writing it."""
+    for part in path.parent.glob(f".{glob.escape(path.stem)}.part-*{glob.escape(path.suffix)}"):
+        remove(part)
 
 
 def remove(path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.dataset import VideoDataContract
 from contracts.tiny import TinyData, TinySequence, tiny_data
-from lmanet.errors import DataError
+from lmanet.errors import DataError, OutputError
 from lmanet.training.frames import store_frames
 
 
@@ -154,6 +154,6 @@ def test_a_stamp_tells_of_changes_beyond_the_first_frame(tmp_path):
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(DataError, match=r"needs 0\.0 GB, 0\.0 GB are free: free some space"):
+    with pytest.raises(OutputError, match=r"needs 0\.0 GB, 0\.0 GB are free: free some space"):
         store_frames(tiny_data(), tmp_path / "frames")
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,11 @@
 import csv
+import gc
 import os
+import re
 import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +13,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from contracts.disk import files_no_larger_than
 from contracts.tiny import tiny_backbone, tiny_data
-from lmanet.errors import InputError
+from lmanet.errors import InputError, OutputError
 from lmanet.segmenter import VideoSegmenter
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
-from lmanet.training.loop import EpochSampler, fit
-from lmanet.training.single import LabelledFrames
-from lmanet.training.train import SingleFrame, set_mode, set_trainable
+from lmanet.training.loop import fit
+from lmanet.training.sampler import EpochSampler
+from lmanet.training.single import LabelledFrames, SingleFrame
+from lmanet.training.train import set_mode, set_trainable
 
 ONE_CYCLE = Stage(epochs=3, batch_size=2, lr=1e-2, ema=0.9, validate_every=2)
 PLATEAU = Stage(
@@ -50,9 +55,18 @@ def value_of(module):
 
 
 def train(
-    folder, stage=ONE_CYCLE, *, on_step=None, workers=0, seed=3, validate=value_of, config=None, data=None
+    folder,
+    stage=ONE_CYCLE,
+    *,
+    on_step=None,
+    workers=0,
+    seed=3,
+    validate=value_of,
+    config=None,
+    data=None,
+    network_seed=0,
 ):
-    module = SingleFrame(tiny_backbone())
+    module = SingleFrame(tiny_backbone(network_seed))
     data = data or LabelledFrames(tiny_data(), AUGMENTATION, seed=seed)
     best = fit(
         module,
@@ -167,7 +181,7 @@ def test_the_best_validated_weights_are_kept(tmp_path):
         return next(values)
 
     module, best = train(tmp_path, replace(ONE_CYCLE, validate_every=1), validate=validate)
-    assert best == 0.9
+    assert (best.miou, best.epoch) == (0.9, 2)
     for name, value in module.state_dict().items():
         assert torch.equal(value, seen[1][name])
     assert [row["val_miou_percent"] for row in log_of(tmp_path)] == ["30.00", "90.00", "10.00"]
@@ -207,7 +221,10 @@ def test_checkpoint_of_another_configuration_is_refused(tmp_path, change, named)
     train(tmp_path, replace(ONE_CYCLE, epochs=1), config=config)
     train(tmp_path, replace(ONE_CYCLE, epochs=1), config=config)
     arguments = {"stage": replace(ONE_CYCLE, epochs=1), "config": config, **change}
-    with pytest.raises(InputError, match=f"{named}.*train into another folder, or delete it"):
+    with pytest.raises(
+        InputError,
+        match=f"{named}.*delete {re.escape(str(tmp_path))} to train this step anew, or train into another folder",
+    ):
         train(tmp_path, **arguments)
 
 
@@ -218,7 +235,9 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
                 module.backbone.head.bias.fill_(float("nan"))
 
     module = SingleFrame(tiny_backbone())
-    with pytest.raises(InputError, match="loss became nan in epoch 1, step 1: lower lr"):
+    with pytest.raises(
+        InputError, match=f"loss became nan in epoch 2, step 2, .*delete {re.escape(str(tmp_path))}.*lower lr"
+    ):
         fit(
             module,
             LabelledFrames(tiny_data(), AUGMENTATION),
@@ -233,6 +252,77 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert state["numbers"][0] == 1
     assert all(torch.isfinite(value).all() for value in state["module"].values())
+
+
+def test_checkpoint_of_other_starting_weights_is_refused(tmp_path):
+    train(tmp_path, replace(ONE_CYCLE, epochs=1))
+    with pytest.raises(
+        InputError, match=r"comes from another starting point: [0-9a-f]{16}, now [0-9a-f]{16}: delete"
+    ):
+        train(tmp_path, replace(ONE_CYCLE, epochs=1), network_seed=1)
+
+
+def test_checkpoint_of_before_the_best_epoch_was_noted(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path / "old", on_step=KillAt(7))
+    path = tmp_path / "old/last.pt"
+    values = torch.load(path, weights_only=True)
+    del values["best_epoch"], values["config"]["starting point"]
+    values["numbers"][3] = 2.0  # better than anything that comes
+    torch.save(values, path)
+    _, best = train(tmp_path / "old")
+    assert (best.miou, best.epoch) == (2.0, None)
+    assert torch.load(path, weights_only=True)["numbers"][0] == 3
+
+
+def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path):
+    whole, _ = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "full", on_step=KillAt(4))
+    before = (tmp_path / "full/last.pt").read_bytes()
+    with (
+        pytest.raises(OutputError, match=r"last\.pt: cannot be written.*free some space"),
+        files_no_larger_than(5000),
+    ):
+        train(tmp_path / "full")
+    assert (tmp_path / "full/last.pt").read_bytes() == before
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["last.pt", "log.csv"]
+    resumed, _ = train(tmp_path / "full")
+    assert_same_weights(resumed, whole)
+    assert log_of(tmp_path / "full") == log_of(tmp_path / "whole")
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    (tmp_path / ".last.part-1.pt").touch()
+    train(tmp_path, replace(ONE_CYCLE, epochs=1))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "log.csv"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_first(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(tmp_path / "file/step0", on_step=KillAt(1))
+
+
+def test_accelerate_holds_nothing_afterwards(tmp_path):
+    accelerator = Accelerator(cpu=True)
+    module = SingleFrame(tiny_backbone())
+    alive = weakref.ref(module)
+    for number in range(2):
+        fit(
+            module,
+            LabelledFrames(tiny_data(), AUGMENTATION),
+            replace(ONE_CYCLE, epochs=1),
+            class_weights=WEIGHTS,
+            validate=value_of,
+            folder=tmp_path / str(number),
+            accelerator=accelerator,
+            workers=0,
+        )
+    del module
+    gc.collect()
+    assert alive() is None
+    assert accelerator.num_processes == 1
 
 
 def test_sampler_gives_every_index_once_an_epoch():

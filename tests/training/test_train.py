@@ -1,3 +1,4 @@
+import csv
 import json
 from dataclasses import replace
 
@@ -6,14 +7,21 @@ import torch
 from accelerate import Accelerator
 
 import lmanet
-from contracts.tiny import CLASSES, tiny_data
+from contracts.networks import TinyBackbone
+from contracts.tiny import CLASSES, tiny_backbone, tiny_data
 from lmanet.backbones import ERFNet
-from lmanet.errors import DataError, InputError
+from lmanet.data.base import VOID
+from lmanet.errors import DataError, InputError, OutputError, WeightsError
 from lmanet.session import Session
 from lmanet.training.augment import Augmentation
+from lmanet.training.checkpoint import copy_weights
 from lmanet.training.config import Stage
 from lmanet.training.recipes import MemoryRecipe, SingleRecipe
-from lmanet.training.train import train_memory, train_single, validate
+from lmanet.training.single import train_single
+from lmanet.training.train import train_memory
+from lmanet.training.validation import validate
+from lmanet.zoo import register_backbone
+from lmanet.zoo.architectures import BACKBONES
 from lmanet.zoo.files import read_config
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
@@ -124,6 +132,18 @@ def test_bfloat16_without_a_cache(tmp_path):
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_a_folder_of_another_network_is_refused(tmp_path):
+    memory(tmp_path)
+    single, video = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("single-frame", "lmanet"))
+    other = backbone()
+    with torch.no_grad():
+        other.decoder.output_conv.bias += 1
+    with pytest.raises(InputError, match=r"step1.last\.pt comes from another starting point.*delete .*step1"):
+        memory(tmp_path, network=other)
+    assert (tmp_path / "single-frame.safetensors").read_bytes() == single
+    assert (tmp_path / "lmanet.safetensors").read_bytes() == video
+
+
 class Killed(BaseException):
     pass
 
@@ -146,12 +166,144 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
         memory(tmp_path, replace(MEMORY, memories="current"))
 
 
-def test_weights_of_another_number_of_classes_are_refused(tmp_path):
-    message = "the network has 5 classes, the data 3: train a single-frame network"
+def started(folder, network, kind):
+    """A training that must be refused before any work: whatever it says, it leaves no folder."""
+    folder = folder / "out"
+    try:
+        if kind == "memory":
+            memory(folder, network=network)
+        else:
+            train_single(TRAIN, VAL, SINGLE, folder, accelerator=accelerator(), initial=network, workers=0)
+    finally:
+        assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["memory", "single"])
+def test_weights_of_other_classes_are_refused(tmp_path, kind):
+    with pytest.raises(
+        InputError, match=r"the network has 5 classes, tiny/train 3: train a single-frame network.*step 0"
+    ):
+        started(tmp_path, backbone(5), kind)
+    network = backbone()
+    network.classes = replace(CLASSES, names=("sky", "street", "vehicle"))
+    with pytest.raises(
+        InputError, match="class 1 is 'street' in the network, 'road' in tiny/train: train a single"
+    ):
+        started(tmp_path, network, kind)
+
+
+def test_another_architecture_to_start_from_is_refused(tmp_path, tiny_architecture):
+    with pytest.raises(InputError, match="are of a 'tiny', the recipe trains a 'erfnet'"):
+        started(tmp_path, tiny_backbone(), "single")
+
+
+def test_a_network_that_could_not_be_saved_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"a TinyBackbone cannot be saved.*register_backbone"):
+        started(tmp_path, tiny_backbone(), "memory")
+
+
+def test_validation_data_of_other_classes_are_refused(tmp_path):
+    val = replace(VAL, classes=replace(CLASSES, names=("sky", "road", "van")))
+    for run in (
+        lambda: train_memory(TRAIN, val, backbone(), MEMORY, tmp_path / "a", accelerator=accelerator()),
+        lambda: train_single(TRAIN, val, SINGLE, tmp_path / "b", accelerator=accelerator()),
+    ):
+        with pytest.raises(InputError, match="class 2 is 'van' in tiny/val, 'car' in tiny/train"):
+            run()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_data_without_labels_are_refused(tmp_path):
+    val = tiny_data(sequences=1, frames=2)
+    for label in val.sequences[0].labels:
+        label[:] = VOID
+    with pytest.raises(DataError, match="has no labelled pixel"):
+        train_memory(TRAIN, val, backbone(), MEMORY, tmp_path, accelerator=accelerator(), workers=0)
+
+
+def test_a_crop_is_refused_for_a_memory(tmp_path):
+    recipe = replace(MEMORY, augmentation=Augmentation(crop=(32, 48)))
+    with pytest.raises(InputError, match=r"augmentation\.crop \(32, 48\).*whole frames.*leave crop out"):
+        memory(tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key_channels": 5}, "key_channels 5, this training 4"),
+        ({"value_channels": 9}, "value_channels 9, this training 8"),
+        ({"fusion": "concat", "value_channels": 64}, "value_channels 64"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(tmp_path, options, message):
+    options = {"key_channels": 4, "value_channels": 8, **options}
     with pytest.raises(InputError, match=message):
-        memory(tmp_path, network=backbone(5))
-    with pytest.raises(InputError, match=message):
-        train_single(TRAIN, VAL, SINGLE, tmp_path, accelerator=accelerator(), initial=backbone(5), workers=0)
+        memory(tmp_path / "out", initial=lmanet.VideoSegmenter(backbone(), **options))
+    with pytest.raises(InputError, match="channels of the network 12, this training 128"):
+        tiny = lmanet.VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=8)
+        memory(tmp_path / "out", initial=tiny)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "cache"])
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(tmp_path, place):
+    (tmp_path / "file").touch()
+    arguments = {"cache_folder": tmp_path / "file/cache"} if place == "cache" else {}
+    folder = tmp_path / ("file/out" if place == "folder" else "out")
+    reports = []
+    with pytest.raises(OutputError, match="cannot be written"):
+        memory(folder, report=lambda name, progress: reports.append(name), **arguments)
+    assert reports == []
+
+
+@pytest.fixture
+def tiny_architecture():
+    register_backbone("tiny", TinyBackbone)
+    yield
+    del BACKBONES["tiny"]
+
+
+def logs(folder):
+    """(step, epoch, mIoU in percent) of every validation."""
+    found = []
+    for step in (1, 2):
+        with (folder / f"step{step}/log.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["val_miou_percent"]]
+        found += [(step, int(row["epoch"]), float(row["val_miou_percent"])) for row in rows]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module_lr", "joint_lr", "better"), [(1e-3, 3.0, 1), (1e-5, 1e-2, 2)], ids=["step 1", "step 2"]
+)
+def test_the_better_step_is_kept_and_a_network_of_the_users_own_is_trained(
+    tmp_path, tiny_architecture, module_lr, joint_lr, better
+):
+    stage = Stage(epochs=2, batch_size=2, lr=1e-2, validate_every=1)
+    single = train_single(
+        TRAIN,
+        VAL,
+        replace(SINGLE, network="tiny", stage=replace(stage, epochs=15)),
+        tmp_path,
+        accelerator=accelerator(),
+        workers=0,
+    )
+    network = lmanet.load(str(single))
+    assert isinstance(network, TinyBackbone)
+    assert network.card["step"] == 0
+    before = copy_weights(network)
+    module, joint = replace(stage, lr=module_lr), replace(stage, lr=joint_lr, epochs=3)
+    recipe = replace(MEMORY, module=module, joint=joint)
+    path = memory(tmp_path, recipe, network=network)
+    step, epoch, miou = max(logs(tmp_path), key=lambda row: row[2])
+    segmenter = lmanet.load(str(path))
+    assert isinstance(segmenter, lmanet.VideoSegmenter)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert step == better
+    assert (segmenter.card["step"], segmenter.card["epoch"]) == (step, epoch)
+    assert 100 * segmenter.card["val_miou"] == pytest.approx(miou, abs=0.01)
+    assert segmenter.card["val_miou"] == pytest.approx(validate(segmenter, VAL, accelerator()), abs=1e-6)
 
 
 def test_sequences_of_different_sizes_are_refused(tmp_path):

@@ -51,20 +51,23 @@ def train(
     """
     from accelerate import Accelerator
 
+    from lmanet.atomic import check_folder
     from lmanet.cli.models import load_single, load_video
     from lmanet.cli.progress import TrainingProgress
     from lmanet.data.spec import open_data
     from lmanet.errors import InputError
-    from lmanet.training.train import train_memory, train_single
+    from lmanet.training.single import train_single
+    from lmanet.training.train import train_memory
     from lmanet.zoo import bundled
 
     if isinstance(recipe, MemoryRecipe) and weights is None:
         raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
     model = load_single(weights) if weights else None
     start = load_video(start_from) if start_from else None
-    accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
     train_data = open_data(data, "train")
     val = open_data(val_data or data, val_split)
+    check_folder(out)
+    accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
     with TrainingProgress(out, tensorboard=tensorboard, quiet=not accelerator.is_main_process) as progress:
         if isinstance(recipe, SingleRecipe):
             path = train_single(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lmanet.atomic import output_errors, whole_folder
 from lmanet.data.base import Classes, Sequence, VideoData
-from lmanet.errors import DataError
+from lmanet.errors import DataError, OutputError
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def store_frames(
         on_frame: called with (done, total) after each frame.
 
     Raises:
-        DataError: frames of one sequence differ in size, or the disk has no room for them.
+        DataError: frames of one sequence differ in size.
+        OutputError: the folder cannot be written to, or the disk has no room for them.
     """
     head = {
         "data": data.name,
@@ -85,14 +86,14 @@ def store_frames(
 
 
 def check_space(folder: Path, size: int) -> None:
-    """Raise DataError unless `size` bytes are free where `folder` lies.
+    """Raise OutputError unless `size` bytes are free where `folder` lies.
 
     A memory-mapped file is only given its blocks as they are written, and a disk that is full by then kills the
     process instead of raising an error.
     """
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise DataError(
+        raise OutputError(
             f"{folder} needs {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: free some space or choose a folder "
             f"on another disk"
         )
@@ -133,23 +134,14 @@ def _same_first_frame(now: Sequence, stored: StoredSequence) -> bool:
 
 
 def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, int], None] | None) -> None:
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    # A killed process with the same id, as containers give out again, may have left one.
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     digest, labelled = hashlib.sha256(), []
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)
-    try:
+    with whole_folder(folder) as part:
         for n, sequence in enumerate(data.sequences):
             count = len(sequence.frame_names)
             shape = sequence.image(0).shape
-            check_space(part, count * math.prod(shape[:2]) * 4)
-            images = np.lib.format.open_memmap(
-                part / f"{n:04d}-images.npy", mode="w+", dtype=np.uint8, shape=(count, *shape)
-            )
-            labels = np.lib.format.open_memmap(
-                part / f"{n:04d}-labels.npy", mode="w+", dtype=np.uint8, shape=(count, *shape[:2])
-            )
+            with output_errors(folder):
+                images, labels = _allocate(part, n, (count, *shape))
             has_label = []
             for i in range(count):
                 image, label = sequence.image(i), sequence.label(i)
@@ -168,12 +160,22 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
                 done += 1
                 if on_frame:
                     on_frame(done, total)
-            images.flush()
-            labels.flush()
+            with output_errors(folder):
+                images.flush()
+                labels.flush()
             labelled.append(has_label)
         index = {"head": head, "labelled": labelled, "fingerprint": digest.hexdigest()}
-        (part / "index.json").write_text(json.dumps(index))
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with output_errors(folder):
+            (part / "index.json").write_text(json.dumps(index))
+
+
+def _allocate(folder: Path, number: int, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
+    """The files of a sequence's images (count, H, W, 3) and labels (count, H, W), all zeros."""
+    check_space(folder.parent, math.prod(shape[:3]) * 4)
+    images, labels = (
+        np.lib.format.open_memmap(
+            folder / f"{number:04d}-{name}.npy", mode="w+", dtype=np.uint8, shape=its_shape
+        )
+        for name, its_shape in (("images", shape), ("labels", shape[:3]))
+    )
+    return images, labels

@@ -6,37 +6,26 @@ killed and resumed takes the same steps as one that was not.
 
 from __future__ import annotations
 
-import csv
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lmanet.backbones import Backbone
+from lmanet.atomic import check_folder
 from lmanet.errors import InputError
+from lmanet.training.checkpoint import Best, TrainingState, fingerprint
 from lmanet.training.config import Stage
+from lmanet.training.log import log_epoch
 from lmanet.training.losses import cross_entropy_sums
-
-
-class EpochDataset(Protocol):
-    """Samples that depend on the epoch and the index alone."""
-
-    def __len__(self) -> int:
-        """Samples per epoch."""
-        ...
-
-    def sample(self, epoch: int, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The network's inputs and the label (H, W) of one sample in one epoch."""
-        ...
+from lmanet.training.optimiser import make_average, make_optimizer, make_scheduler, update_average
+from lmanet.training.sampler import EpochDataset, EpochSampler, make_loader
 
 
 @dataclass(frozen=True)
@@ -60,43 +49,6 @@ class Progress:
     miou: float
 
 
-class _ByEpoch(Dataset):
-    """Hands (epoch, index) from the sampler to the data set, so that workers need no state."""
-
-    def __init__(self, data: EpochDataset) -> None:
-        self.data = data
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[tuple[Tensor, ...], Tensor]:
-        return self.data.sample(*key)
-
-
-class EpochSampler(Sampler):
-    """Batches of (epoch, index) in an order drawn from (seed, epoch), each process taking its share of every batch.
-
-    The last, incomplete batch of an epoch is filled up from the beginning of the epoch's order.
-    """
-
-    def __init__(
-        self, length: int, batch_size: int, *, seed: int, samples: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        if batch_size % world:
-            raise InputError(
-                f"batch_size {batch_size} does not divide among {world} processes: give a multiple of {world}"
-            )
-        self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
-        self.samples = min(samples, length) or length
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return -(-self.samples // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)[: self.samples]
-        order = np.resize(order, len(self) * self.batch_size)
-        for batch in order.reshape(len(self), self.world, -1):
-            yield [(self.epoch, int(index)) for index in batch[self.rank]]
-
-
 def fit(
     module: nn.Module,
     data: EpochDataset,
@@ -111,7 +63,7 @@ def fit(
     set_mode: Callable[[nn.Module], Any] = lambda module: module.train(),
     on_step: Callable[[Progress], None] | None = None,
     config: dict[str, Any] | None = None,
-) -> float:
+) -> Best:
     """Train the parameters of `module` that require gradients; leaves the best weights in it.
 
     After each epoch the whole state goes to `folder/last.pt`, written under another name and renamed; a call
@@ -124,7 +76,7 @@ def fit(
         class_weights: (K,) of the loss.
         validate: mIoU (0 to 1) of a module; called by every process with the averaged weights in `eval` mode.
         folder: for checkpoint and log.
-        accelerator: device, precision and processes.
+        accelerator: device, precision and processes; whatever it has prepared is released at the end.
         seed: of order, augmentation and dropout.
         workers: processes that prepare samples.
         set_mode: puts the module into its training mode (which parts run in `eval`).
@@ -132,203 +84,116 @@ def fit(
         config: whatever else a checkpoint must have been made with to be gone on from, as plain values.
 
     Returns:
-        The best validation mIoU.
+        The best validation mIoU and its epoch.
 
     Raises:
-        InputError: `folder` holds the checkpoint of another configuration.
+        InputError: `folder` holds the checkpoint of another configuration or of other starting weights, or the loss
+            is no number any more.
+        OutputError: `folder` cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
+    rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler(
-        len(data),
-        stage.batch_size,
-        seed=seed,
-        samples=stage.samples,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
+        len(data), stage.batch_size, seed=seed, samples=stage.samples, rank=rank, world=world
     )
-    loader = DataLoader(
-        _ByEpoch(data), batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0
-    )
-    optimizer = _optimizer(module, stage)
-    scheduler = _scheduler(optimizer, stage, len(sampler))
-    average = (
-        AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(stage.ema), use_buffers=True)
-        if stage.ema
-        else None
-    )
-    state = _State(
-        module, average, optimizer, scheduler, {**(config or {}), "stage": stage.to_dict(), "seed": seed}
-    )
+    loader = make_loader(data, sampler, workers)
+    optimizer = make_optimizer(module, stage)
+    scheduler = make_scheduler(optimizer, stage, len(sampler))
+    average = make_average(module, stage)
+    made_with = {
+        **(config or {}),
+        "stage": stage.to_dict(),
+        "seed": seed,
+        "starting point": fingerprint(module),
+    }
+    state = TrainingState(module, average, optimizer, scheduler, made_with)
     state.load(folder / "last.pt")
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
     device_weights = class_weights.to(accelerator.device)
     if average is not None:
         average.to(accelerator.device)
 
-    while state.epoch < stage.epochs:
-        sampler.epoch = state.epoch
-        # The loader's first iterator draws a number of its own: before the seed, or a resumed epoch would differ.
-        batches = iter(loader)
-        torch.manual_seed(hash((seed, state.epoch, accelerator.process_index)) % 2**31)
-        set_mode(module)
-        started, losses = time.perf_counter(), []
-        for step, (inputs, labels) in enumerate(batches):
-            inputs = [x.to(accelerator.device) for x in inputs]
-            total, weight = cross_entropy_sums(
-                wrapped(*inputs), labels.to(accelerator.device), device_weights
-            )
-            joint = accelerator.reduce(weight.detach(), "sum").clamp_min(1e-6)  # pyright: ignore[reportAttributeAccessIssue]
-            # Gradients are averaged over processes, so each scales its part to the joint batch's mean.
-            loss = total * accelerator.num_processes / joint
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            if stage.grad_clip:
-                accelerator.clip_grad_norm_(module.parameters(), stage.grad_clip)
-            optimizer.step()
-            if stage.schedule == "one-cycle":
-                scheduler.step()
-            if average is not None:
-                # A short memory at first, or the average would drag the random start along.
-                decay = min(stage.ema, (state.steps + 1) / (state.steps + 10))
-                average.multi_avg_fn = get_ema_multi_avg_fn(decay)
-                average.update_parameters(module)
-            state.steps += 1
-            losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # pyright: ignore[reportArgumentType]
-            if not np.isfinite(losses[-1]):
-                raise InputError(
-                    f"the training loss became {losses[-1]} in epoch {state.epoch}, step {step}: lower lr "
-                    f"(now {stage.lr}) or set grad_clip; epochs before are kept in {folder}"
+    with _prepared(accelerator, module, optimizer) as (wrapped, stepper):
+        while state.epoch < stage.epochs:
+            sampler.epoch = state.epoch
+            # The loader's first iterator draws a number of its own: before the seed, or a resumed epoch would differ.
+            batches = iter(loader)
+            torch.manual_seed(hash((seed, state.epoch, rank)) % 2**31)
+            set_mode(module)
+            started, losses = time.perf_counter(), []
+            for inputs, labels in batches:
+                loss = _joint_loss(wrapped, inputs, labels, device_weights, accelerator)
+                stepper.zero_grad()
+                accelerator.backward(loss)
+                if stage.grad_clip:
+                    accelerator.clip_grad_norm_(module.parameters(), stage.grad_clip)
+                stepper.step()
+                if stage.schedule == "one-cycle":
+                    scheduler.step()
+                if average is not None:
+                    update_average(average, module, stage, state.steps)
+                state.steps += 1
+                losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # pyright: ignore[reportArgumentType]
+                if not np.isfinite(losses[-1]):
+                    raise _diverged(losses, state.epoch, stage, folder)
+                if on_step:
+                    mean = float(np.mean(losses))
+                    on_step(Progress(state.epoch, stage.epochs, len(losses), len(sampler), mean, state.miou))
+            state.epoch += 1
+            mean = float(np.mean(losses))
+            if stage.schedule == "plateau":
+                scheduler.step(mean)
+            seconds = time.perf_counter() - started
+            validated = state.epoch % stage.validate_every == 0 or state.epoch == stage.epochs
+            if validated:
+                kept = average.module if average is not None else module
+                kept.eval()
+                state.miou = validate(kept)
+                state.keep_if_best(kept)
+            if accelerator.is_main_process:
+                log_epoch(
+                    folder / "log.csv",
+                    epoch=state.epoch,
+                    loss=mean,
+                    miou=state.miou if validated else None,
+                    lr=optimizer.param_groups[0]["lr"],
+                    seconds=seconds,
                 )
-            if on_step:
-                on_step(
-                    Progress(
-                        state.epoch, stage.epochs, step + 1, len(sampler), float(np.mean(losses)), state.miou
-                    )
-                )
-        state.epoch += 1
-        loss = float(np.mean(losses))
-        if stage.schedule == "plateau":
-            scheduler.step(loss)
-        seconds = time.perf_counter() - started
-        validated = state.epoch % stage.validate_every == 0 or state.epoch == stage.epochs
-        if validated:
-            kept = average.module if average is not None else module
-            kept.eval()
-            state.miou = validate(kept)
-            state.keep_if_best(kept)
-        if accelerator.is_main_process:
-            _log(folder / "log.csv", state, loss, seconds, optimizer.param_groups[0]["lr"], validated)
-            state.save(folder / "last.pt")
-        accelerator.wait_for_everyone()
+                state.save(folder / "last.pt")
+            accelerator.wait_for_everyone()
     module.load_state_dict(state.best_weights)
     module.eval()
     return state.best
 
 
-class _State:
-    """What a checkpoint holds."""
+@contextmanager
+def _prepared(accelerator: Accelerator, module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Any]:
+    """Module and optimiser as accelerate wraps them; after the block it holds neither.
 
-    def __init__(self, module, average, optimizer, scheduler, config: dict) -> None:
-        self.module, self.average, self.optimizer, self.scheduler = module, average, optimizer, scheduler
-        self.config = config
-        self.epoch = self.steps = 0
-        self.miou, self.best = float("nan"), -1.0
-        self.best_weights: dict[str, Tensor] = {}
-
-    def keep_if_best(self, module: nn.Module) -> None:
-        if self.miou > self.best or not self.best_weights:
-            self.best = self.miou
-            self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
-
-    def save(self, path: Path) -> None:
-        values = {
-            "config": self.config,
-            "module": self.module.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "numbers": [self.epoch, self.steps, self.miou, self.best],
-            "best_weights": self.best_weights,
-        }
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
-            torch.save(values, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-
-    def load(self, path: Path) -> None:
-        if not path.is_file():
-            return
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        for key, then in values["config"].items():
-            now = self.config.get(key)
-            if then != now:
-                raise InputError(
-                    f"{path} comes from another {key}: {then}, now {now}: train into another "
-                    f"folder, or delete it to start again"
-                )
-        self.module.load_state_dict(values["module"])
-        if self.average is not None:
-            self.average.load_state_dict(values["average"])
-        self.optimizer.load_state_dict(values["optimizer"])
-        self.scheduler.load_state_dict(values["scheduler"])
-        self.epoch, self.steps, self.miou, self.best = values["numbers"]
-        self.best_weights = values["best_weights"]
+    Else every stage's optimiser would stay in memory, and on several processes the wrapper of the stage before would
+    still wait for the gradients of this one.
+    """
+    try:
+        yield accelerator.prepare(module, optimizer)
+    finally:
+        accelerator.free_memory()
 
 
-def _optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
-    head = {
-        p
-        for m in module.modules()
-        if isinstance(m, Backbone)
-        for part in m.head_parts()
-        for p in part.parameters()
-    }
-    weight_decay = stage.weight_decay if stage.optimizer == "adamw" else 0.0
-    groups = []
-    for is_head, lr in ((False, stage.lr), (True, stage.lr * stage.head_lr)):
-        trained = [p for p in module.parameters() if p.requires_grad and (p in head) == is_head]
-        for is_weight, decay in ((True, weight_decay), (False, 0.0)):
-            params = [p for p in trained if (p.ndim > 1) == is_weight]
-            if params:
-                groups.append({"params": params, "lr": lr, "weight_decay": decay})
-    return torch.optim.Adam(groups) if stage.optimizer == "adam" else torch.optim.AdamW(groups)
+def _joint_loss(
+    module: nn.Module, inputs: Sequence[Tensor], labels: Tensor, weights: Tensor, accelerator: Accelerator
+) -> Tensor:
+    """This process's part of the weighted mean over the joint batch, times the number of processes.
+
+    Gradients are averaged over the processes: so scaled, they are those of one process with the joint batch.
+    """
+    device = accelerator.device
+    total, weight = cross_entropy_sums(module(*(x.to(device) for x in inputs)), labels.to(device), weights)
+    joint = accelerator.reduce(weight.detach(), "sum").clamp_min(1e-6)  # pyright: ignore[reportAttributeAccessIssue]
+    return total * accelerator.num_processes / joint
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> Any:
-    if stage.schedule == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=0.8, patience=stage.patience, min_lr=1e-8
-        )
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        [group["lr"] for group in optimizer.param_groups],
-        total_steps=stage.epochs * steps + 1,
-        pct_start=0.15,
-        cycle_momentum=False,
+def _diverged(losses: list[float], epoch: int, stage: Stage, folder: Path) -> InputError:
+    return InputError(
+        f"the training loss became {losses[-1]} in epoch {epoch + 1}, step {len(losses)}, and would again: delete "
+        f"{folder} and repeat the command with a lower lr for this step (now {stage.lr}) or a grad_clip (now "
+        f"{stage.grad_clip or 'none'}); the steps before this one are kept"
     )
-
-
-def _log(path: Path, state: _State, loss: float, seconds: float, lr: float, validated: bool) -> None:
-    rows = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.reader(file)][1:]
-    # Rows of epochs that a killed run had logged and this one repeated are replaced.
-    rows = [row for row in rows if int(row[0]) < state.epoch]
-    rows.append(
-        [
-            str(state.epoch),
-            f"{loss:.5f}",
-            f"{100 * state.miou:.2f}" if validated else "",
-            f"{lr:.3g}",
-            f"{seconds:.1f}",
-        ]
-    )
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", "loss", "val_miou_percent", "lr", "seconds"])
-        writer.writerows(rows)
-    part.replace(path)

@@ -1,13 +1,103 @@
-"""Step 0: the single-frame network itself."""
+"""Step 0: the single-frame network itself, from data to a weights file."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
+from lmanet.atomic import check_folder
+from lmanet.backbones import Backbone
 from lmanet.data.base import VideoData, labelled_frames
+from lmanet.errors import InputError
+from lmanet.segmenter import segment_single
 from lmanet.training.augment import Augmentation, draw
+from lmanet.training.distributed import synchronise_batch_norm
+from lmanet.training.loop import fit
+from lmanet.training.prepare import Report, check_classes, check_network, loss_weights, store_splits
+from lmanet.training.recipes import SingleRecipe
+from lmanet.training.validation import validate
+from lmanet.zoo.architectures import build_backbone, describe_backbone
+from lmanet.zoo.files import save_model
+
+
+def train_single(
+    train: VideoData,
+    val: VideoData,
+    recipe: SingleRecipe,
+    folder: Path,
+    *,
+    accelerator: Accelerator,
+    initial: Backbone | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    report: Report = lambda name, progress: None,
+) -> Path:
+    """Step 0: train the single-frame network; resumes what `folder` holds.
+
+    Args:
+        train: labelled frames.
+        val: chooses the best epoch; of the same classes.
+        recipe: network, augmentation and optimiser.
+        folder: for frames, checkpoint, log and `single-frame.safetensors`.
+        accelerator: device, precision, processes; it must not hold other prepared objects, which would be released.
+        initial: start from these weights instead of random ones.
+        seed: of everything random.
+        workers: processes that prepare samples.
+        report: told of the progress.
+
+    Returns:
+        The weights file; its card says which epoch it is from.
+
+    Raises:
+        InputError: `initial` is another network or has other classes, or see `fit`.
+        DataError: the data cannot be trained on.
+        OutputError: `folder` cannot be written to.
+    """
+    check_classes(val.classes, val.name, train, "validate on data of the same classes")
+    if initial is not None:
+        check_network(initial, train)
+    torch.manual_seed(seed)
+    backbone = _build(recipe, len(train.classes), initial)
+    check_folder(folder)
+    stored, stored_val = store_splits(train, val, folder, accelerator, report)
+    module = SingleFrame(backbone)
+    synchronise_batch_norm(module, accelerator)
+    best = fit(
+        module,
+        LabelledFrames(stored, recipe.augmentation, seed=seed),
+        recipe.stage,
+        class_weights=loss_weights(stored),
+        validate=lambda m: validate(_backbone_of(m), stored_val, accelerator),
+        folder=folder / "step0",
+        accelerator=accelerator,
+        seed=seed,
+        workers=workers,
+        on_step=lambda p: report("step 0", p),
+        config={
+            "recipe": {key: value for key, value in asdict(recipe).items() if key != "stage"},
+            "data": stored.fingerprint,
+        },
+    )
+    card = {
+        "recipe": asdict(recipe),
+        "data": train.name,
+        "seed": seed,
+        "val": val.name,
+        "val_miou": best.miou,
+        "step": 0,
+        "epoch": best.epoch,
+    }
+    path = folder / "single-frame.safetensors"
+    if accelerator.is_main_process:
+        save_model(backbone, path, classes=train.classes, card=card)
+    accelerator.wait_for_everyone()
+    return path
 
 
 class LabelledFrames:
@@ -29,3 +119,33 @@ class LabelledFrames:
         drawn = draw(self.augmentation, label.shape, rng)
         pixels, ids = np.array(drawn.image(image)), np.array(drawn.label(label))
         return (torch.from_numpy(pixels).permute(2, 0, 1),), torch.from_numpy(ids)
+
+
+class SingleFrame(nn.Module):
+    """A backbone that takes uint8 images, for training."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) uint8 to logits (B, K, H, W)."""
+        return segment_single(self.backbone, images)
+
+
+def _build(recipe: SingleRecipe, num_classes: int, initial: Backbone | None) -> Backbone:
+    if initial is None:
+        return build_backbone({"name": recipe.network, "num_classes": num_classes}, "the recipe")
+    description = describe_backbone(initial)
+    if description["name"] != recipe.network:
+        raise InputError(
+            f"the weights to start from are of a {description['name']!r}, the recipe trains a {recipe.network!r}: "
+            f"give weights of that, or leave them out"
+        )
+    backbone = build_backbone(description, "the network to start from")
+    backbone.load_state_dict(initial.state_dict())
+    return backbone
+
+
+def _backbone_of(module: Any) -> Backbone:
+    return module.backbone

@@ -1,0 +1,97 @@
+"""What every training does before it begins: check, store the frames, weigh the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmanet.backbones import Backbone
+from lmanet.data.base import VOID, Classes, VideoData
+from lmanet.errors import DataError, InputError
+from lmanet.training.frames import StoredData, store_frames
+from lmanet.training.loop import Progress
+from lmanet.training.losses import class_weights
+
+Report = Callable[[str, Progress | tuple[int, int]], None]
+"""Called with the name of what is going on and how far it is."""
+
+
+def store_splits(
+    train: VideoData, val: VideoData, folder: Path, accelerator: Accelerator, report: Report
+) -> tuple[StoredData, StoredData]:
+    """Both splits' frames, decoded once by the main process into `folder/frames`.
+
+    Raises:
+        DataError: frames do not fit, or the validation data have nothing to choose the best epoch by.
+        OutputError: the folder cannot be written to.
+    """
+    stored = []
+    for name, data in (("train", train), ("val", val)):
+        with accelerator.main_process_first():
+            stored.append(
+                store_frames(
+                    data,
+                    folder / "frames" / name,
+                    on_frame=lambda done, total, name=name: report(f"reading {name}", (done, total)),
+                )
+            )
+    if not any((label != VOID).any() for label in _labels(stored[1])):
+        raise DataError(
+            f"{val.name} has no labelled pixel: validate on frames with labels, which choose the best epoch"
+        )
+    return stored[0], stored[1]
+
+
+def loss_weights(data: StoredData) -> Tensor:
+    """The (K,) class weights of the loss, by the classes' shares of the labelled pixels."""
+    return class_weights(_labels(data), len(data.classes))
+
+
+def common_size(data: StoredData) -> tuple[int, int]:
+    """(H, W) of all frames.
+
+    Raises:
+        DataError: they differ.
+    """
+    sizes = {(sequence.name, sequence.image(0).shape[:2]) for sequence in data.sequences}
+    if len({size for _, size in sizes}) > 1:
+        raise DataError(
+            f"sequences of different sizes: {sorted(sizes)[:4]}…; steps 1 and 2 train on whole frames: bring them to "
+            f"one size"
+        )
+    height, width = next(iter(sizes))[1]
+    return height, width
+
+
+def check_classes(own: Classes, owner: str, data: VideoData, advice: str) -> None:
+    """Raise InputError, naming the first difference, unless `owner`'s classes have the names of the data's."""
+    names, expected = own.names, data.classes.names
+    for number, (name, other) in enumerate(zip(names, expected, strict=False)):
+        if name != other:
+            raise InputError(f"class {number} is {name!r} in {owner}, {other!r} in {data.name}: {advice}")
+    if len(names) != len(expected):
+        raise InputError(f"{owner} has {len(names)} classes, {data.name} {len(expected)}: {advice}")
+
+
+def check_network(backbone: Backbone, data: VideoData) -> None:
+    """Raise InputError unless a trained network has the data's classes: in number and, where it knows them, in name."""
+    advice = "train a single-frame network on this data first (step 0), or give weights that were"
+    if backbone.num_classes != len(data.classes):
+        raise InputError(
+            f"the network has {backbone.num_classes} classes, {data.name} {len(data.classes)}: {advice}"
+        )
+    if hasattr(backbone, "classes"):
+        check_classes(backbone.classes, "the network", data, advice)
+
+
+def _labels(data: StoredData) -> Iterator[NDArray[np.uint8]]:
+    for sequence in data.sequences:
+        for i in range(len(sequence.frame_names)):
+            label = sequence.label(i)
+            if label is not None:
+                yield label

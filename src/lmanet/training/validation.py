@@ -1,0 +1,36 @@
+"""The measure that chooses the best epoch."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+
+from lmanet.backbones import Backbone
+from lmanet.data.base import VideoData
+from lmanet.evaluation.metrics import ConfusionMatrix, mean_iou
+from lmanet.segmenter import VideoSegmenter
+from lmanet.session import Session
+
+
+def validate(
+    model: VideoSegmenter | Backbone, data: VideoData, accelerator: Accelerator, *, forget: bool = False
+) -> float:
+    """MIoU (0 to 1) of a model streaming through a data set, in the training's precision.
+
+    Args:
+        model: the model.
+        data: the frames.
+        accelerator: for its precision.
+        forget: begin a new stream at every frame: the control, whose memory is the current frame.
+    """
+    precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    confusion = ConfusionMatrix(len(data.classes))
+    for sequence in data.sequences:
+        session = Session(model, precision=precision)
+        for i in range(len(sequence.frame_names)):
+            if forget:
+                session.reset()
+            labels = session.step(sequence.image(i)).labels
+            truth = sequence.label(i)
+            if truth is not None:
+                confusion.update(truth, labels)
+    return mean_iou(confusion.compute())
