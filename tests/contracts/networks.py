@@ -64,6 +64,3 @@ class TinyBackbone(Backbone):
 
     def decoder_parts(self) -> tuple[nn.Module, ...]:
         return (self.up, self.head)
-
-    def head_parts(self) -> tuple[nn.Module, ...]:
-        return (self.head,)

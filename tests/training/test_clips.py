@@ -209,7 +209,7 @@ def test_under_autocast_the_module_runs_in_bfloat16():
 
 
 def test_views_begin_with_the_plain_frame_and_its_mirror_image():
-    views = make_views(Augmentation(crop=(8, 8)), SIZE, draws=4, pseudo=2, ranges=PseudoMemory())
+    views = make_views(Augmentation(), SIZE, draws=4, pseudo=2, ranges=PseudoMemory())
     assert views.draws[:2] == (Draw(SIZE), Draw(SIZE, (-1, 0, 63, 0, 1, 0)))
     assert [len(group) for group in views.memories] == [2] * 4
     assert {d.size for d in views.all()} == {SIZE}

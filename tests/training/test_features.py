@@ -8,7 +8,7 @@ import torch
 
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.backbones import ERFNet
-from lmanet.errors import DataError
+from lmanet.errors import OutputError
 from lmanet.training.augment import Augmentation, Draw
 from lmanet.training.clips import PseudoMemory, make_views
 from lmanet.training.features import Views, build_feature_cache, encode, views_of
@@ -191,6 +191,6 @@ def test_memory_views_follow_the_current_ones_group_by_group():
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, stored, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(DataError, match="free some space"):
+    with pytest.raises(OutputError, match="free some space"):
         build_feature_cache(tiny_backbone(), stored, VIEWS, tmp_path)
     assert folders(tmp_path) == []

@@ -38,6 +38,7 @@ class Backbone(nn.Module, ABC):
         num_classes: K, channels of the logits.
         classes: names and colours of the classes; set by `lmanet.load`.
         card: where the weights came from; set by `lmanet.load`.
+        config: optional; arguments that a registered class is built again from (`lmanet.zoo.register_backbone`).
     """
 
     channels: int
@@ -64,10 +65,6 @@ class Backbone(nn.Module, ABC):
     def decoder_parts(self) -> tuple[nn.Module, ...]:
         """The modules that `decode` runs: frozen in step 1, trained in step 2."""
         raise NotImplementedError(f"{type(self).__name__} does not say which of its modules decode")
-
-    def head_parts(self) -> tuple[nn.Module, ...]:
-        """The last layers, those that give the logits: `Stage.head_lr` is theirs. None by default."""
-        return ()
 
     def forward(self, images: Tensor) -> Tensor:
         """The single-frame network: images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""

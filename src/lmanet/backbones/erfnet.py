@@ -151,7 +151,3 @@ class ERFNet(Backbone):
     def decoder_parts(self) -> tuple[nn.Module, ...]:
         """The decoder."""
         return (self.decoder,)
-
-    def head_parts(self) -> tuple[nn.Module, ...]:
-        """The transposed convolution that gives the logits."""
-        return (self.decoder.output_conv,)

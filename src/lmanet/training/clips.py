@@ -55,7 +55,7 @@ def make_views(
     """The fixed views for a training: the plain frame, its mirror image if wanted, and random draws beyond.
 
     Args:
-        augmentation: what the draws are taken from; its crop is not used, as features are of whole frames.
+        augmentation: what the draws are taken from, without a crop: features are of whole frames.
         size: (H, W) of the frames.
         draws: how many draws of the current frame.
         pseudo: how many pseudo-memories of each draw.
@@ -63,11 +63,10 @@ def make_views(
         seed: of the draws.
     """
     rng = np.random.default_rng([seed, 7])
-    whole = replace(augmentation, crop=None)
     plain = Draw(size)
     mirrored = Draw(size, (-1, 0, size[1] - 1, 0, 1, 0))
     fixed = (plain, mirrored)[: 2 if augmentation.flip else 1]
-    current = (fixed + tuple(draw(whole, size, rng) for _ in range(draws - len(fixed))))[:draws]
+    current = (fixed + tuple(draw(augmentation, size, rng) for _ in range(draws - len(fixed))))[:draws]
     return Views(current, tuple(tuple(pseudo_memory(d, ranges, rng) for _ in range(pseudo)) for d in current))
 
 

@@ -24,9 +24,6 @@ class Stage:
         patience: epochs without a better loss before `plateau` lowers the rate.
         validate_every: epochs between validations; the last epoch is always validated.
         grad_clip: largest gradient norm; 0 for none.
-        head_lr: how many times the learning rate the network's last layer (`Backbone.head_parts`) gets. A narrow last
-            layer must grow large weights before it can be sure of a rare class: at the common rate that takes most of
-            a training.
         samples: samples per epoch, drawn anew for each; 0 takes all.
     """
 
@@ -41,7 +38,6 @@ class Stage:
     validate_every: int = 5
     grad_clip: float = 0.0
     samples: int = 0
-    head_lr: float = 1.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.ema < 1:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmanet.atomic import output_errors
 from lmanet.backbones.base import Backbone, Features
 from lmanet.data.base import Sequence
 from lmanet.segmenter import encode_any_size
@@ -90,7 +91,7 @@ def build_feature_cache(
         on_frame: called with (done, total) after each frame.
 
     Raises:
-        DataError: the disk has no room for the features.
+        OutputError: the disk has no room for the features, or the folder cannot be written.
     """
     key = {
         "version": VERSION,
@@ -105,11 +106,12 @@ def build_feature_cache(
         part = folder / f".{final.name}.part-{os.getpid()}"
         # A killed process with the same id, as containers give out again, may have left one.
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
         try:
-            _encode_all(backbone, data, views, part, torch.device(device), on_frame)
-            (part / "key.json").write_text(json.dumps(key))
-            _move(part, final)
+            with output_errors(final):
+                part.mkdir(parents=True)
+                _encode_all(backbone, data, views, part, torch.device(device), on_frame)
+                (part / "key.json").write_text(json.dumps(key))
+                _move(part, final)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     arrays = []

@@ -8,27 +8,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lmanet.backbones import Backbone
 from lmanet.training.config import Stage
 
 
 def make_optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
-    """Over the parameters that require gradients: heads at a rate of their own, decay on convolution weights only."""
-    head = {
-        p
-        for m in module.modules()
-        if isinstance(m, Backbone)
-        for part in m.head_parts()
-        for p in part.parameters()
-    }
+    """Over the parameters that require gradients: decay on convolution weights only."""
+    trained = [p for p in module.parameters() if p.requires_grad]
     weight_decay = stage.weight_decay if stage.optimizer == "adamw" else 0.0
     groups = []
-    for is_head, lr in ((False, stage.lr), (True, stage.lr * stage.head_lr)):
-        trained = [p for p in module.parameters() if p.requires_grad and (p in head) == is_head]
-        for is_weight, decay in ((True, weight_decay), (False, 0.0)):
-            params = [p for p in trained if (p.ndim > 1) == is_weight]
-            if params:
-                groups.append({"params": params, "lr": lr, "weight_decay": decay})
+    for is_weight, decay in ((True, weight_decay), (False, 0.0)):
+        params = [p for p in trained if (p.ndim > 1) == is_weight]
+        if params:
+            groups.append({"params": params, "lr": stage.lr, "weight_decay": decay})
     return torch.optim.Adam(groups) if stage.optimizer == "adam" else torch.optim.AdamW(groups)
 
 

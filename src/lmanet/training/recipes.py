@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from lmanet.errors import InputError
 from lmanet.fusion import FusionName
@@ -17,12 +16,12 @@ class SingleRecipe:
     """Step 0: the single-frame network itself, all of its parameters.
 
     Attributes:
-        network: the architecture.
+        network: the architecture, by its name in weights files.
         augmentation: drawn anew for every frame in every epoch.
         stage: the optimiser's run.
     """
 
-    network: Literal["erfnet"] = "erfnet"
+    network: str = "erfnet"
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
             crop=(288, 352), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
