@@ -27,7 +27,8 @@ def accuracy(content: dict[str, Any]) -> str:
         cells = [f"{100 * value:.{n}f} %" for value, n in zip(share, digits, strict=True)]
         lines.append(f"| {title} | {' | '.join(cells)} | {scores['median_ms']:.0f} |")
     flow, environment = content["conventions"]["flow"], content["environment"]
-    lines += ["", f"TC by {flow}. {environment['machine']}, threads: {environment['threads']}."]
+    settings = ", ".join(content["settings"].values())
+    lines += ["", f"TC by {flow}. {environment['machine']}, threads: {environment['threads']}, {settings}."]
     return "\n".join(lines)
 
 

@@ -32,6 +32,7 @@ REPORT = EvaluationReport(
     class_names=("sky", "road [wet]", "pedestrian"),
     scores={"single-frame": SINGLE, "with [memory]": MEMORY},
     conventions=Conventions(mode="default", flow="DIS, preset medium, OpenCV 5.0.0"),
+    settings={"device": "cpu", "precision": "bf16"},
     environment=Environment(lmanet="0.1.0", torch="2.9.0", python="3.12.1", machine="Linux, CPU", threads=2),
 )
 
@@ -67,6 +68,7 @@ class TestTables:
         assert "camvid/val: 101 frames, 100 labelled" in text
         assert "with [memory]" in text and "Difference" in text
         assert "default mode, TC by DIS, preset medium, OpenCV 5.0.0" in text
+        assert "device: cpu, precision: bf16, " in text
         assert "PyTorch 2.9.0, threads: 2, Linux, CPU" in text
 
     def test_better_is_green_and_worse_is_red_whichever_way_is_better(self):

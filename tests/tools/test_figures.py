@@ -24,6 +24,7 @@ CAMVID = {
         },
     },
     "conventions": {"mode": "default", "flow": "DIS, preset medium"},
+    "settings": {"device": "cpu", "precision": "fp32"},
     "environment": {"machine": "Linux, a CPU", "threads": 2},
 }
 STREAM = {
@@ -64,7 +65,7 @@ EXPECTED = """# Title
 | single-frame | 66.2 % | 3.00 % | 93.8 % | 90.0 % | 71.1 % | 42 |
 | LMANet | 67.1 % | 2.00 % | 95.0 % | 92.5 % | 75.0 % | 200 |
 
-TC by DIS, preset medium. Linux, a CPU, threads: 2.
+TC by DIS, preset medium. Linux, a CPU, threads: 2, cpu, fp32.
 <!-- end -->
 between
 <!-- figures: stream -->

@@ -34,7 +34,7 @@ def evaluate(
         window: side of the search window in cells, odd, if not the model's own.
         precision: of the network.
         device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
-        mode: of the temporal metrics: `reference` reproduces the field's published scripts.
+        mode: of the temporal metrics: `reference` computes VC and TC as VSPW's scripts do.
         threads: of PyTorch, on the CPU.
         json: write the report to this file.
         plot: draw IoU per class into this file (.png, .pdf, .svg).
@@ -96,6 +96,7 @@ def evaluate(
             frames,
             predictors,
             mode=mode,
+            settings={"device": str(chosen), "precision": precision},
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
     print_table(report, console)

@@ -75,8 +75,9 @@ def print_table(report: EvaluationReport, console: Console) -> None:
     console.print(score_table(report))
     conventions, environment = report.conventions, report.environment
     flow = f"TC by {conventions.flow}" if conventions.flow else "TC not measured"
+    settings = "".join(f"{name}: {value}, " for name, value in report.settings.items())
     console.print(
-        f"Temporal metrics: {conventions.mode} mode, {flow}. lmanet {environment.lmanet}, "
+        f"Temporal metrics: {conventions.mode} mode, {flow}. {settings}lmanet {environment.lmanet}, "
         f"PyTorch {environment.torch}, threads: {environment.threads}, {environment.machine}.",
         style="dim",
         markup=False,

@@ -100,6 +100,7 @@ class EvaluationReport:
         class_names: one per class id, in order.
         scores: by predictor name, in the order they were given.
         conventions: of the metrics.
+        settings: what the predictors ran with, such as device and precision.
         environment: versions and machine.
     """
 
@@ -107,6 +108,7 @@ class EvaluationReport:
     class_names: tuple[str, ...]
     scores: dict[str, Scores]
     conventions: Conventions
+    settings: dict[str, Any] = field(default_factory=dict)
     environment: Environment = field(default_factory=Environment.here)
 
     def to_json(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ def evaluate(
     vc: Sequence[int] = (8, 16),
     tc: bool = True,
     mode: Mode = "default",
+    settings: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
     """Stream a data set once through all predictors and score them side by side.
@@ -59,6 +60,7 @@ def evaluate(
         vc: window lengths n of VC_n, in frames.
         tc: whether to measure TC; it costs two optical flows per frame, however many predictors there are.
         mode: of the temporal metrics, see `lmanet.evaluation.temporal`.
+        settings: what the predictors ran with, as JSON values by name: kept in the report.
         progress: called after every frame with the frames done and the frames in all.
 
     Raises:
@@ -100,6 +102,7 @@ def evaluate(
         class_names=data.classes.names,
         scores={name: meter.compute() for name, meter in meters.items()},
         conventions=Conventions(mode=mode, flow=FLOW_NAME if tc else None),
+        settings=dict(settings or {}),
     )
 
 

@@ -37,8 +37,8 @@ def open_sinks(
         palette: (256, 3) uint8, the colours of the label maps.
 
     Raises:
-        VideoError: if a name fits no output, two are the same, one would overwrite the input, or one
-            cannot be written.
+        VideoError: if a name fits no output, two are the same, or one would overwrite the input.
+        OutputError: if one cannot be written.
     """
     _check(outputs, info)
     with ExitStack() as stack:
