@@ -66,12 +66,12 @@ def test_real_memories_share_the_frames_draw():
     for epoch in range(EPOCHS):
         (image, memory), label = clips.sample(epoch, 9)
         source = data.sequences[1]
-        views = [d for d in VIEWS.draws if np.array_equal(d.image(source.image(4)), image.permute(1, 2, 0))]
+        views = [d for d in VIEWS.all() if np.array_equal(d.image(source.image(4)), image.permute(1, 2, 0))]
         assert len(views) == 1
         np.testing.assert_array_equal(label, views[0].label(source.label(4)))
         for age, past in zip((3, 2, 1), memory, strict=True):
             np.testing.assert_array_equal(past.permute(1, 2, 0), views[0].image(source.image(4 - age)))
-        seen.add(VIEWS.draws.index(views[0]))
+        seen.add(VIEWS.all().index(views[0]))
     assert len(seen) > 1
 
 
@@ -87,20 +87,20 @@ def views_seen(clips, epochs=EPOCHS):
     for epoch in range(epochs):
         for index, (n, frame) in enumerate(clips.frames):
             rng = np.random.default_rng([clips.seed, epoch, index])
-            view = int(rng.integers(len(clips.views.draws)))
+            view = int(rng.integers(len(clips.views.all())))
             yield frame, view, clips._memories(n, frame, view, rng)
 
 
-def test_pseudo_memories_are_of_the_frame_itself_and_its_draws_group():
-    clips = samples("pseudo")
-    groups = {view: {VIEWS.memory_view(view, k) for k in range(4)} for view in range(3)}
+def test_pseudo_memories_are_other_views_of_the_frame_itself_in_its_group():
     used = set()
-    for frame, view, memories in views_seen(clips):
+    for frame, view, memories in views_seen(samples("pseudo")):
+        group = set(range(view // 5 * 5, view // 5 * 5 + 5))
         assert [f for f, _ in memories] == [frame] * 3
-        assert {v for _, v in memories} <= groups[view]
-        assert len({v for _, v in memories}) == 3
-        used |= {v for _, v in memories}
-    assert used == set.union(*groups.values())
+        seen = {v for _, v in memories}
+        assert seen <= group - {view}
+        assert len(seen) == 3
+        used |= seen
+    assert used == set(range(15))
 
 
 def test_more_memories_than_pseudo_memories_repeat_some():
@@ -111,15 +111,13 @@ def test_more_memories_than_pseudo_memories_repeat_some():
 def test_pseudo_memory_images_come_from_their_draws():
     data = tiny_data(frames=2)
     (_, memory), _ = samples("pseudo", data=data).sample(2, 3)
-    possible = [one.image(data.sequences[1].image(1)) for group in VIEWS.memories for one in group]
+    possible = [one.image(data.sequences[1].image(1)) for one in VIEWS.all()]
     for past in memory:
         assert any(np.array_equal(past.permute(1, 2, 0), image) for image in possible)
 
 
 def test_mixed_memories_are_real_or_pseudo_about_half_and_half():
-    kinds = [
-        all(v < len(VIEWS.draws) for _, v in memories) for _, _, memories in views_seen(samples("mixed"), 12)
-    ]
+    kinds = [all(v == view for _, v in memories) for _, view, memories in views_seen(samples("mixed"), 12)]
     assert 0.3 < np.mean(kinds) < 0.7
 
 
@@ -210,17 +208,17 @@ def test_under_autocast_the_module_runs_in_bfloat16():
 
 def test_views_begin_with_the_plain_frame_and_its_mirror_image():
     views = make_views(Augmentation(), SIZE, draws=4, pseudo=2, ranges=PseudoMemory())
-    assert views.draws[:2] == (Draw(SIZE), Draw(SIZE, (-1, 0, 63, 0, 1, 0)))
-    assert [len(group) for group in views.memories] == [2] * 4
+    assert [group[0] for group in views.groups[:2]] == [Draw(SIZE), Draw(SIZE, (-1, 0, 63, 0, 1, 0))]
+    assert [len(group) for group in views.groups] == [3] * 4
     assert {d.size for d in views.all()} == {SIZE}
     unflipped = make_views(Augmentation(flip=False), SIZE, draws=1, pseudo=0, ranges=PseudoMemory())
-    assert unflipped.draws == (Draw(SIZE),)
+    assert unflipped.groups == ((Draw(SIZE),),)
 
 
 def test_pseudo_memory_stays_near_its_frame():
     ranges = PseudoMemory(zoom=(1, 1), rotation_rad=0, shift=(0.05, 0), gain=0, noise=0)
     views = make_views(Augmentation(flip=False), SIZE, draws=1, pseudo=40, ranges=ranges)
-    shifts = np.array([one.matrix for one in views.memories[0]])
+    shifts = np.array([one.matrix for one in views.groups[0][1:]])
     np.testing.assert_allclose(shifts[:, [0, 1, 3, 4, 5]], [[1, 0, 0, 1, 0]] * 40, atol=1e-9)
     assert 2 < np.abs(shifts[:, 2]).max() <= 0.05 * 64
 
@@ -241,7 +239,7 @@ def test_noise_and_blur_of_a_pseudo_memory_are_its_own():
 
 def test_turned_and_zoomed_pseudo_memory_keeps_the_centre():
     ranges = PseudoMemory(zoom=(1.2, 1.2), rotation_rad=0.3, shift=(0, 0))
-    for one in make_views(Augmentation(), SIZE, draws=2, pseudo=3, ranges=ranges).all()[2:]:
+    for one in make_views(Augmentation(), SIZE, draws=2, pseudo=3, ranges=ranges).groups[1][1:]:
         matrix = np.array(one.matrix).reshape(2, 3)
         centre = np.array([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2])
         np.testing.assert_allclose(matrix[:, :2] @ centre + matrix[:, 2], centre, atol=1e-9)

@@ -48,7 +48,7 @@ def test_cache_equals_encoding_directly(tmp_path, stored, device):
             features = encode(backbone, images)
             for view in range(len(VIEWS.all())):
                 assert torch.equal(cache.fused(n, frame, view), features.fused[view].cpu())
-            for view in range(len(VIEWS.draws)):
+            for view in range(len(VIEWS.all())):
                 (skip,) = cache.rest(n, frame, view)
                 assert torch.equal(skip, features.rest[0][view].cpu())
 
@@ -130,12 +130,10 @@ def test_other_pixels_get_features_of_their_own(tmp_path, stored):
 def test_other_views_get_features_of_their_own(tmp_path, stored):
     backbone, count = tiny_backbone(), Counter()
     build_feature_cache(backbone, stored, VIEWS, tmp_path)
-    # The same draws, but another share of them current: the skip maps differ in number.
-    draws = VIEWS.all()
-    other = Views(draws[:4], ((), (), (), draws[4:]))
-    cache = build_feature_cache(backbone, stored, other, tmp_path, on_frame=count)
+    cache = build_feature_cache(backbone, stored, Views(VIEWS.groups[:2]), tmp_path, on_frame=count)
     assert count.frames == 6
-    assert len(cache.rest(0, 0, 3)) == 1
+    with pytest.raises(IndexError):
+        cache.fused(0, 0, 6)
 
 
 def test_killed_half_way_leaves_nothing(tmp_path, stored):
@@ -179,13 +177,13 @@ def test_the_backbone_keeps_its_mode(tmp_path, stored):
     assert backbone.stem[1].num_batches_tracked == 0
 
 
-def test_memory_views_follow_the_current_ones_group_by_group():
-    draws = tuple(Draw(SIZE, seed=i) for i in range(9))
-    views = Views(draws[:3], (draws[3:5], (), draws[5:9]))
+def test_the_others_of_a_view_are_the_rest_of_its_group():
+    draws = tuple(Draw(SIZE, seed=i) for i in range(6))
+    views = Views((draws[:2], draws[2:3], draws[3:]))
     assert views.all() == draws
-    for group, memories in enumerate(views.memories):
-        for number, one in enumerate(memories):
-            assert views.all()[views.memory_view(group, number)] == one
+    assert [views.others(view) for view in range(6)] == [[1], [0], [], [4, 5], [3, 5], [3, 4]]
+    with pytest.raises(IndexError):
+        views.others(6)
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, stored, monkeypatch):

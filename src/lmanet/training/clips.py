@@ -52,13 +52,15 @@ def make_views(
     ranges: PseudoMemory,
     seed: int = 0,
 ) -> Views:
-    """The fixed views for a training: the plain frame, its mirror image if wanted, and random draws beyond.
+    """The fixed views for a training, in groups: each of a draw and of that draw's pseudo-memories.
+
+    The first group is of the plain frame, the second of its mirror image if wanted, the others of random draws.
 
     Args:
         augmentation: what the draws are taken from, without a crop: features are of whole frames.
         size: (H, W) of the frames.
-        draws: how many draws of the current frame.
-        pseudo: how many pseudo-memories of each draw.
+        draws: how many groups.
+        pseudo: how many pseudo-memories each group has besides its draw.
         ranges: how far pseudo-memories differ from their frame.
         seed: of the draws.
     """
@@ -66,8 +68,8 @@ def make_views(
     plain = Draw(size)
     mirrored = Draw(size, (-1, 0, size[1] - 1, 0, 1, 0))
     fixed = (plain, mirrored)[: 2 if augmentation.flip else 1]
-    current = (fixed + tuple(draw(augmentation, size, rng) for _ in range(draws - len(fixed))))[:draws]
-    return Views(current, tuple(tuple(pseudo_memory(d, ranges, rng) for _ in range(pseudo)) for d in current))
+    first = (fixed + tuple(draw(augmentation, size, rng) for _ in range(draws - len(fixed))))[:draws]
+    return Views(tuple((one, *(pseudo_memory(one, ranges, rng) for _ in range(pseudo))) for one in first))
 
 
 def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator) -> Draw:
@@ -96,7 +98,7 @@ def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator)
 
 
 class ClipSamples:
-    """Samples of steps 1 and 2: every labelled frame once an epoch, its draw and memories chosen anew.
+    """Samples of steps 1 and 2: every labelled frame once an epoch, its view and memories chosen anew.
 
     With a cache a sample's inputs are features: the fused map (C, h, w), the memories' fused maps (S, C, h, w),
     and the rest of the current frame's features. Without, they are images: (3, H, W) and (S, 3, H, W) uint8.
@@ -112,11 +114,12 @@ class ClipSamples:
         cache: FeatureCache | None,
         seed: int = 0,
     ) -> None:
-        if memories in ("pseudo", "mixed") and not all(views.memories):
+        if memories in ("pseudo", "mixed") and min(map(len, views.groups)) < 2:
             raise InputError(f"memories={memories!r} need pseudo-memories: make the views with pseudo >= 1")
         self.data, self.views, self.cache = data, views, cache
         self.memory_size, self.memories, self.seed = memory_size, memories, seed
         self.frames = labelled_frames(data)
+        self._draws = views.all()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -125,11 +128,11 @@ class ClipSamples:
         """The inputs as the class says, and the label (H, W) uint8."""
         n, frame = self.frames[index]
         rng = np.random.default_rng([self.seed, epoch, index])
-        view = int(rng.integers(len(self.views.draws)))
+        view = int(rng.integers(len(self._draws)))
         past = self._memories(n, frame, view, rng)
         label = self.data.sequences[n].label(frame)
         assert label is not None
-        ids = torch.from_numpy(np.array(self.views.draws[view].label(label)))
+        ids = torch.from_numpy(np.array(self._draws[view].label(label)))
         if self.cache is not None:
             memory = torch.stack([self.cache.fused(n, f, v) for f, v in past])
             return (self.cache.fused(n, frame, view), memory, *self.cache.rest(n, frame, view)), ids
@@ -145,14 +148,13 @@ class ClipSamples:
             # Attention over S equal copies equals attention over one: the control costs a single copy.
             return [(frame, view)]
         if kind == "pseudo":
-            count = len(self.views.memories[view])
-            picked = rng.choice(count, size, replace=size > count)
-            return [(frame, self.views.memory_view(view, int(k))) for k in picked]
+            others = self.views.others(view)
+            return [(frame, int(v)) for v in rng.choice(others, size, replace=size > len(others))]
         # As in a stream: a memory that would lie before the first frame holds the first frame.
         return [(max(0, frame - age), view) for age in range(size, 0, -1)]
 
     def _image(self, n: int, frame: int, view: int) -> Tensor:
-        pixels = self.views.all()[view].image(self.data.sequences[n].image(frame))
+        pixels = self._draws[view].image(self.data.sequences[n].image(frame))
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 

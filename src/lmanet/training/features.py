@@ -26,7 +26,7 @@ from lmanet.segmenter import encode_any_size
 from lmanet.training.augment import Draw
 from lmanet.training.frames import StoredData, check_space
 
-VERSION = 2
+VERSION = 3
 """Counts changes in what a draw or the encoding makes of the same pixels: features of before are not reused."""
 
 
@@ -35,28 +35,33 @@ class Views:
     """The fixed set of views under which each frame is encoded.
 
     Attributes:
-        draws: augmentations of the current frame; the real memories of a clip share its draw.
-        memories: for each draw, the draws that make pseudo-memories of the same frame; may be empty tuples.
+        groups: the draws of a group show a frame much as a moment before or after, from a little elsewhere: any one
+            of them can be the current frame, the others its pseudo-memories. Groups of one draw have none.
     """
 
-    draws: tuple[Draw, ...]
-    memories: tuple[tuple[Draw, ...], ...]
+    groups: tuple[tuple[Draw, ...], ...]
 
     def all(self) -> tuple[Draw, ...]:
-        """Every draw: those of the current frame first, then the pseudo-memories of each in turn."""
-        return self.draws + tuple(draw for group in self.memories for draw in group)
+        """Every draw, group by group: a view's number is its position here."""
+        return tuple(draw for group in self.groups for draw in group)
 
-    def memory_view(self, draw: int, number: int) -> int:
-        """Position in `all` of pseudo-memory `number` of draw `draw`."""
-        return len(self.draws) + sum(len(group) for group in self.memories[:draw]) + number
+    def others(self, view: int) -> list[int]:
+        """Numbers of the other views of a view's group."""
+        begin = 0
+        for group in self.groups:
+            end = begin + len(group)
+            if view < end:
+                return [other for other in range(begin, end) if other != view]
+            begin = end
+        raise IndexError(f"view {view} of {begin}")
 
 
 class FeatureCache:
     """Features of every frame under every view; `encode` gives the same without a cache.
 
     Args:
-        arrays: for each sequence and each map of the features, a memory-mapped (frames, views, h, w, C) array of
-            bfloat16 bits. Only the fused map, the first, is kept for pseudo-memories.
+        arrays: for each sequence and each map of the features, the fused one first, a memory-mapped
+            (frames, views, h, w, C) array of bfloat16 bits.
     """
 
     def __init__(self, arrays: list[list[np.ndarray]]) -> None:
@@ -67,7 +72,7 @@ class FeatureCache:
         return _tensor(self._arrays[sequence][0][frame, view])
 
     def rest(self, sequence: int, frame: int, view: int) -> tuple[Tensor, ...]:
-        """The other maps of a current frame's features, each (C, h, w) bfloat16."""
+        """The other maps of the features, each (C, h, w) bfloat16."""
         return tuple(_tensor(array[frame, view]) for array in self._arrays[sequence][1:])
 
 
@@ -98,7 +103,6 @@ def build_feature_cache(
         "encoder": _fingerprint(backbone),
         "data": data.fingerprint,
         "views": [asdict(draw) for draw in views.all()],
-        "current_views": len(views.draws),
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     final = folder / f"features-{name}"
@@ -152,8 +156,7 @@ def _encode_all(backbone, data: StoredData, views: Views, folder: Path, device, 
         arrays: list[np.memmap] = []
         for frame in range(len(sequence.frame_names)):
             features = encode(backbone, views_of(sequence, frame, views.all()).to(device))
-            # The other maps are only needed of current frames.
-            maps = [features.fused, *(x[: len(views.draws)] for x in features.rest)]
+            maps = [features.fused, *features.rest]
             bits = [x.permute(0, 2, 3, 1).contiguous().view(torch.int16).cpu().numpy() for x in maps]
             if not arrays:
                 check_space(folder, (total - done) * sum(b.nbytes for b in bits))

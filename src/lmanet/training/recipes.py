@@ -43,9 +43,10 @@ class MemoryRecipe:
         window: R in cells.
         fusion: `gated` or `concat`.
         memories: what the memory holds in training; `current` makes the control, which sees no past.
-        draws: views of each frame that are encoded and cached.
-        pseudo: pseudo-memories of each view that are encoded and cached; 0 unless `memories` needs them.
-        augmentation: what the views are drawn from.
+        draws: groups of views of each frame that are encoded and cached.
+        pseudo: views of each group besides its draw, each a pseudo-memory of all others; 0 unless `memories` needs
+            them.
+        augmentation: what the groups' draws are taken from.
         pseudo_memory: how far pseudo-memories differ from their frame.
         module: step 1, keys, values and fusion; the encoder and the decoder frozen.
         joint: step 2, the same and the decoder; the encoder frozen.
