@@ -107,8 +107,8 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
     "lmanet-camvid": MemoryRecipe(
         memories="pseudo",
         draws=4,
-        module=Stage(epochs=3, batch_size=4, lr=1e-3, ema=0.99, validate_every=3),
-        joint=Stage(epochs=8, batch_size=4, lr=5e-4, ema=0.995, validate_every=2),
+        module=Stage(epochs=5, batch_size=4, lr=1e-3, ema=0.99, validate_every=5),
+        joint=Stage(epochs=13, batch_size=4, lr=5e-4, ema=0.995, validate_every=4),
     ),
     "paper": MemoryRecipe(
         memories="real",
