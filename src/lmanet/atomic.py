@@ -56,8 +56,13 @@ def write_whole(path: Path, data: bytes | memoryview, *, durable: bool = False) 
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends it replaces `path`, after an exception it is removed.
+def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends it becomes `path`, after an exception it is removed.
+
+    Args:
+        path: the final name.
+        replace: put it in the place of a folder that is there by then; without, that one stays: for contents that
+            depend on the name alone, where another process may have been faster and be reading its own.
 
     Raises:
         OutputError: the folder cannot be made or renamed.
@@ -70,9 +75,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
             part.mkdir(parents=True)
         yield part
         with output_errors(path):
-            if path.exists():
+            if replace and path.exists():
                 shutil.rmtree(path)
-            part.rename(path)
+            try:
+                part.rename(path)
+            except OSError:
+                if replace or not path.is_dir():
+                    raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

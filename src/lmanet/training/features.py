@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmanet.atomic import output_errors
+from lmanet.atomic import output_errors, whole_folder
 from lmanet.backbones.base import Backbone, Features
 from lmanet.data.base import Sequence
 from lmanet.segmenter import encode_any_size
@@ -107,31 +105,14 @@ def build_feature_cache(
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     final = folder / f"features-{name}"
     if not final.is_dir():
-        part = folder / f".{final.name}.part-{os.getpid()}"
-        # A killed process with the same id, as containers give out again, may have left one.
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            with output_errors(final):
-                part.mkdir(parents=True)
-                _encode_all(backbone, data, views, part, torch.device(device), on_frame)
-                (part / "key.json").write_text(json.dumps(key))
-                _move(part, final)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with output_errors(final), whole_folder(final, replace=False) as part:
+            _encode_all(backbone, data, views, part, torch.device(device), on_frame)
+            (part / "key.json").write_text(json.dumps(key))
     arrays = []
     for n in range(len(data.sequences)):
         paths = sorted(final.glob(f"{n:04d}-*.npy"))
         arrays.append([np.load(path, mmap_mode="r") for path in paths])
     return FeatureCache(arrays)
-
-
-def _move(part: Path, final: Path) -> None:
-    try:
-        part.rename(final)
-    except OSError:
-        # Another training finished the same cache first: that one is as good.
-        if not final.is_dir():
-            raise
 
 
 @torch.no_grad()
