@@ -1,7 +1,47 @@
-// The kernel for one instruction set. Compiled several times, with LMANET_VARIANT as its namespace.
+// The kernel for one instruction set. Compiled several times, with LMANET_VARIANT as its namespace and its name.
 
-namespace lmanet::LMANET_VARIANT {
+#include "backward.hpp"
+#include "forward.hpp"
 
-int kernel_placeholder() { return 0; }
+namespace lmanet {
+namespace LMANET_VARIANT {
 
-}  // namespace lmanet::LMANET_VARIANT
+bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
+                 void* log_sum) {
+  switch (p.type) {
+    case Type::kFloat32:
+      return forward<float, float>(p, query, keys, values, output, log_sum);
+    case Type::kFloat64:
+      return forward<double, double>(p, query, keys, values, output, log_sum);
+    case Type::kBFloat16:
+      return forward<float, BFloat16>(p, query, keys, values, output, log_sum);
+  }
+  return false;
+}
+
+bool backward_any(const Problem& p, const Map& gradient, const Map& query, const Map& keys, const Map& values,
+                  const Map& output, const void* log_sum, const Output& query_gradient, const Output& key_gradient,
+                  const Output& value_gradient) {
+  const auto run = [&](auto compute, auto stored) {
+    return backward<decltype(compute), decltype(stored)>(p, gradient, query, keys, values, output, log_sum,
+                                                         query_gradient, key_gradient, value_gradient);
+  };
+  switch (p.type) {
+    case Type::kFloat32:
+      return run(float{}, float{});
+    case Type::kFloat64:
+      return run(double{}, double{});
+    case Type::kBFloat16:
+      return run(float{}, BFloat16{});
+  }
+  return false;
+}
+
+#define LMANET_TEXT_OF(name) #name
+#define LMANET_TEXT(name) LMANET_TEXT_OF(name)
+
+extern const Variant variant;
+const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any};
+
+}  // namespace LMANET_VARIANT
+}  // namespace lmanet

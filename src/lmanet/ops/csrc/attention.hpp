@@ -1,0 +1,45 @@
+// What the Python module and the variants of the kernel know of each other.
+#pragma once
+
+#include <cstdint>
+
+namespace lmanet {
+
+enum class Type { kFloat32, kFloat64, kBFloat16 };
+
+// A tensor (B, S, C, h, w) of the problem's type with its strides in elements; a query has one frame.
+struct Map {
+  const void* data;
+  int64_t batch, frame, channel, row, column;
+};
+
+// A tensor to write: its elements are (B, S, h, w, C), contiguous.
+struct Output {
+  void* data;
+};
+
+struct Problem {
+  Type type;
+  int64_t batch, frames, key_channels, value_channels, height, width;
+  int64_t radius;    // window / 2
+  bool zero_border;  // positions outside the map: score 0 and value 0 instead of none
+  double scale;      // of the scores
+  int threads;
+};
+
+// Returns false if there was no memory for the working buffers. log_sum is (B, h, w), contiguous, float for all types
+// but float64.
+using Forward = bool (*)(const Problem&, const Map& query, const Map& keys, const Map& values, const Output& output,
+                         void* log_sum);
+
+using Backward = bool (*)(const Problem&, const Map& gradient, const Map& query, const Map& keys, const Map& values,
+                          const Map& output, const void* log_sum, const Output& query_gradient,
+                          const Output& key_gradient, const Output& value_gradient);
+
+struct Variant {
+  const char* name;
+  Forward forward;
+  Backward backward;
+};
+
+}  // namespace lmanet

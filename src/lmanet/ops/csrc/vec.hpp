@@ -1,0 +1,176 @@
+// Vectors of the instruction set that this file is compiled for, by GCC's and Clang's vector extensions.
+//
+// Everything a variant uses lies in its own namespace and nothing comes from the C++ library: an inline function of
+// one name, compiled for AVX-512 in one file and for any CPU in another, would be merged by the linker into either.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace lmanet::LMANET_VARIANT {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kBlock = 8;  // cells worked on together: 8 × 2 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kBlock = 6;  // 6 × 2 accumulators of 16 registers
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16;
+constexpr int kBlock = 8;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kBlock = 6;
+#endif
+
+template <class T>
+struct Types;
+
+template <>
+struct Types<float> {
+  using Int = int32_t;
+  typedef float Vector __attribute__((vector_size(kVectorBytes)));
+  typedef float Unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  typedef int32_t IntVector __attribute__((vector_size(kVectorBytes)));
+};
+
+template <>
+struct Types<double> {
+  using Int = int64_t;
+  typedef double Vector __attribute__((vector_size(kVectorBytes)));
+  typedef double Unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+  typedef int64_t IntVector __attribute__((vector_size(kVectorBytes)));
+};
+
+template <class T>
+using Vector = typename Types<T>::Vector;
+
+template <class T>
+constexpr int kLanes = kVectorBytes / sizeof(T);
+
+template <class T>
+constexpr T kInfinity = static_cast<T>(__builtin_inff());
+
+template <class T>
+inline Vector<T> load(const T* from) {
+  return *reinterpret_cast<const typename Types<T>::Unaligned*>(from);
+}
+
+template <class T>
+inline void store(T* to, Vector<T> vector) {
+  *reinterpret_cast<typename Types<T>::Unaligned*>(to) = vector;
+}
+
+template <class T>
+inline Vector<T> broadcast(T value) {
+  return Vector<T>{} + value;
+}
+
+// The smaller of both, or `limit` where `value` is NaN: what is outside the window becomes −∞ whatever it was.
+template <class T>
+inline Vector<T> limited(Vector<T> value, Vector<T> limit) {
+  return value < limit ? value : limit;
+}
+
+// The larger of both, `value` where either is NaN.
+template <class T>
+inline Vector<T> larger(Vector<T> value, Vector<T> other) {
+  return other > value ? other : value;
+}
+
+// Lane i of the result is lane i ^ step of the vector.
+template <class T>
+inline Vector<T> swap_lanes(Vector<T> vector, int step) {
+  typename Types<T>::IntVector lanes;
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i ^ step;
+#if defined(__clang__)
+  Vector<T> swapped;
+  for (int i = 0; i < kLanes<T>; ++i) swapped[i] = vector[lanes[i]];
+  return swapped;
+#else
+  return __builtin_shuffle(vector, lanes);
+#endif
+}
+
+template <class T>
+inline T largest_lane(Vector<T> vector) {
+#pragma GCC unroll 4
+  for (int step = kLanes<T> / 2; step > 0; step /= 2) vector = larger<T>(vector, swap_lanes<T>(vector, step));
+  return vector[0];
+}
+
+template <class T>
+inline T sum_lanes(Vector<T> vector) {
+#pragma GCC unroll 4
+  for (int step = kLanes<T> / 2; step > 0; step /= 2) vector += swap_lanes<T>(vector, step);
+  return vector[0];
+}
+
+// 2^x for x ≤ 0 within 2e-7 (float) or 4e-16 (double), relatively. Below 2^kSmallest it is 0: weights too small to
+// count, which as denormal numbers would slow everything after them.
+template <class T>
+struct Exp2;
+
+template <>
+struct Exp2<float> {
+  static constexpr float kSmallest = -100.0f;
+  static constexpr float kShift = 12582912.0f + 127.0f;  // 1.5 · 2²³ rounds to whole numbers; 127 is 2⁰'s exponent
+  static constexpr int kMantissa = 23;
+  static constexpr int kDegree = 5;
+  // Chebyshev interpolation of 2^x on [−½, ½].
+  static constexpr float kCoefficients[] = {1.0f,          0.69314719f,   0.24022107f,
+                                            0.055503571f, 0.0096760319f, 0.0013390863f};
+};
+
+template <>
+struct Exp2<double> {
+  static constexpr double kSmallest = -1000.0;
+  static constexpr double kShift = 6755399441055744.0 + 1023.0;
+  static constexpr int kMantissa = 52;
+  static constexpr int kDegree = 13;
+  // Taylor's: (ln 2)^k / k!.
+  static constexpr double kCoefficients[] = {1.0,
+                                             0.6931471805599453,
+                                             0.24022650695910072,
+                                             0.05550410866482158,
+                                             0.009618129107628477,
+                                             0.0013333558146428443,
+                                             0.0001540353039338161,
+                                             1.525273380405984e-05,
+                                             1.3215486790144307e-06,
+                                             1.0178086009239699e-07,
+                                             7.054911620801121e-09,
+                                             4.445538271870812e-10,
+                                             2.5678435993488202e-11,
+                                             1.3691488853904128e-12};
+};
+
+template <class T>
+inline Vector<T> exp2(Vector<T> x) {
+  using E = Exp2<T>;
+  using Bits = typename Types<T>::IntVector;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const Vector<T> whole = (Vector<T>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Vector<T> part = x - whole;
+    Vector<T> power = broadcast<T>(E::kCoefficients[E::kDegree]);
+#pragma GCC unroll 16
+    for (int k = E::kDegree - 1; k >= 0; --k) power = power * part + E::kCoefficients[k];
+    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(E::kSmallest), _CMP_NLT_UQ);
+    return (Vector<T>)_mm512_maskz_scalef_ps(counts, (__m512)power, (__m512)whole);
+  }
+#endif
+  const Vector<T> shifted = x + E::kShift;
+  const Vector<T> part = x - (shifted - E::kShift);
+  Vector<T> power = broadcast<T>(E::kCoefficients[E::kDegree]);
+#pragma GCC unroll 16
+  for (int k = E::kDegree - 1; k >= 0; --k) power = power * part + E::kCoefficients[k];
+  const Bits exponent = reinterpret_cast<Bits>(shifted) << E::kMantissa;
+  power *= reinterpret_cast<Vector<T>>(exponent);
+  return x < E::kSmallest ? Vector<T>{} : power;
+}
+
+}  // namespace lmanet::LMANET_VARIANT

@@ -1,0 +1,117 @@
+"""Local attention by the project's own CPU kernel: C++ for several instruction sets, one of which fits the machine.
+
+Source and build are in `csrc/`. An installation without a compiler lacks the kernel; `why_not_built` says so.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    # torch comes first: it brings the OpenMP runtime whose threads the kernel shares.
+    try:
+        from lmanet.ops import _native  # pyright: ignore[reportAttributeAccessIssue]
+    except ModuleNotFoundError:
+        return None, (
+            "the kernel was not built when lmanet was installed: that needs g++ or clang++ with C++17 and OpenMP "
+            "(Debian: apt install g++); install lmanet again with one"
+        )
+    except ImportError as error:
+        return None, f"the kernel cannot be loaded: {error}"
+    return _native, ""
+
+
+_native, why_not_built = _load()
+
+
+def variants() -> list[str]:
+    """Instruction sets that run on this machine, the fastest first; none if the kernel was not built."""
+    return [] if _native is None else _native.variants()
+
+
+def describe() -> str:
+    """One line on the kernel of this installation: what it uses on this machine, or why it is not there."""
+    if _native is None:
+        return f"native: not available: {why_not_built}"
+    chosen, *_ = names = variants()
+    return f"native: {chosen} (of {', '.join(names)})"
+
+
+class Native:
+    """The kernel for one instruction set: a `dispatch.Kernel`.
+
+    Float32 and float64 are computed as such. Bfloat16 is widened to float32, except on CPUs with AMX, whose
+    tiles multiply bfloat16 itself and add in float32.
+
+    Args:
+        variant: one of `variants()`; the fastest if not given.
+    """
+
+    def __init__(self, variant: str | None = None) -> None:
+        self._variant = variant or next(iter(variants()), "none")
+
+    def forward(
+        self, query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `dispatch.Kernel`."""
+        batch, _, channels, height, width = values.shape
+        output = query.new_empty(batch, height, width, channels)
+        log_sum = query.new_empty(batch, height, width, dtype=torch.promote_types(query.dtype, torch.float32))
+        self._module().forward(
+            query.detach(),
+            keys.detach(),
+            values.detach(),
+            output,
+            log_sum,
+            window,
+            border == "zero",
+            scale,
+            torch.get_num_threads(),
+            self._variant,
+        )
+        return output.permute(0, 3, 1, 2), log_sum
+
+    def backward(
+        self,
+        gradient: Tensor,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        output: Tensor,
+        log_sum: Tensor,
+        *,
+        window: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `dispatch.Kernel`."""
+        gradients = [torch.empty_like(x.movedim(-3, -1), memory_format=torch.contiguous_format) for x in (query, keys, values)]
+        self._module().backward(
+            *(x.detach() for x in (gradient, query, keys, values, output, log_sum)),
+            *gradients,
+            window,
+            scale,
+            torch.get_num_threads(),
+            self._variant,
+        )
+        query_gradient, key_gradient, value_gradient = (x.movedim(-1, -3) for x in gradients)
+        return query_gradient, key_gradient, value_gradient
+
+    def refusal(self, query: Tensor) -> str | None:
+        """See `dispatch.Kernel`."""
+        if _native is None:
+            return why_not_built
+        if query.device.type != "cpu":
+            return f"it runs on the CPU, the tensors are on {query.device}"
+        if query.dtype not in DTYPES:
+            return f"it takes {', '.join(map(str, DTYPES))}, the tensors are {query.dtype}"
+        return None
+
+    def _module(self) -> ModuleType:
+        assert _native is not None, "refusal() comes first"
+        return _native
