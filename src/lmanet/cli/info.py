@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def info() -> None:
-    """Show versions, the machine and the bundled weights."""
+    """Show versions, the machine, the attention kernel and the bundled weights."""
     import platform
 
     import torch
@@ -13,6 +13,7 @@ def info() -> None:
 
     import lmanet
     from lmanet.cli.models import devices
+    from lmanet.ops.native import describe
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config
 
@@ -24,6 +25,7 @@ def info() -> None:
         highlight=False,
     )
     console.print(f"devices: {', '.join([f'{default} (default)', *others])}", highlight=False)
+    console.print(describe(), highlight=False, soft_wrap=True)
     table = Table("weights", "kind", "data", "size")
     for name, path in bundled().items():
         config = read_config(path)
