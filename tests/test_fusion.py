@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from contracts.fusion import FusionContract
 from lmanet.errors import InputError
-from lmanet.fusion import ConcatFusion, GatedFusion
+from lmanet.fusion import ConcatFusion, FastGatedFusion, GatedFusion
 
 
 def norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
@@ -39,6 +39,21 @@ class TestGated(FusionContract):
         return norm(total, state, "norm").clamp(min=0)
 
 
+class TestFastGated(FusionContract):
+    def make(self) -> FastGatedFusion:
+        return FastGatedFusion(self.value_channels, self.channels)
+
+    def expected(self, state, query, read):
+        def conv(x: Tensor, name: str) -> Tensor:
+            weight = state[f"{name}.weight"][:, :, 0, 0]
+            return torch.einsum("oc,bcyx->boyx", weight, x) + state[f"{name}.bias"][:, None, None]
+
+        parts = [norm(query, state, "query_in.0"), norm(read, state, "memory_in.0")]
+        both = torch.cat(parts, dim=1).clamp(min=0)
+        gated = both / (1 + torch.exp(-conv(both, "gate")))
+        return norm(conv(gated, "encode"), state, "norm").clamp(min=0)
+
+
 class TestConcat(FusionContract):
     def make(self) -> ConcatFusion:
         return ConcatFusion(self.value_channels, self.channels)
@@ -53,6 +68,7 @@ def test_concat_needs_values_of_half_the_channels():
         ConcatFusion(6, 128)
 
 
-@pytest.mark.parametrize("fusion", [GatedFusion(64, 128), ConcatFusion(64, 128)], ids=["gated", "concat"])
-def test_dropout_is_the_papers(fusion):
+@pytest.mark.parametrize("kind", [GatedFusion, FastGatedFusion, ConcatFusion])
+def test_dropout_is_the_papers(kind):
+    fusion = kind(64, 128)
     assert [m.p for m in fusion.modules() if isinstance(m, torch.nn.Dropout2d)] == [0.3, 0.3]

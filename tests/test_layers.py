@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/lmanet"
-MODELS = ("errors", "ops", "backbones", "memory", "fusion", "segmenter")
+MODELS = ("errors", "convolution", "ops", "backbones", "memory", "fusion", "segmenter")
 MAY_IMPORT = {
     "errors": (),
     "atomic": ("errors",),
+    "convolution": (),
     "ops": ("errors",),
-    "backbones": ("errors",),
-    "memory": ("errors",),
-    "fusion": ("errors",),
+    "backbones": ("errors", "convolution"),
+    "memory": ("errors", "convolution"),
+    "fusion": ("errors", "convolution"),
     "segmenter": MODELS,
     "session": MODELS,
     "zoo": (*MODELS, "atomic", "data.base"),

@@ -47,6 +47,23 @@ def test_state_keeps_nothing_but_its_frames():
     assert state.values.untyped_storage().nbytes() == state.values.nbytes
 
 
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "channels of a larger map"])
+def test_layout_is_what_the_kernels_read(dense):
+    """Keys channel by channel, values cell by cell, whatever the projections' layout."""
+    joint = torch.randn(2, 9, 4, 5).contiguous(memory_format=torch.channels_last)
+    key, value = joint.split([3, 6], 1)
+    if dense:
+        key, value = key.contiguous(), value.contiguous()
+    state = MemoryState.filled(key, value, 3)
+    assert state.keys[:, 0].is_contiguous() and state.keys.stride(1) == 0
+    assert state.values[:, 0].is_contiguous(memory_format=torch.channels_last)
+    for _ in range(2):
+        state = state.push(key, value)
+        assert state.keys.is_contiguous()
+        assert state.values.movedim(2, -1).is_contiguous()
+        assert (state.keys == key[:, None]).all() and (state.values == value[:, None]).all()
+
+
 def test_gradients_flow_into_the_memory():
     key, value = (x.requires_grad_() for x in numbered(1))
     state = MemoryState.filled(key, value, 3).push(*numbered(2))
@@ -60,6 +77,20 @@ def test_frame_that_does_not_fit_is_refused(shape):
     state.check(torch.zeros(2, 3, 4, 5))
     with pytest.raises(InputError, match=r"\(2, 3, 4, 5\).*start a new one with state None"):
         state.check(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_projections_are_the_four_convolutions(side):
+    with seeded(), torch.no_grad():
+        project = KeyValue(8, 3, 6, side=side).double()
+        fused = torch.randn(2, 8, 4, 5, dtype=torch.float64)
+        query, memory = project(fused)
+        alone = [
+            getattr(project, f"{of}_{what}")(fused) for of in ("query", "memory") for what in ("key", "value")
+        ]
+    assert project.query_key.kernel_size == (side, side)
+    torch.testing.assert_close([*query, *memory], alone)
+    torch.testing.assert_close((project.query(fused), project.memory(fused)), (query, memory))
 
 
 def test_key_convolutions_start_equal_and_are_apart():

@@ -173,6 +173,7 @@ def test_weights_are_channels_last():
         ({"window": -3}, r"window -3"),
         ({"memory_size": 0}, r"memory size 0: expected at least 1 .* use the backbone"),
         ({"fusion": "sum"}, r"fusion 'sum': expected one of gated, concat"),
+        ({"convolutions": "slow"}, r"convolutions 'slow': expected one of paper, fast"),
         ({"fusion": "concat", "value_channels": 8}, r"gives 16, but the decoder takes 12"),
     ],
 )
@@ -221,3 +222,40 @@ def test_size_must_not_change_within_a_stream(segmenter, shape):
     _, state = segmenter.step(frames(segmenter, 1)[0])
     with pytest.raises(InputError, match=r"changed within a stream"):
         segmenter.step(torch.zeros(shape).to(state.keys), state)
+
+
+@pytest.mark.parametrize("border", ["mask", "zero"])
+@pytest.mark.parametrize("fusion", ["gated", "concat"])
+@pytest.mark.parametrize("convolutions", ["paper", "fast"])
+@torch.no_grad()
+def test_optimised_copies_of_every_kind_give_the_same_logits(convolutions, fusion, border):
+    with seeded():
+        segmenter = make(convolutions=convolutions, fusion=fusion, border=border)
+        clip = torch.rand(2, 4, 3, 18, 27)
+    expected = segmenter(clip)
+    error = (segmenter.optimize()(clip) - expected).abs().max()
+    assert error < 1e-4 * (expected.max() - expected.min())
+    low = segmenter.optimize(torch.bfloat16)(clip)
+    assert (low - expected).norm() < 0.03 * expected.norm()
+
+
+def test_fast_convolutions_see_one_cell():
+    segmenter = make(convolutions="fast")
+    modules = [*segmenter.key_value.modules(), *segmenter.fusion.modules()]
+    assert {m.kernel_size for m in modules if isinstance(m, torch.nn.Conv2d)} == {(1, 1)}
+
+
+def test_an_optimised_copy_leaves_the_model_as_it_is(segmenter):
+    before = {name: x.clone() for name, x in segmenter.state_dict().items()}
+    segmenter.train()
+    fast = segmenter.optimize()
+    assert segmenter.training and not any(module.training for module in fast.modules())
+    assert all(p.requires_grad for p in segmenter.parameters())
+    assert not any(p.requires_grad for p in fast.parameters())
+    after = segmenter.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], x) for name, x in before.items())
+    assert fast.optimize() is fast
+    low = fast.optimize(torch.bfloat16)
+    assert next(fast.parameters()).dtype == torch.float64 and next(low.parameters()).dtype == torch.bfloat16
+    fast.window = 5
+    assert segmenter.window == 3

@@ -22,7 +22,7 @@ def make(**options) -> VideoSegmenter:
 @pytest.fixture(params=DEVICES)
 def model(request) -> Iterator[VideoSegmenter]:
     with seeded():
-        yield make().to(request.param)
+        yield make().to(request.param).eval()
 
 
 def film(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.ndarray:
@@ -47,14 +47,28 @@ def test_is_the_segmenter_step_after_step(model):
         assert not result.logits.requires_grad
 
 
-def test_puts_the_model_in_eval_mode(model):
-    model.train()
+def test_runs_in_eval_mode_and_leaves_the_model_as_it_is(model):
+    frames = film(3)
+    expected = logits_of(Session(model), frames)
+    session = Session(model.train())
+    assert model.training
+    assert torch.equal(logits_of(session, frames), expected)
+
+
+def test_labels_with_the_model_as_it_was(model):
+    frames = film(3)
+    expected = logits_of(Session(model), frames)
     session = Session(model)
-    assert not model.training
-    frame = film(1)[0]
-    first = session.step(frame)
-    session.reset()
-    assert torch.equal(session.step(frame).logits, first.logits)
+    with torch.no_grad():
+        model.fusion.norm.bias += 1
+    assert torch.equal(logits_of(session, frames), expected)
+    assert not torch.equal(logits_of(Session(model), frames), expected)
+
+
+def test_sessions_share_an_optimised_model(model):
+    fast = model.optimize()
+    assert Session(fast).model is fast and Session(fast).model is fast
+    assert Session(model).model is not fast
 
 
 def test_probabilities(model):
@@ -117,6 +131,7 @@ def test_a_saved_stream_goes_on_as_if_never_stopped(model, precision, tmp_path):
     expected = logits_of(Session(model, precision=precision), frames)
     stopped = Session(model, precision=precision)
     logits_of(stopped, frames[:4])
+    assert all(x.is_contiguous() for x in stopped.state_dict().values())
     torch.save(stopped.state_dict(), tmp_path / "stream.pt")
     logits_of(stopped, film(2, seed=1))
     resumed = Session(model, precision=precision)

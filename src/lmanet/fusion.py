@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmanet.convolution import convolve_as_one, fold_norm, fold_scale
 from lmanet.errors import InputError
 
 BATCH_NORM_EPS = 1e-3
 
 FusionName = Literal["gated", "concat"]
+Convolutions = Literal["paper", "fast"]
+"""Those that make keys, values and the fused map: the paper's 3×3, or 1×1."""
 
 
 class Branch(nn.Sequential):
-    """What both fusions do to each of their inputs first: BatchNorm, Dropout2d, ReLU."""
+    """What all fusions do to each of their inputs first: BatchNorm, Dropout2d, ReLU."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__(nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.Dropout2d(dropout), nn.ReLU())
 
+    def fold_norm(self, convolution: nn.Conv2d) -> None:
+        """Fold the norm into the convolution whose output is the input here."""
+        self[0] = fold_norm(convolution, self[0])
 
-class GatedFusion(nn.Module):
+
+class Fusion(nn.Module, ABC):
+    """What all fusions have in common.
+
+    Args:
+        value_channels: Cv of both inputs.
+        dropout: share of channels dropped at each input in training.
+    """
+
+    def __init__(self, value_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.query_in = Branch(value_channels, dropout)
+        self.memory_in = Branch(value_channels, dropout)
+
+    @abstractmethod
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
+
+    def fold_norms(self, query_value: nn.Conv2d) -> None:
+        """Fold BatchNorm into the convolutions around it, in place: same output in `eval` mode, no training.
+
+        The norm of the reading stays: folded into the memory's values, it would change what a stream's memory holds.
+
+        Args:
+            query_value: the convolution that makes the query values.
+        """
+        self.query_in.fold_norm(query_value)
+
+
+class GatedFusion(Fusion):
     """Equation 6 of the paper: σ(A_Q(V_Q, V_M)) · E_Q(V_Q) + σ(A_M(V_Q, V_M)) · E_M(V_M), BatchNorm, ReLU.
 
     Args:
@@ -32,9 +68,7 @@ class GatedFusion(nn.Module):
     """
 
     def __init__(self, value_channels: int, channels: int, *, dropout: float = 0.3) -> None:
-        super().__init__()
-        self.query_in = Branch(value_channels, dropout)
-        self.memory_in = Branch(value_channels, dropout)
+        super().__init__(value_channels, dropout)
         self.query_encode = nn.Conv2d(value_channels, channels, 3, padding=1)
         self.memory_encode = nn.Conv2d(value_channels, channels, 3, padding=1)
         self.query_gate = nn.Conv2d(2 * value_channels, channels, 3, padding=1)
@@ -44,13 +78,48 @@ class GatedFusion(nn.Module):
     def forward(self, query: Tensor, read: Tensor) -> Tensor:
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
         query, read = self.query_in(query), self.memory_in(read)
-        both = torch.cat([query, read], 1)
-        from_query = torch.sigmoid(self.query_gate(both)) * self.query_encode(query)
-        from_memory = torch.sigmoid(self.memory_gate(both)) * self.memory_encode(read)
-        return F.relu(self.norm(from_query + from_memory))
+        gates = convolve_as_one((self.query_gate, self.memory_gate), torch.cat([query, read], 1))
+        for_query, for_memory = (torch.sigmoid(gate) for gate in gates)
+        total = torch.addcmul(for_query * self.query_encode(query), for_memory, self.memory_encode(read))
+        return F.relu_(self.norm(total))
+
+    def fold_norms(self, query_value: nn.Conv2d) -> None:
+        """As of every fusion; of the norm after the gated sum a shift remains."""
+        super().fold_norms(query_value)
+        self.norm = fold_scale((self.query_encode, self.memory_encode), self.norm)
 
 
-class ConcatFusion(nn.Module):
+class FastGatedFusion(Fusion):
+    """Gated fusion by two 1×1 convolutions: E(σ(A(V_Q, V_M)) · (V_Q, V_M)), BatchNorm, ReLU.
+
+    Equation 6 with the gates before the encoders: there are gates for the 2 Cv channels of the inputs in place of
+    twice the C of the output, and one convolution encodes both inputs and sums them.
+
+    Args:
+        value_channels: Cv of both inputs.
+        channels: C of the output.
+        dropout: share of channels dropped at each input in training.
+    """
+
+    def __init__(self, value_channels: int, channels: int, *, dropout: float = 0.3) -> None:
+        super().__init__(value_channels, dropout)
+        self.gate = nn.Conv2d(2 * value_channels, 2 * value_channels, 1)
+        self.encode = nn.Conv2d(2 * value_channels, channels, 1)
+        self.norm = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
+        both = torch.cat([self.query_in(query), self.memory_in(read)], 1)
+        gated = self.gate(both).sigmoid_() * both
+        return F.relu_(self.norm(self.encode(gated)))
+
+    def fold_norms(self, query_value: nn.Conv2d) -> None:
+        """As of every fusion; the norm at the end goes into the encoding convolution."""
+        super().fold_norms(query_value)
+        self.norm = fold_norm(self.encode, self.norm)
+
+
+class ConcatFusion(Fusion):
     """The paper's plain alternative (Table III): both normalised inputs side by side.
 
     Args:
@@ -60,21 +129,19 @@ class ConcatFusion(nn.Module):
     """
 
     def __init__(self, value_channels: int, channels: int, *, dropout: float = 0.3) -> None:
-        super().__init__()
         if 2 * value_channels != channels:
             raise InputError(
                 f"concat fusion of two values of {value_channels} channels gives {2 * value_channels}, but the "
                 f"decoder takes {channels}: give value_channels={channels // 2}, or use fusion='gated'"
             )
-        self.query_in = Branch(value_channels, dropout)
-        self.memory_in = Branch(value_channels, dropout)
+        super().__init__(value_channels, dropout)
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, 2 Cv, h, w)."""
         return torch.cat([self.query_in(query), self.memory_in(read)], 1)
 
 
-FUSIONS: dict[FusionName, type[GatedFusion] | type[ConcatFusion]] = {
-    "gated": GatedFusion,
-    "concat": ConcatFusion,
+FUSIONS: dict[Convolutions, dict[FusionName, type[GatedFusion | FastGatedFusion | ConcatFusion]]] = {
+    "paper": {"gated": GatedFusion, "concat": ConcatFusion},
+    "fast": {"gated": FastGatedFusion, "concat": ConcatFusion},
 }

@@ -40,12 +40,13 @@ class Segmentation:
 class Session:
     """Labels one stream frame by frame, in constant memory however long it is.
 
-    Many sessions may share one model. The model is put into `eval` mode.
+    It labels with an optimised copy of the model as it is now (see `VideoSegmenter.optimize`): the model stays as it
+    is, and what becomes of it later has no effect here. Sessions that are given an optimised model share it.
 
     Args:
         model: a `VideoSegmenter`, or a bare `Backbone` to label every frame by itself.
-        precision: `bf16` runs the network under bfloat16 autocast: faster on CPUs and GPUs that have it, slower
-            on those that do not.
+        precision: `bf16` turns the copy's weights into bfloat16: faster on CPUs and GPUs that have it, slower on those
+            that do not.
         resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.
     """
 
@@ -60,7 +61,7 @@ class Session:
             raise InputError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
         if resize is not None and min(resize) < 1:
             raise InputError(f"resize {resize}: expected (H, W) of at least 1 pixel each")
-        self.model = model.eval()
+        self.model = model.optimize(torch.bfloat16 if precision == "bf16" else None)
         self.precision, self.resize = precision, resize
         self._state: MemoryState | None = None
         self._size: tuple[int, int] | None = None  # (H, W) of the frames in the memory
@@ -90,12 +91,11 @@ class Session:
             )
         if self.resize is not None and self.resize != size:
             images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if isinstance(self.model, VideoSegmenter):
-                logits, self._state = self.model.step(images, self._state)
-                self._size = size
-            else:
-                logits = segment_single(self.model, images)
+        if isinstance(self.model, VideoSegmenter):
+            logits, self._state = self.model.step(images, self._state)
+            self._size = size
+        else:
+            logits = segment_single(self.model, images)
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
         return Segmentation(_labels(logits), logits[0])
@@ -109,7 +109,8 @@ class Session:
         """
         if self._state is None:
             return {}
-        memory = {name: tensor.clone() for name, tensor in self._state._asdict().items()}
+        contiguous = torch.contiguous_format
+        memory = {name: x.clone(memory_format=contiguous) for name, x in self._state._asdict().items()}
         return {**memory, "size": torch.tensor(self._size)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -141,8 +142,7 @@ class Session:
                 f"session state of size {tuple(size.shape)}: expected (2,), the frames' height and width"
             )
         weight = next(self.model.parameters())
-        dtype = torch.bfloat16 if self.precision == "bf16" else weight.dtype
-        self._state = MemoryState(keys.to(weight.device, dtype), values.to(weight.device, dtype))
+        self._state = MemoryState(keys.to(weight), values.to(weight))
         self._size = (int(size[0]), int(size[1]))
 
 

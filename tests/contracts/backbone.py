@@ -110,6 +110,46 @@ class BackboneContract:
         assert low.dtype == torch.bfloat16
         assert (low - expected).norm() < 0.03 * expected.norm()
 
+    @torch.no_grad()
+    def test_an_optimised_copy_gives_the_same_logits(self, backbone):
+        images = self.images(backbone, 2)
+        expected = backbone(images)
+        before = {name: x.clone() for name, x in backbone.state_dict().items()}
+        fast = backbone.train().optimize()
+        torch.testing.assert_close(fast(images), expected)
+        assert type(fast) is type(backbone) and fast.optimized and not backbone.optimized
+        assert backbone.training and not any(module.training for module in fast.modules())
+        assert not any(p.requires_grad for p in fast.parameters())
+        after = backbone.state_dict()
+        assert after.keys() == before.keys() and all(
+            torch.equal(after[name], x) for name, x in before.items()
+        )
+        assert not storages(fast) & storages(backbone)
+        assert fast.optimize() is fast and fast.optimize(torch.float64) is fast
+
+    @torch.no_grad()
+    def test_an_optimised_copy_in_bfloat16_is_close(self, backbone):
+        images = self.images(backbone, 1)
+        expected = backbone(images)
+        fast = backbone.optimize()
+        low = fast.optimize(torch.bfloat16)
+        assert {x.dtype for x in low.parameters()} == {torch.bfloat16}
+        assert {x.dtype for x in fast.parameters()} == {torch.float64}
+        logits = low(images.bfloat16())
+        assert logits.dtype == torch.bfloat16
+        assert (logits - expected).norm() < 0.03 * expected.norm()
+
+    @torch.no_grad()
+    def test_a_stream_goes_on_with_an_optimised_copy(self, segmenter):
+        clip = self.images(segmenter.backbone, 2, MEMORY_SIZE + 2, ragged=True)
+        fast = segmenter.optimize()
+        expected, state = stream(segmenter, clip)
+        logits, fast_state = stream(fast, clip)
+        torch.testing.assert_close((logits, *fast_state), (expected, *state))
+        torch.testing.assert_close(fast(clip), expected)
+        mixed, _ = fast.step(clip[:, -1], stream(segmenter, clip[:, :-1])[1])
+        torch.testing.assert_close(mixed, expected)
+
     @pytest.mark.parametrize("ragged", [False, True], ids=["multiples", "ragged"])
     @pytest.mark.parametrize("length", [1, MEMORY_SIZE, MEMORY_SIZE + 1, MEMORY_SIZE + 3])
     @torch.no_grad()
@@ -183,6 +223,10 @@ def stream(segmenter: VideoSegmenter, clip: Tensor) -> tuple[Tensor, MemoryState
     for images in clip[:, 1:].unbind(1):
         logits, state = segmenter.step(images, state)
     return logits, state
+
+
+def storages(network: nn.Module) -> set[int]:
+    return {x.untyped_storage().data_ptr() for x in network.state_dict().values() if x.numel()}
 
 
 def projected(x: Tensor) -> Tensor:

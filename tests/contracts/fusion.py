@@ -71,6 +71,20 @@ class FusionContract:
         transposed = read.transpose(-1, -2).contiguous().transpose(-1, -2)
         torch.testing.assert_close(fusion(channels_last, transposed), fusion(query, read))
 
+    @torch.no_grad()
+    def test_folding_the_norms_changes_nothing_but_the_query_s_convolution(self, fusion, inputs):
+        query_value = nn.Conv2d(4, self.value_channels, 1).to(inputs[0])
+        source = torch.randn(2, 4, 5, 7, dtype=torch.float64).to(inputs[0])
+        expected = fusion(query_value(source), inputs[1])
+        fusion.fold_norms(query_value)
+        query, read = query_value(source), inputs[1]
+        before = query.clone(), read.clone()
+        torch.testing.assert_close(fusion(query, read), expected)
+        assert torch.equal(query, before[0]) and torch.equal(read, before[1])
+        # Only the reading's, which is no convolution's output, is left.
+        norms = [name for name, module in fusion.named_modules() if isinstance(module, nn.BatchNorm2d)]
+        assert norms == ["memory_in.0"]
+
     def test_weights_can_be_saved_and_loaded(self, fusion, inputs):
         buffer = io.BytesIO()
         torch.save(fusion.state_dict(), buffer)

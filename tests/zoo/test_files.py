@@ -31,7 +31,14 @@ def backbone() -> Iterator[ERFNet]:
 @pytest.fixture
 def segmenter(backbone) -> VideoSegmenter:
     model = VideoSegmenter(
-        backbone, key_channels=4, value_channels=64, memory_size=3, window=5, fusion="concat", border="zero"
+        backbone,
+        key_channels=4,
+        value_channels=64,
+        memory_size=3,
+        window=5,
+        fusion="concat",
+        convolutions="fast",
+        border="zero",
     )
     return lively(model).eval()
 
@@ -65,7 +72,16 @@ def test_options_come_back(segmenter, path):
     segmenter.memory_size, segmenter.window = 7, 9
     save_model(segmenter, path, classes=CLASSES)
     loaded = load_model(path)
-    for name in ("key_channels", "value_channels", "memory_size", "window", "fusion_name", "border"):
+    names = (
+        "key_channels",
+        "value_channels",
+        "memory_size",
+        "window",
+        "fusion_name",
+        "convolutions",
+        "border",
+    )
+    for name in names:
         assert getattr(loaded, name) == getattr(segmenter, name), name
     assert loaded.backbone.num_classes == 3
     assert loaded.card == {}
@@ -101,6 +117,7 @@ def test_configuration_is_in_the_header(segmenter, path):
             "memory_size": 3,
             "window": 5,
             "fusion": "concat",
+            "convolutions": "fast",
             "border": "zero",
         },
         "single_frame": "erfnet-x",
@@ -123,6 +140,26 @@ def test_network_that_could_not_be_built_again_is_not_saved(path):
     ):
         save_model(TinyBackbone(), path, classes=CLASSES)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["backbone", "segmenter"])
+def test_optimised_copy_is_not_saved(request, path, kind):
+    with pytest.raises(
+        WeightsError, match=r"copy for inference.*save the model that optimize\(\) was called on"
+    ):
+        save_model(request.getfixturevalue(kind).optimize(), path, classes=CLASSES)
+    assert not path.exists()
+
+
+def test_files_of_before_there_were_fast_convolutions_have_the_papers(backbone, path):
+    model = lively(VideoSegmenter(backbone, key_channels=4, value_channels=8)).eval()
+    save_model(model, path, classes=CLASSES)
+    config = read_config(path)
+    assert config["video"].pop("convolutions") == "paper"
+    save_file(load_file(path), path, {"lmanet": json.dumps(config)})
+    loaded = load_model(path)
+    assert loaded.convolutions == "paper"
+    assert torch.equal(run(loaded), run(model))
 
 
 def test_missing_file(path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
+from lmanet.convolution import fold_norm, split_norm
 
 BATCH_NORM_EPS = 1e-3
 
@@ -26,7 +27,13 @@ class Downsampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H/2, W/2)."""
-        return F.relu(self.bn(torch.cat([self.conv(x), self.pool(x)], 1)))
+        return F.relu_(self.bn(torch.cat([self.conv(x), self.pool(x)], 1)))
+
+    def fold_norm(self) -> None:
+        """Fold the norm into the convolution; what was pooled keeps its share of it."""
+        of_conv, of_pool = split_norm(self.bn, self.conv.out_channels)
+        self.bn = fold_norm(self.conv, of_conv)
+        self.pool = nn.Sequential(self.pool, of_pool)
 
 
 class NonBottleneck1d(nn.Module):
@@ -45,11 +52,16 @@ class NonBottleneck1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = F.relu(self.conv3x1_1(x))
-        y = F.relu(self.bn1(self.conv1x3_1(y)))
-        y = F.relu(self.conv3x1_2(y))
+        y = F.relu_(self.conv3x1_1(x))
+        y = F.relu_(self.bn1(self.conv1x3_1(y)))
+        y = F.relu_(self.conv3x1_2(y))
         y = self.dropout(self.bn2(self.conv1x3_2(y)))
-        return F.relu(y + x)
+        return F.relu_(y.add_(x))
+
+    def fold_norm(self) -> None:
+        """Fold both norms into the convolutions before them."""
+        self.bn1 = fold_norm(self.conv1x3_1, self.bn1)
+        self.bn2 = fold_norm(self.conv1x3_2, self.bn2)
 
 
 class Upsampler(nn.Module):
@@ -62,7 +74,11 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, 2H, 2W)."""
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu_(self.bn(self.conv(x)))
+
+    def fold_norm(self) -> None:
+        """Fold the norm into the transposed convolution."""
+        self.bn = fold_norm(self.conv, self.bn)
 
 
 class Encoder(nn.Module):
@@ -143,6 +159,12 @@ class ERFNet(Backbone):
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         return logits
+
+    def fold_norms(self) -> None:
+        """Fold every BatchNorm into the convolution before it."""
+        for module in self.modules():
+            if isinstance(module, Downsampler | NonBottleneck1d | Upsampler):
+                module.fold_norm()
 
     def encoder_parts(self) -> tuple[nn.Module, ...]:
         """The encoder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lmanet.errors import InputError
-from lmanet.fusion import FusionName
+from lmanet.fusion import Convolutions, FusionName
 from lmanet.training.augment import PAPER_AUGMENTATION, Augmentation
 from lmanet.training.clips import Memories, PseudoMemory
 from lmanet.training.config import Stage
@@ -42,6 +42,7 @@ class MemoryRecipe:
         memory_size: S.
         window: R in cells.
         fusion: `gated` or `concat`.
+        convolutions: of keys, values and fusion, `paper` (3×3) or `fast` (1×1).
         memories: what the memory holds in training; `current` makes the control, which sees no past.
         draws: groups of views of each frame that are encoded and cached.
         pseudo: views of each group besides its draw, each a pseudo-memory of all others; 0 unless `memories` needs
@@ -57,6 +58,7 @@ class MemoryRecipe:
     memory_size: int = 4
     window: int = 21
     fusion: FusionName = "gated"
+    convolutions: Convolutions = "paper"
     memories: Memories = "mixed"
     draws: int = 4
     pseudo: int = 4

@@ -194,6 +194,7 @@ def _check(
             "key_channels": (initial.key_channels, recipe.key_channels),
             "value_channels": (initial.value_channels, recipe.value_channels),
             "fusion": (initial.fusion_name, recipe.fusion),
+            "convolutions": (initial.convolutions, recipe.convolutions),
             "channels of the network": (initial.backbone.channels, backbone.channels),
         }
         for name, (got, expected) in pairs.items():
@@ -212,6 +213,7 @@ def _build(backbone: Backbone, recipe: MemoryRecipe, initial: VideoSegmenter | N
         memory_size=recipe.memory_size,
         window=recipe.window,
         fusion=recipe.fusion,
+        convolutions=recipe.convolutions,
     )
     if initial is not None:
         segmenter.key_value.load_state_dict(initial.key_value.state_dict())

@@ -43,9 +43,14 @@ def save_model(
         half: keep convolution weights in float16; biases and BatchNorm stay float32.
 
     Raises:
-        WeightsError: the network's class is not known; see `register_backbone`.
+        WeightsError: the network's class is not known (see `register_backbone`), or it is an optimised copy.
         OutputError: the file cannot be written.
     """
+    if model.optimized:
+        raise WeightsError(
+            f"this {type(model).__name__} is a copy for inference, without its BatchNorm: save the model that "
+            "optimize() was called on"
+        )
     backbone = model.backbone if isinstance(model, VideoSegmenter) else model
     config: dict[str, Any] = {
         "format": FORMAT,
@@ -60,6 +65,7 @@ def save_model(
             "memory_size": model.memory_size,
             "window": model.window,
             "fusion": model.fusion_name,
+            "convolutions": model.convolutions,
             "border": model.border,
         }
         config["single_frame"] = single_frame
@@ -109,7 +115,8 @@ def load_model(path: Path) -> VideoSegmenter | Backbone:
     config = read_config(path)
     model: VideoSegmenter | Backbone = build_backbone(config["backbone"], str(path))
     if "video" in config:
-        model = VideoSegmenter(model, **config["video"])
+        # Files of before there was a choice have the paper's.
+        model = VideoSegmenter(model, **{"convolutions": "paper", **config["video"]})
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     load_strictly(model, tensors, path)
