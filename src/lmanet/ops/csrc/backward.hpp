@@ -12,13 +12,13 @@ namespace lmanet::LMANET_VARIANT {
 
 // Scores less the log-sum-exp to weights, and the weights' gradients, already centred, to those of the scores.
 template <class T>
-void differentiate(T* scores, T* gradients, int64_t count) {
-  for (int64_t j = 0; j < count; j += kLanes<T>) {
-    const Vector<T> weight = exp2<T>(load<T>(scores + j));
-    // Outside the window the weight is 0 and the gradient could be anything, NaN too.
-    const Vector<T> gradient = weight * load<T>(gradients + j);
-    store<T>(scores + j, weight);
-    store<T>(gradients + j, gradient);
+void differentiate(T* scores, T* gradients, int64_t rows, int64_t count) {
+  for (int64_t row = 0; row < rows * kBlock; ++row) {
+    for (int64_t j = row * kPitch; j < row * kPitch + count; j += kLanes<T>) {
+      const Vector<T> weight = exp2<T>(load<T>(scores + j));
+      store<T>(scores + j, weight);
+      store<T>(gradients + j, weight * load<T>(gradients + j));
+    }
   }
 }
 
@@ -48,25 +48,25 @@ template <class T>
 struct BackwardWork {
   T *key_block, *value_block, *limits, *weights, *gradients, *key_sums, *value_sums;
 
-  static int64_t size(const Problem& p, int64_t rows) {
-    return rounded_up(kBlock * (p.key_channels + p.value_channels + largest_pitch<T>(p) * (1 + 2 * rows) +
-                                rounded_up(p.key_channels, kLanes<T>) + rounded_up(p.value_channels, kLanes<T>)) +
-                          7 * 64,
-                      64);
+  static int64_t padded(int64_t count) { return rounded_up(count, 64); }
+
+  static int64_t size(const Problem& p) {
+    return kRowWeights + 2 * kPieceWeights + padded(kBlock * p.key_channels) + padded(kBlock * p.value_channels) +
+           padded(kBlock * rounded_up(p.key_channels, kLanes<T>)) +
+           padded(kBlock * rounded_up(p.value_channels, kLanes<T>));
   }
 
-  BackwardWork(const Problem& p, int64_t rows, T* work) {
-    const int64_t scores = kBlock * rows * largest_pitch<T>(p);
+  BackwardWork(const Problem& p, T* work) {
     const auto next = [&work](int64_t count) {
       T* piece = work;
-      work += rounded_up(count, 64);
+      work += padded(count);
       return piece;
     };
     key_block = next(kBlock * p.key_channels);
     value_block = next(kBlock * p.value_channels);
-    limits = next(kBlock * largest_pitch<T>(p));
-    weights = next(scores);
-    gradients = next(scores);
+    limits = next(kRowWeights);
+    weights = next(kPieceWeights);
+    gradients = next(kPieceWeights);
     key_sums = next(kBlock * rounded_up(p.key_channels, kLanes<T>));
     value_sums = next(kBlock * rounded_up(p.value_channels, kLanes<T>));
   }
@@ -76,10 +76,10 @@ template <class T, class S>
 bool backward(const Problem& p, const Map& gradient, const Map& query, const Map& keys, const Map& values,
               const Map& output, const void* log_sum, const Output& query_gradient, const Output& key_gradient,
               const Output& value_gradient) {
-  const int64_t rows = chunk_rows<T>(p), width = padded_width(p, kLanes<T>);
+  const int64_t width = padded_width(p, kLanes<T>);
   const int64_t key_channels = rounded_up(p.key_channels, kLanes<T>);
   const int64_t value_channels = rounded_up(p.value_channels, kLanes<T>);
-  const int64_t work_size = BackwardWork<T>::size(p, rows);
+  const int64_t work_size = BackwardWork<T>::size(p);
   const bool keys_in_place = readable_in_place<T, S>(keys, p.key_channels);
   const bool query_in_place = readable_in_place<T, S>(query, p.key_channels);
   const bool gradient_in_place = readable_in_place<T, S>(gradient, p.value_channels);
@@ -114,39 +114,35 @@ bool backward(const Problem& p, const Map& gradient, const Map& query, const Map
     const Cells<T> gradient_cells =
         gradient_in_place ? cells_in_place<T>(gradient)
                           : pack_cells<T, S>(p, gradient, 1, p.value_channels, gradient_cell_buffer.data);
-    const BackwardWork<T> work(p, rows, works.data + omp_get_thread_num() * work_size);
+    const BackwardWork<T> work(p, works.data + omp_get_thread_num() * work_size);
 
     // The queries' gradient, a block of queries at a time.
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < query_tasks.count(); ++i) {
       const Task task(p, query_tasks, i);
-      const Segment segment = segment_of(task.column, p.radius, p.width);
-      const int64_t pitch = rounded_up(segment.columns, kLanes<T>);
-      fill_limits<T>(segment, pitch, work.limits);
       for (int64_t y = task.row; y < task.end_row; ++y) {
         take_block<T, S>(p, query, task.map, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), work.key_block);
         take_block<T, S>(p, gradient, task.map, 0, y, task.column, p.value_channels, T(1), work.value_block);
         std::memset(work.key_sums, 0, kBlock * key_channels * sizeof(T));
         DotOptions<T> score_options, gradient_options;
-        score_options.block_start = log2_sums.data + (task.map * p.height + y) * width + task.column;
+        score_options.off_block = log2_sums.data + (task.map * p.height + y) * width + task.column;
         score_options.limits = work.limits;
-        gradient_options.block_start = centres.data + (task.map * p.height + y) * width + task.column;
-        for (int64_t s = 0; s < p.frames; ++s) {
-          for (int64_t from = first_row(p, y); from < end_row(p, y); from += rows) {
-            const int64_t count = smaller_of(rows, end_row(p, y) - from);
-            for (int64_t row = 0; row < count; ++row) {
-              const int64_t offset = row * kBlock * pitch;
-              dots<T>(work.key_block, key_rows.at(task.map, s, from + row, segment.first), key_rows.channel,
-                      p.key_channels, score_options, work.weights + offset, pitch);
-              dots<T>(work.value_block, value_rows.at(task.map, s, from + row, segment.first), value_rows.channel,
-                      p.value_channels, gradient_options, work.gradients + offset, pitch);
+        gradient_options.off_block = centres.data + (task.map * p.height + y) * width + task.column;
+        for_each_piece<T>(p, task.column, y, work.limits, [&](const Columns& columns, int64_t from, int64_t rows) {
+          for (int64_t s = 0; s < p.frames; ++s) {
+            for (int64_t row = 0; row < rows; ++row) {
+              const int64_t offset = row * kRowWeights;
+              dots<T>(work.key_block, key_rows.at(task.map, s, from + row, columns.first), key_rows.channel,
+                      p.key_channels, columns.count, score_options, work.weights + offset);
+              dots<T>(work.value_block, value_rows.at(task.map, s, from + row, columns.first), value_rows.channel,
+                      p.value_channels, columns.count, gradient_options, work.gradients + offset);
             }
-            differentiate<T>(work.weights, work.gradients, count * kBlock * pitch);
-            accumulate<T>({segment, count, work.gradients, pitch, key_cells.at(task.map, s, from, segment.first),
+            differentiate<T>(work.weights, work.gradients, rows, columns.count);
+            accumulate<T>({columns, rows, work.gradients, key_cells.at(task.map, s, from, columns.first),
                            key_cells.row, key_cells.column},
                           key_channels, work.key_sums, key_channels);
           }
-        }
+        });
         S* row = static_cast<S*>(query_gradient.data) + (task.map * p.height + y) * p.width * p.key_channels;
         put_block<T, S>(p, work.key_sums, key_channels, T(p.scale), task.column, p.key_channels, row);
       }
@@ -157,36 +153,32 @@ bool backward(const Problem& p, const Map& gradient, const Map& query, const Map
     for (int64_t i = 0; i < key_tasks.count(); ++i) {
       const Task task(p, key_tasks, i);
       const int64_t b = task.map / p.frames, s = task.map % p.frames;
-      const Segment segment = segment_of(task.column, p.radius, p.width);
-      const int64_t pitch = rounded_up(segment.columns, kLanes<T>);
-      fill_limits<T>(segment, pitch, work.limits);
       for (int64_t y = task.row; y < task.end_row; ++y) {
         take_block<T, S>(p, keys, b, s, y, task.column, p.key_channels, T(p.scale * kLog2E), work.key_block);
         take_block<T, S>(p, values, b, s, y, task.column, p.value_channels, T(1), work.value_block);
         std::memset(work.key_sums, 0, kBlock * key_channels * sizeof(T));
         std::memset(work.value_sums, 0, kBlock * value_channels * sizeof(T));
-        for (int64_t from = first_row(p, y); from < end_row(p, y); from += rows) {
-          const int64_t count = smaller_of(rows, end_row(p, y) - from);
-          for (int64_t row = 0; row < count; ++row) {
-            const int64_t offset = row * kBlock * pitch;
-            const int64_t queries = (b * p.height + from + row) * width + segment.first;
+        for_each_piece<T>(p, task.column, y, work.limits, [&](const Columns& columns, int64_t from, int64_t rows) {
+          for (int64_t row = 0; row < rows; ++row) {
+            const int64_t offset = row * kRowWeights;
+            const int64_t queries = (b * p.height + from + row) * width + columns.first;
             DotOptions<T> score_options, gradient_options;
-            score_options.column_start = log2_sums.data + queries;
+            score_options.off_columns = log2_sums.data + queries;
             score_options.limits = work.limits;
-            gradient_options.column_start = centres.data + queries;
-            dots<T>(work.key_block, query_rows.at(b, 0, from + row, segment.first), query_rows.channel,
-                    p.key_channels, score_options, work.weights + offset, pitch);
-            dots<T>(work.value_block, gradient_rows.at(b, 0, from + row, segment.first), gradient_rows.channel,
-                    p.value_channels, gradient_options, work.gradients + offset, pitch);
+            gradient_options.off_columns = centres.data + queries;
+            dots<T>(work.key_block, query_rows.at(b, 0, from + row, columns.first), query_rows.channel,
+                    p.key_channels, columns.count, score_options, work.weights + offset);
+            dots<T>(work.value_block, gradient_rows.at(b, 0, from + row, columns.first), gradient_rows.channel,
+                    p.value_channels, columns.count, gradient_options, work.gradients + offset);
           }
-          differentiate<T>(work.weights, work.gradients, count * kBlock * pitch);
-          accumulate<T>({segment, count, work.weights, pitch, gradient_cells.at(b, 0, from, segment.first),
+          differentiate<T>(work.weights, work.gradients, rows, columns.count);
+          accumulate<T>({columns, rows, work.weights, gradient_cells.at(b, 0, from, columns.first),
                          gradient_cells.row, gradient_cells.column},
                         value_channels, work.value_sums, value_channels);
-          accumulate<T>({segment, count, work.gradients, pitch, query_cells.at(b, 0, from, segment.first),
-                         query_cells.row, query_cells.column},
+          accumulate<T>({columns, rows, work.gradients, query_cells.at(b, 0, from, columns.first), query_cells.row,
+                         query_cells.column},
                         key_channels, work.key_sums, key_channels);
-        }
+        });
         const int64_t cells = (task.map * p.height + y) * p.width;
         put_block<T, S>(p, work.key_sums, key_channels, T(p.scale), task.column, p.key_channels,
                         static_cast<S*>(key_gradient.data) + cells * p.key_channels);

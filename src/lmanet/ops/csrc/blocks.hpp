@@ -9,24 +9,12 @@ namespace lmanet::LMANET_VARIANT {
 constexpr double kLog2E = 1.4426950408889634;  // scores are kept in base 2
 constexpr double kLn2 = 0.6931471805599453;
 
-// Bytes of scores worked on at a time: together with the segments they meet they stay in a core's own cache.
-constexpr int64_t kScoreBytes = 24 * 1024;
+// Rows of a piece: their weights stay in a core's first cache, with the cells they meet passing through it.
+constexpr int64_t kPieceRows = 24;
+constexpr int64_t kPieceWeights = kPieceRows * kRowWeights;
 
 // Blocks of one strip of the map below each other are one task: their segments overlap and stay in the cache.
-constexpr int64_t kTaskRows = 8;
-
-// The largest pitch of a segment's weights.
-template <class T>
-int64_t largest_pitch(const Problem& p) {
-  return rounded_up(smaller_of(p.width, kBlock + 2 * p.radius), kLanes<T>);
-}
-
-// Rows of segments that are worked on at a time.
-template <class T>
-int64_t chunk_rows(const Problem& p) {
-  const int64_t row_bytes = kBlock * largest_pitch<T>(p) * sizeof(T);
-  return larger_of(1, smaller_of(kScoreBytes / row_bytes, smaller_of(2 * p.radius + 1, p.height)));
-}
+constexpr int64_t kTaskRows = 32;
 
 struct Tasks {
   int64_t maps, strips, parts;  // of each map: strips of kBlock columns, each in parts of kTaskRows rows
@@ -78,5 +66,18 @@ void put_block(const Problem& p, const T* sums, int64_t pitch, T factor, int64_t
 
 inline int64_t first_row(const Problem& p, int64_t row) { return larger_of(row - p.radius, 0); }
 inline int64_t end_row(const Problem& p, int64_t row) { return smaller_of(row + p.radius + 1, p.height); }
+
+// Call work(columns, first row, rows) for each piece of what a block reaches, with the piece's limits filled.
+template <class T, class Work>
+LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, int64_t y, T* limits, const Work& work) {
+  for (int64_t n = 0;; ++n) {
+    const Columns columns = columns_of(block_column, p.radius, p.width, n);
+    if (columns.count <= 0) return;
+    fill_limits<T>(columns, limits);
+    for (int64_t from = first_row(p, y); from < end_row(p, y); from += kPieceRows) {
+      work(columns, from, smaller_of(kPieceRows, end_row(p, y) - from));
+    }
+  }
+}
 
 }  // namespace lmanet::LMANET_VARIANT

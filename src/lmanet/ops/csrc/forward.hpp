@@ -21,17 +21,24 @@ inline T scalar_exp2(T exponent) {
   return exponent == T(0) || exponent != exponent ? T(1) : exp2<T>(broadcast<T>(exponent))[0];
 }
 
-// Scores (rows, kBlock, pitch) to weights relative to the largest score so far; sums read before are rescaled.
+// Scores (rows, kBlock, kPitch), of each row `count` columns up to a whole vector, to weights relative to the largest
+// score so far; the sums read before are rescaled to it.
 template <class T>
-void soften(T* scores, int64_t rows, int64_t pitch, Softmax<T>& softmax, T* sums, int64_t channels) {
+void soften(T* scores, int64_t rows, int64_t count, Softmax<T>& softmax, T* sums, int64_t channels) {
   constexpr int L = kLanes<T>;
-  for (int q = 0; q < kBlock; ++q) {
-    Vector<T> highest = broadcast<T>(softmax.largest[q]);
-    for (int64_t row = 0; row < rows; ++row) {
-      const T* of_row = scores + (row * kBlock + q) * pitch;
-      for (int64_t j = 0; j < pitch; j += L) highest = larger<T>(highest, load<T>(of_row + j));
+  Vector<T> highest[kBlock];
+#pragma GCC unroll 8
+  for (int q = 0; q < kBlock; ++q) highest[q] = broadcast<T>(softmax.largest[q]);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t j = 0; j < count; j += L) {
+#pragma GCC unroll 8
+      for (int q = 0; q < kBlock; ++q) {
+        highest[q] = larger<T>(highest[q], load<T>(scores + row * kRowWeights + q * kPitch + j));
+      }
     }
-    const T largest = largest_lane<T>(highest);
+  }
+  for (int q = 0; q < kBlock; ++q) {
+    const T largest = largest_lane<T>(highest[q]);
     if (largest > softmax.largest[q]) {
       const T rescale = scalar_exp2<T>(softmax.largest[q] - largest);
       softmax.largest[q] = largest;
@@ -40,12 +47,15 @@ void soften(T* scores, int64_t rows, int64_t pitch, Softmax<T>& softmax, T* sums
         store<T>(sums + q * channels + c, load<T>(sums + q * channels + c) * rescale);
       }
     }
+  }
+  for (int q = 0; q < kBlock; ++q) {
+    const T largest = softmax.largest[q];
     Vector<T> total = softmax.totals[q];
     for (int64_t row = 0; row < rows; ++row) {
-      T* of_row = scores + (row * kBlock + q) * pitch;
-      for (int64_t j = 0; j < pitch; j += L) {
-        const Vector<T> weight = exp2<T>(load<T>(of_row + j) - softmax.largest[q]);
-        store<T>(of_row + j, weight);
+      for (int64_t j = 0; j < count; j += L) {
+        T* score = scores + row * kRowWeights + q * kPitch + j;
+        const Vector<T> weight = exp2<T>(load<T>(score) - largest);
+        store<T>(score, weight);
         total += weight;
       }
     }
@@ -68,13 +78,12 @@ template <class T, class S>
 bool forward(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
              void* log_sum) {
   const int64_t channels = rounded_up(p.value_channels, kLanes<T>);
-  const int64_t rows = chunk_rows<T>(p), most = largest_pitch<T>(p);
   const bool in_place = readable_in_place<T, S>(values, p.value_channels);
   Buffer<T> key_buffer(rows_size<T>(p, p.frames, p.key_channels));
   Buffer<T> value_buffer(in_place ? 0 : cells_size<T>(p, p.frames, p.value_channels));
   const int64_t block_size = rounded_up(p.key_channels * kBlock, 64);
-  const int64_t thread_size = block_size + kBlock * (most + rows * most + channels);
-  Buffer<T> work(p.threads * rounded_up(thread_size, 64));
+  const int64_t thread_size = block_size + kRowWeights + kPieceWeights + rounded_up(kBlock * channels, 64);
+  Buffer<T> work(p.threads * thread_size);
   if (!key_buffer.data || !value_buffer.data || !work.data) return false;
   const Tasks tasks(p, p.batch);
 
@@ -83,17 +92,14 @@ bool forward(const Problem& p, const Map& query, const Map& keys, const Map& val
     const Rows<T> key_rows = pack_rows<T, S>(p, keys, p.frames, p.key_channels, key_buffer.data);
     const Cells<T> value_cells = in_place ? cells_in_place<T>(values)
                                           : pack_cells<T, S>(p, values, p.frames, p.value_channels, value_buffer.data);
-    T* block = work.data + omp_get_thread_num() * rounded_up(thread_size, 64);
+    T* block = work.data + omp_get_thread_num() * thread_size;
     T* limits = block + block_size;
-    T* scores = limits + kBlock * most;
-    T* sums = scores + kBlock * rows * most;
+    T* scores = limits + kRowWeights;
+    T* sums = scores + kPieceWeights;
 
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tasks.count(); ++i) {
       const Task task(p, tasks, i);
-      const Segment segment = segment_of(task.column, p.radius, p.width);
-      const int64_t pitch = rounded_up(segment.columns, kLanes<T>);
-      fill_limits<T>(segment, pitch, limits);
       for (int64_t y = task.row; y < task.end_row; ++y) {
         take_block<T, S>(p, query, task.map, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), block);
         std::memset(sums, 0, kBlock * channels * sizeof(T));
@@ -102,21 +108,20 @@ bool forward(const Problem& p, const Map& query, const Map& keys, const Map& val
           softmax.largest[q] = -kInfinity<T>;
           softmax.totals[q] = Vector<T>{};
         }
-        for (int64_t s = 0; s < p.frames; ++s) {
-          for (int64_t from = first_row(p, y); from < end_row(p, y); from += rows) {
-            const int64_t count = smaller_of(rows, end_row(p, y) - from);
-            for (int64_t row = 0; row < count; ++row) {
+        for_each_piece<T>(p, task.column, y, limits, [&](const Columns& columns, int64_t from, int64_t rows) {
+          for (int64_t s = 0; s < p.frames; ++s) {
+            for (int64_t row = 0; row < rows; ++row) {
               DotOptions<T> options;
               options.limits = limits;
-              dots<T>(block, key_rows.at(task.map, s, from + row, segment.first), key_rows.channel, p.key_channels,
-                      options, scores + row * kBlock * pitch, pitch);
+              dots<T>(block, key_rows.at(task.map, s, from + row, columns.first), key_rows.channel, p.key_channels,
+                      columns.count, options, scores + row * kRowWeights);
             }
-            soften<T>(scores, count, pitch, softmax, sums, channels);
-            accumulate<T>({segment, count, scores, pitch, value_cells.at(task.map, s, from, segment.first),
-                           value_cells.row, value_cells.column},
+            soften<T>(scores, rows, columns.count, softmax, sums, channels);
+            accumulate<T>({columns, rows, scores, value_cells.at(task.map, s, from, columns.first), value_cells.row,
+                           value_cells.column},
                           channels, sums, channels);
           }
-        }
+        });
         for (int64_t q = 0; q < block_cells(p, task.column); ++q) {
           const int64_t x = task.column + q;
           const T total = sum_lanes<T>(softmax.totals[q]), largest = softmax.largest[q];

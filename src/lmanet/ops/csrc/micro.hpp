@@ -1,8 +1,9 @@
-// The two inner loops, of forward and backward alike. A block is kBlock neighbouring cells of a row; it meets the
-// rows of a map that its windows reach, of each row the columns that any of its windows reaches: a segment.
+// The two inner loops, of forward and backward alike. A block is kBlock neighbouring cells of a row; it meets what its
+// windows reach of a map in pieces of at most kPitch columns. For a row of a piece and a block there are kBlock × kPitch
+// weights:
 //
-//   dots:       products of the block's cells with the segment's, over channels (scores; gradients of the weights)
-//   accumulate: sums of the segment's cells, weighted for each cell of the block (readings; gradients)
+//   dots:       products of the block's cells with a row's, over channels (scores; gradients of the weights)
+//   accumulate: sums of a piece's cells, weighted for each cell of the block (readings; gradients)
 #pragma once
 
 #include "buffers.hpp"
@@ -12,44 +13,48 @@ namespace lmanet::LMANET_VARIANT {
 
 #define LMANET_INLINE inline __attribute__((always_inline))
 
-// The columns of a segment. Relative to the window of the block's first cell they run from `skipped` (what the map's
-// border cut off) on; cell q's window is the columns q to q + 2 · radius of that count.
-struct Segment {
-  int64_t first;    // column on the map
-  int64_t columns;  // how many
+constexpr int kPitch = 32;
+constexpr int kRowWeights = kBlock * kPitch;
+
+// The columns of a piece. Counted from where the window of the block's first cell begins, on the map or beyond it, they
+// start at `skipped`; cell q's window is q to q + 2 · radius of that count.
+struct Columns {
+  int64_t first;  // on the map
+  int64_t count;  // at most kPitch
   int64_t skipped;
   int64_t radius;
 };
 
-inline Segment segment_of(int64_t block_column, int64_t radius, int64_t width) {
-  const int64_t first = larger_of(block_column - radius, 0);
-  const int64_t last = smaller_of(block_column + kBlock - 1 + radius, width - 1);
-  return {first, last - first + 1, first - (block_column - radius), radius};
+// The n-th piece of what a block reaches; its count is 0 or less behind the last one.
+inline Columns columns_of(int64_t block_column, int64_t radius, int64_t width, int64_t n) {
+  const int64_t first = larger_of(block_column - radius, 0) + n * kPitch;
+  const int64_t end = smaller_of(block_column + kBlock + radius, width);
+  return {first, smaller_of(end - first, kPitch), first - (block_column - radius), radius};
 }
 
-// +∞ where a column is in a cell's window and −∞ elsewhere, (kBlock, pitch).
+// +∞ where a column is in a cell's window and −∞ elsewhere, (kBlock, kPitch).
 template <class T>
-void fill_limits(const Segment& segment, int64_t pitch, T* limits) {
+void fill_limits(const Columns& columns, T* limits) {
   for (int q = 0; q < kBlock; ++q) {
-    for (int64_t j = 0; j < pitch; ++j) {
-      const int64_t position = segment.skipped + j;
-      const bool seen = j < segment.columns && position >= q && position <= q + 2 * segment.radius;
-      limits[q * pitch + j] = seen ? kInfinity<T> : -kInfinity<T>;
+    for (int64_t j = 0; j < kPitch; ++j) {
+      const int64_t position = columns.skipped + j;
+      const bool seen = j < columns.count && position >= q && position <= q + 2 * columns.radius;
+      limits[q * kPitch + j] = seen ? kInfinity<T> : -kInfinity<T>;
     }
   }
 }
 
-// Where the sums of `dots` start (nothing: at 0), and what they are limited by (nothing: by nothing).
+// What is taken off the sums of `dots` (nothing: nothing), and what they are limited by (nothing: by nothing).
 template <class T>
 struct DotOptions {
-  const T* block_start = nullptr;   // (kBlock): taken off
-  const T* column_start = nullptr;  // (columns): taken off
-  const T* limits = nullptr;        // (kBlock, pitch)
+  const T* off_block = nullptr;    // (kBlock)
+  const T* off_columns = nullptr;  // (count)
+  const T* limits = nullptr;       // (kBlock, kPitch)
 };
 
 template <class T, int kVectors>
-LMANET_INLINE void dots_of_vectors(const T* block, const T* segment, int64_t segment_pitch, int64_t channels,
-                                   const DotOptions<T>& options, int64_t column, T* to, int64_t pitch) {
+LMANET_INLINE void dots_of_vectors(const T* block, const T* row, int64_t channel_pitch, int64_t channels,
+                                   const DotOptions<T>& options, int64_t column, T* to) {
   constexpr int L = kLanes<T>;
   Vector<T> sums[kBlock][kVectors];
 #pragma GCC unroll 8
@@ -58,10 +63,9 @@ LMANET_INLINE void dots_of_vectors(const T* block, const T* segment, int64_t seg
     for (int v = 0; v < kVectors; ++v) sums[q][v] = Vector<T>{};
   }
   for (int64_t c = 0; c < channels; ++c) {
-    const T* row = segment + c * segment_pitch + column;
     Vector<T> cells[kVectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) cells[v] = load<T>(row + v * L);
+    for (int v = 0; v < kVectors; ++v) cells[v] = load<T>(row + c * channel_pitch + column + v * L);
 #pragma GCC unroll 8
     for (int q = 0; q < kBlock; ++q) {
       const Vector<T> factor = broadcast<T>(block[c * kBlock + q]);
@@ -72,103 +76,111 @@ LMANET_INLINE void dots_of_vectors(const T* block, const T* segment, int64_t seg
 #pragma GCC unroll 2
   for (int v = 0; v < kVectors; ++v) {
     const int64_t j = column + v * L;
-    if (options.column_start) {
-      const Vector<T> start = load<T>(options.column_start + j);
+    if (options.off_columns) {
+      const Vector<T> off = load<T>(options.off_columns + j);
 #pragma GCC unroll 8
-      for (int q = 0; q < kBlock; ++q) sums[q][v] -= start;
+      for (int q = 0; q < kBlock; ++q) sums[q][v] -= off;
+    }
+    if (options.off_block) {
+#pragma GCC unroll 8
+      for (int q = 0; q < kBlock; ++q) sums[q][v] -= options.off_block[q];
+    }
+    if (options.limits) {
+#pragma GCC unroll 8
+      for (int q = 0; q < kBlock; ++q) {
+        sums[q][v] = limited<T>(sums[q][v], load<T>(options.limits + q * kPitch + j));
+      }
     }
 #pragma GCC unroll 8
-    for (int q = 0; q < kBlock; ++q) {
-      Vector<T> sum = sums[q][v];
-      if (options.block_start) sum -= options.block_start[q];
-      if (options.limits) sum = limited<T>(sum, load<T>(options.limits + q * pitch + j));
-      store<T>(to + q * pitch + j, sum);
-    }
+    for (int q = 0; q < kBlock; ++q) store<T>(to + q * kPitch + j, sums[q][v]);
   }
 }
 
-// to (kBlock, pitch) = block (channels, kBlock)ᵀ · segment (channels, columns). `pitch` is whole vectors; the segment
-// is followed by enough to read whole vectors of it.
+// to (kBlock, kPitch) = block (channels, kBlock)ᵀ · row (channels, count), as whole vectors: the row goes on behind
+// its end so far that they can be read.
 template <class T>
-inline void dots(const T* block, const T* segment, int64_t segment_pitch, int64_t channels,
-                 const DotOptions<T>& options, T* to, int64_t pitch) {
+inline void dots(const T* block, const T* row, int64_t channel_pitch, int64_t channels, int64_t count,
+                 const DotOptions<T>& options, T* to) {
   constexpr int L = kLanes<T>;
   int64_t column = 0;
-  for (; column + 2 * L <= pitch; column += 2 * L) {
-    dots_of_vectors<T, 2>(block, segment, segment_pitch, channels, options, column, to, pitch);
+  for (; column + L < count; column += 2 * L) {
+    dots_of_vectors<T, 2>(block, row, channel_pitch, channels, options, column, to);
   }
-  if (column < pitch) dots_of_vectors<T, 1>(block, segment, segment_pitch, channels, options, column, to, pitch);
+  if (column < count) dots_of_vectors<T, 1>(block, row, channel_pitch, channels, options, column, to);
 }
 
 // One column's share for the cells kFrom to kTo − 1 of the block.
 template <class T, int kVectors, int kFrom, int kTo>
-LMANET_INLINE void add_column(Vector<T> (&sums)[kBlock][kVectors], const T* weights, int64_t pitch, const T* cell) {
+LMANET_INLINE void add_column(Vector<T> (&sums)[kBlock][kVectors], const T* weights, const T* cell, int64_t row_pitch) {
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) __builtin_prefetch(cell + row_pitch + v * kLanes<T>);
   Vector<T> channels[kVectors];
 #pragma GCC unroll 2
   for (int v = 0; v < kVectors; ++v) channels[v] = load<T>(cell + v * kLanes<T>);
 #pragma GCC unroll 8
   for (int q = kFrom; q < kTo; ++q) {
-    const Vector<T> weight = broadcast<T>(weights[q * pitch]);
+    const Vector<T> weight = broadcast<T>(weights[q * kPitch]);
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sums[q][v] += weight * channels[v];
   }
 }
 
-// The first columns of a segment lie in the windows of the block's first cells only …
+// The first columns that a block reaches lie in the windows of its first cells only …
 template <class T, int kVectors, int kCells>
-LMANET_INLINE void add_head(Vector<T> (&sums)[kBlock][kVectors], const Segment& segment, const T* weights,
-                            int64_t pitch, const T* cells, int64_t cell_pitch) {
+LMANET_INLINE void add_head(Vector<T> (&sums)[kBlock][kVectors], const Columns& columns, const T* weights,
+                            const T* cells, int64_t cell_pitch, int64_t row_pitch) {
   if constexpr (kCells < kBlock) {
-    const int64_t j = kCells - 1 - segment.skipped;
-    if (j >= 0 && j < segment.columns) {
-      add_column<T, kVectors, 0, kCells>(sums, weights + j, pitch, cells + j * cell_pitch);
+    const int64_t j = kCells - 1 - columns.skipped;
+    if (j >= 0 && j < columns.count) {
+      add_column<T, kVectors, 0, kCells>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_head<T, kVectors, kCells + 1>(sums, segment, weights, pitch, cells, cell_pitch);
+    add_head<T, kVectors, kCells + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
 // … and the last ones in those of its last cells.
 template <class T, int kVectors, int kFrom>
-LMANET_INLINE void add_tail(Vector<T> (&sums)[kBlock][kVectors], const Segment& segment, const T* weights,
-                            int64_t pitch, const T* cells, int64_t cell_pitch) {
+LMANET_INLINE void add_tail(Vector<T> (&sums)[kBlock][kVectors], const Columns& columns, const T* weights,
+                            const T* cells, int64_t cell_pitch, int64_t row_pitch) {
   if constexpr (kFrom < kBlock) {
-    const int64_t j = 2 * segment.radius + kFrom - segment.skipped;
-    if (j >= segment.columns) return;
-    if (j >= 0) add_column<T, kVectors, kFrom, kBlock>(sums, weights + j, pitch, cells + j * cell_pitch);
-    add_tail<T, kVectors, kFrom + 1>(sums, segment, weights, pitch, cells, cell_pitch);
+    const int64_t j = 2 * columns.radius + kFrom - columns.skipped;
+    if (j >= 0 && j < columns.count) {
+      add_column<T, kVectors, kFrom, kBlock>(sums, weights + j, cells + j * cell_pitch, row_pitch);
+    }
+    add_tail<T, kVectors, kFrom + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
-// Segments one below the other: their weights (rows, kBlock, pitch), and their first cells.
+// The rows of a piece: their weights (rows, kBlock, kPitch), and the first one's first cell.
 template <class T>
-struct Segments {
-  Segment segment;
+struct Piece {
+  Columns columns;
   int64_t rows;
   const T* weights;
-  int64_t pitch;
   const T* cells;
   int64_t row_pitch, cell_pitch;
 };
 
 template <class T, int kVectors>
-void accumulate_channels(const Segments<T>& in, int64_t channel, T* to, int64_t to_pitch) {
+void accumulate_channels(const Piece<T>& piece, int64_t channel, T* to, int64_t to_pitch) {
   Vector<T> sums[kBlock][kVectors];
 #pragma GCC unroll 8
   for (int q = 0; q < kBlock; ++q) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sums[q][v] = load<T>(to + q * to_pitch + channel + v * kLanes<T>);
   }
-  const Segment& segment = in.segment;
-  const int64_t whole_from = larger_of(kBlock - 1 - segment.skipped, 0);
-  const int64_t whole_to = smaller_of(2 * segment.radius + 1 - segment.skipped, segment.columns);
-  for (int64_t row = 0; row < in.rows; ++row) {
-    const T* weights = in.weights + row * kBlock * in.pitch;
-    const T* cells = in.cells + row * in.row_pitch + channel;
-    add_head<T, kVectors, 1>(sums, segment, weights, in.pitch, cells, in.cell_pitch);
+  const Columns columns = piece.columns;
+  const int64_t cell_pitch = piece.cell_pitch, row_pitch = piece.row_pitch;
+  const int64_t whole_from = larger_of(kBlock - 1 - columns.skipped, 0);
+  const int64_t whole_to = smaller_of(2 * columns.radius + 1 - columns.skipped, columns.count);
+  for (int64_t row = 0; row < piece.rows; ++row) {
+    const T* weights = piece.weights + row * kRowWeights;
+    const T* cells = piece.cells + row * piece.row_pitch + channel;
+    add_head<T, kVectors, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
     for (int64_t j = whole_from; j < whole_to; ++j) {
-      add_column<T, kVectors, 0, kBlock>(sums, weights + j, in.pitch, cells + j * in.cell_pitch);
+      add_column<T, kVectors, 0, kBlock>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_tail<T, kVectors, 1>(sums, segment, weights, in.pitch, cells, in.cell_pitch);
+    add_tail<T, kVectors, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 #pragma GCC unroll 8
   for (int q = 0; q < kBlock; ++q) {
@@ -179,17 +191,17 @@ void accumulate_channels(const Segments<T>& in, int64_t channel, T* to, int64_t 
 
 // Windows narrower than the block: no column is in all of them, so each cell goes through its own.
 template <class T>
-void accumulate_narrow(const Segments<T>& in, int64_t channels, T* to, int64_t to_pitch) {
-  const Segment& segment = in.segment;
+void accumulate_narrow(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
+  const Columns& columns = piece.columns;
   for (int q = 0; q < kBlock; ++q) {
-    const int64_t from = larger_of(q - segment.skipped, 0);
-    const int64_t end = smaller_of(q + 2 * segment.radius + 1 - segment.skipped, segment.columns);
+    const int64_t from = larger_of(q - columns.skipped, 0);
+    const int64_t end = smaller_of(q + 2 * columns.radius + 1 - columns.skipped, columns.count);
     for (int64_t channel = 0; channel < channels; channel += kLanes<T>) {
       Vector<T> sum = load<T>(to + q * to_pitch + channel);
-      for (int64_t row = 0; row < in.rows; ++row) {
-        const T* weights = in.weights + (row * kBlock + q) * in.pitch;
-        const T* cells = in.cells + row * in.row_pitch + channel;
-        for (int64_t j = from; j < end; ++j) sum += weights[j] * load<T>(cells + j * in.cell_pitch);
+      for (int64_t row = 0; row < piece.rows; ++row) {
+        const T* weights = piece.weights + row * kRowWeights + q * kPitch;
+        const T* cells = piece.cells + row * piece.row_pitch + channel;
+        for (int64_t j = from; j < end; ++j) sum += weights[j] * load<T>(cells + j * piece.cell_pitch);
       }
       store<T>(to + q * to_pitch + channel, sum);
     }
@@ -198,12 +210,12 @@ void accumulate_narrow(const Segments<T>& in, int64_t channels, T* to, int64_t t
 
 // to (kBlock, to_pitch) += weights · cells, for `channels` channels, a multiple of the vector's lanes.
 template <class T>
-inline void accumulate(const Segments<T>& in, int64_t channels, T* to, int64_t to_pitch) {
+inline void accumulate(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
   constexpr int L = kLanes<T>;
-  if (2 * in.segment.radius < kBlock - 1) return accumulate_narrow<T>(in, channels, to, to_pitch);
+  if (2 * piece.columns.radius < kBlock - 1) return accumulate_narrow<T>(piece, channels, to, to_pitch);
   int64_t channel = 0;
-  for (; channel + 2 * L <= channels; channel += 2 * L) accumulate_channels<T, 2>(in, channel, to, to_pitch);
-  if (channel < channels) accumulate_channels<T, 1>(in, channel, to, to_pitch);
+  for (; channel + 2 * L <= channels; channel += 2 * L) accumulate_channels<T, 2>(piece, channel, to, to_pitch);
+  if (channel < channels) accumulate_channels<T, 1>(piece, channel, to, to_pitch);
 }
 
 }  // namespace lmanet::LMANET_VARIANT

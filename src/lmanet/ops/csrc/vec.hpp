@@ -66,7 +66,7 @@ inline void store(T* to, Vector<T> vector) {
 
 template <class T>
 inline Vector<T> broadcast(T value) {
-  return Vector<T>{} + value;
+  return value - Vector<T>{};  // not +, which would turn −0 into 0 and so cost an addition
 }
 
 // The smaller of both, or `limit` where `value` is NaN: what is outside the window becomes −∞ whatever it was.
@@ -81,32 +81,24 @@ inline Vector<T> larger(Vector<T> value, Vector<T> other) {
   return other > value ? other : value;
 }
 
-// Lane i of the result is lane i ^ step of the vector.
-template <class T>
-inline Vector<T> swap_lanes(Vector<T> vector, int step) {
-  typename Types<T>::IntVector lanes;
-  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i ^ step;
-#if defined(__clang__)
-  Vector<T> swapped;
-  for (int i = 0; i < kLanes<T>; ++i) swapped[i] = vector[lanes[i]];
-  return swapped;
-#else
-  return __builtin_shuffle(vector, lanes);
-#endif
-}
-
 template <class T>
 inline T largest_lane(Vector<T> vector) {
-#pragma GCC unroll 4
-  for (int step = kLanes<T> / 2; step > 0; step /= 2) vector = larger<T>(vector, swap_lanes<T>(vector, step));
-  return vector[0];
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_reduce_max_ps((__m512)vector);
+#endif
+  T largest = vector[0];
+  for (int i = 1; i < kLanes<T>; ++i) largest = vector[i] > largest ? vector[i] : largest;
+  return largest;
 }
 
 template <class T>
 inline T sum_lanes(Vector<T> vector) {
-#pragma GCC unroll 4
-  for (int step = kLanes<T> / 2; step > 0; step /= 2) vector += swap_lanes<T>(vector, step);
-  return vector[0];
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps((__m512)vector);
+#endif
+  T sum = vector[0];
+  for (int i = 1; i < kLanes<T>; ++i) sum += vector[i];
+  return sum;
 }
 
 // 2^x for x ≤ 0 within 2e-7 (float) or 4e-16 (double), relatively. Below 2^kSmallest it is 0: weights too small to
