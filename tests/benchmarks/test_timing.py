@@ -39,12 +39,39 @@ def test_things_run_in_turn_and_the_first_run_does_not_count(clock: list[float])
     }
 
 
+def test_short_things_are_called_until_a_run_is_long_enough(clock: list[float]) -> None:
+    called = []
+
+    def short() -> None:
+        called.append(0)
+        clock[0] += 0.25
+
+    assert time_in_turn({"short": short}, repeats=2, least_s=1.0) == {"short": Timing(0.25, 0.25, 0.25, 2)}
+    assert len(called) == 1 + 2 * 4
+
+
+def test_slow_things_have_fewer_runs(clock: list[float]) -> None:
+    order = []
+
+    def thing(name: str, seconds: float):
+        def run() -> None:
+            order.append(name)
+            clock[0] += seconds
+
+        return run
+
+    things = {"fast": thing("fast", 1), "slow": thing("slow", 4), "slower": thing("slower", 99)}
+    timings = time_in_turn(things, repeats=5, budget_s=10)
+    assert {name: timing.runs for name, timing in timings.items()} == {"fast": 5, "slow": 2, "slower": 1}
+    assert order[3:] == ["fast", "slow", "slower", "fast", "slow", "fast", "fast", "fast"]
+
+
 def test_results_name_command_settings_and_machine(tmp_path: Path) -> None:
     path = tmp_path / "results" / "x.json"
     path.parent.mkdir()
     path.write_text("old")
     timing = Timing(median_s=2.5, lowest_s=1.0, highest_s=10.0, runs=4)
-    write_results(path, "lmanet bench x", {"frames": 3}, {"a": timing})
+    write_results(path, "lmanet bench x", {"frames": 3}, {"timings": {"a": asdict(timing)}, "x": "ä"})
 
     assert json.loads(path.read_text()) == {
         "schema_version": 1,
@@ -52,6 +79,7 @@ def test_results_name_command_settings_and_machine(tmp_path: Path) -> None:
         "settings": {"frames": 3},
         "environment": asdict(Environment.here()),
         "timings": {"a": {"median_s": 2.5, "lowest_s": 1.0, "highest_s": 10.0, "runs": 4}},
+        "x": "ä",
     }
     assert [file.name for file in path.parent.iterdir()] == ["x.json"]
 

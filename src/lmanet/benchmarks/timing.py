@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -31,28 +32,48 @@ class Timing:
     runs: int
 
 
-def time_in_turn(things: dict[str, Callable[[], object]], *, repeats: int = 5) -> dict[str, Timing]:
+def time_in_turn(
+    things: dict[str, Callable[[], object]],
+    *,
+    repeats: int = 5,
+    least_s: float = 0.0,
+    budget_s: float = math.inf,
+) -> dict[str, Timing]:
     """Run everything once to warm up, then all of it in turn `repeats` times.
 
     Args:
         things: what to time, by name.
         repeats: counted runs of each.
+        least_s: a run is as many calls as fill this time, going by the warm-up, and counts as their mean: for
+            things so short that the clock and what ran before them would show.
+        budget_s: what is so slow that its counted runs would take longer has fewer of them, at least one.
     """
+    calls, runs = {}, {}
+    for name, run in things.items():
+        # The least positive number, where the clock did not move.
+        once = max(_seconds_per_call(run, 1), math.ulp(0.0))
+        calls[name] = math.ceil(max(1.0, least_s / once))
+        affordable = budget_s / (once * calls[name])
+        runs[name] = int(max(1.0, min(repeats, affordable)))
     seconds: dict[str, list[float]] = {name: [] for name in things}
-    for turn in range(repeats + 1):
+    for turn in range(repeats):
         for name, run in things.items():
-            began = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
+            if turn < runs[name]:
+                seconds[name].append(_seconds_per_call(run, calls[name]))
     return {
-        name: Timing(statistics.median(times), min(times), max(times), repeats)
+        name: Timing(statistics.median(times), min(times), max(times), len(times))
         for name, times in seconds.items()
     }
 
 
-def write_results(path: Path, command: str, settings: dict[str, Any], timings: dict[str, Timing]) -> None:
+def write_results(path: Path, command: str, settings: dict[str, Any], figures: dict[str, Any]) -> None:
     """Write a benchmark's figures with the command, its settings and the machine, as JSON.
+
+    Args:
+        path: the file.
+        command: what made the figures.
+        settings: what it ran with.
+        figures: what it gave, by names of its own; dataclasses as `asdict` makes them.
 
     Raises:
         OutputError: the file cannot be written.
@@ -62,6 +83,13 @@ def write_results(path: Path, command: str, settings: dict[str, Any], timings: d
         "command": command,
         "settings": settings,
         "environment": asdict(Environment.here()),
-        "timings": {name: asdict(timing) for name, timing in timings.items()},
+        **figures,
     }
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _seconds_per_call(run: Callable[[], object], calls: int) -> float:
+    began = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - began) / calls
