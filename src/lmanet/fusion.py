@@ -20,10 +20,10 @@ Convolutions = Literal["paper", "fast"]
 
 
 class Branch(nn.Sequential):
-    """What all fusions do to each of their inputs first: BatchNorm, Dropout2d, ReLU."""
+    """What all fusions do to each of their inputs first: BatchNorm, Dropout2d; a ReLU follows."""
 
     def __init__(self, channels: int, dropout: float) -> None:
-        super().__init__(nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.Dropout2d(dropout), nn.ReLU())
+        super().__init__(nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.Dropout2d(dropout))
 
     def fold_norm(self, convolution: nn.Conv2d) -> None:
         """Fold the norm into the convolution whose output is the input here."""
@@ -46,6 +46,10 @@ class Fusion(nn.Module, ABC):
     @abstractmethod
     def forward(self, query: Tensor, read: Tensor) -> Tensor:
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
+
+    def side_by_side(self, query: Tensor, read: Tensor) -> Tensor:
+        """Both inputs (B, Cv, h, w), normalised and rectified, as one map (B, 2 Cv, h, w)."""
+        return F.relu_(torch.cat([self.query_in(query), self.memory_in(read)], 1))
 
     def fold_norms(self, query_value: nn.Conv2d) -> None:
         """Fold BatchNorm into the convolutions around it, in place: same output in `eval` mode, no training.
@@ -77,7 +81,7 @@ class GatedFusion(Fusion):
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
-        query, read = self.query_in(query), self.memory_in(read)
+        query, read = F.relu(self.query_in(query)), F.relu(self.memory_in(read))
         gates = convolve_as_one((self.query_gate, self.memory_gate), torch.cat([query, read], 1))
         for_query, for_memory = (torch.sigmoid(gate) for gate in gates)
         total = torch.addcmul(for_query * self.query_encode(query), for_memory, self.memory_encode(read))
@@ -109,7 +113,7 @@ class FastGatedFusion(Fusion):
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
-        both = torch.cat([self.query_in(query), self.memory_in(read)], 1)
+        both = self.side_by_side(query, read)
         gated = self.gate(both).sigmoid_() * both
         return F.relu_(self.norm(self.encode(gated)))
 
@@ -138,7 +142,7 @@ class ConcatFusion(Fusion):
 
     def forward(self, query: Tensor, read: Tensor) -> Tensor:
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, 2 Cv, h, w)."""
-        return torch.cat([self.query_in(query), self.memory_in(read)], 1)
+        return self.side_by_side(query, read)
 
 
 FUSIONS: dict[Convolutions, dict[FusionName, type[GatedFusion | FastGatedFusion | ConcatFusion]]] = {

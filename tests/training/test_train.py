@@ -132,6 +132,18 @@ def test_bfloat16_without_a_cache(tmp_path):
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_fast_convolutions_are_trained_saved_and_started_from(tmp_path):
+    recipe = replace(MEMORY, convolutions="fast")
+    first = memory(tmp_path / "first", recipe)
+    assert read_config(first)["video"]["convolutions"] == "fast"
+    trained = lmanet.load(str(first))
+    assert trained.convolutions == "fast" and trained.fusion.gate.kernel_size == (1, 1)
+    again = lmanet.load(str(memory(tmp_path / "again", recipe, initial=trained)))
+    # Its weights were started from: only trained on, the second time from where the first stopped.
+    assert not torch.equal(again.fusion.gate.weight, trained.fusion.gate.weight)
+    torch.testing.assert_close(again.fusion.gate.weight, trained.fusion.gate.weight, rtol=0, atol=0.02)
+
+
 def test_a_folder_of_another_network_is_refused(tmp_path):
     memory(tmp_path)
     single, video = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("single-frame", "lmanet"))
@@ -234,6 +246,7 @@ def test_a_crop_is_refused_for_a_memory(tmp_path):
         ({"key_channels": 5}, "key_channels 5, this training 4"),
         ({"value_channels": 9}, "value_channels 9, this training 8"),
         ({"fusion": "concat", "value_channels": 64}, "value_channels 64"),
+        ({"convolutions": "fast"}, "convolutions fast, this training paper"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(tmp_path, options, message):
