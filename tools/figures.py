@@ -11,6 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lmanet.benchmarks.model import Measured
+from lmanet.benchmarks.model_report import model_tables
+from lmanet.benchmarks.op import CaseResult
+from lmanet.benchmarks.op_report import op_tables
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 
@@ -46,13 +51,44 @@ def stream(content: dict[str, Any]) -> str:
 
 
 def training(content: dict[str, Any]) -> str:
-    """Steps 1 and 2 with and without the feature cache."""
+    """Steps 1 and 2 with and without the feature cache, and with `tiled` attention."""
     timings = content["timings"]
-    lines = ["| | without cache | with cache | times faster |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| | without cache | with cache | times faster | with cache, tiled attention | times faster than tiled |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for step in (1, 2):
-        without, cached = (timings[f"step {step}, {kind} cache"]["median_s"] for kind in ("without", "with"))
-        lines.append(f"| step {step} | {without:.2f} s | {cached:.2f} s | {without / cached:.1f} |")
+        without, cached, tiled = (
+            timings[f"step {step}, {kind}"]["median_s"]
+            for kind in ("without cache", "with cache", "with cache, tiled attention")
+        )
+        lines.append(
+            f"| step {step} | {without:.2f} s | {cached:.2f} s | {without / cached:.1f} "
+            f"| {tiled:.2f} s | {tiled / cached:.1f} |"
+        )
     return "\n".join(lines)
+
+
+def op(content: dict[str, Any]) -> str:
+    """Local attention: kernels and peers."""
+    tables = op_tables([CaseResult.from_json(case) for case in content["cases"]])
+    return "\n\n".join([*(table.markdown() for table in tables), machine(content)])
+
+
+def model(content: dict[str, Any]) -> str:
+    """A frame through LMANet against the bare network."""
+    networks = [Measured.from_json(network) for network in content["networks"]]
+    tables = model_tables(networks, content["settings"]["size"])
+    return "\n\n".join([*(table.markdown() for table in tables), machine(content)])
+
+
+def machine(content: dict[str, Any]) -> str:
+    """Where a benchmark ran."""
+    environment = content["environment"]
+    return (
+        f"{environment['machine']}, threads: {environment['threads']}, PyTorch {environment['torch']}, "
+        f"{content['kernel']}."
+    )
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -60,6 +96,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "synthetic": ("synthetic-val.json", accuracy),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),
+    "op": ("op.json", op),
+    "model": ("model.json", model),
 }
 """By the name in the mark: the file in `results/`, and what makes a table of its content."""
 

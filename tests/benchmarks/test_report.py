@@ -43,13 +43,22 @@ def test_training_in_seconds_and_times_faster() -> None:
             {
                 "step 1, without cache": 6.0,
                 "step 1, with cache": 1.5,
+                "step 1, with cache, tiled attention": 3.0,
                 "step 2, without cache": 7.0,
                 "step 2, with cache": 2.0,
+                "step 2, with cache, tiled attention": 2.5,
             }
         )
     )
     assert rows(table) == [
-        ("", "without cache, s", "with cache, s", "times faster"),
-        ("step 1", "6.00", "1.50", "4.0"),
-        ("step 2", "7.00", "2.00", "3.5"),
+        (
+            "",
+            "without cache, s",
+            "with cache, s",
+            "times faster",
+            "with cache, tiled attention, s",
+            "times faster than tiled",
+        ),
+        ("step 1", "6.00", "1.50", "4.0", "3.00", "2.0"),
+        ("step 2", "7.00", "2.00", "3.5", "2.50", "1.2"),
     ]

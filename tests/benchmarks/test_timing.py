@@ -9,6 +9,7 @@ import pytest
 from lmanet.benchmarks.timing import Timing, time_in_turn, write_results
 from lmanet.errors import OutputError
 from lmanet.evaluation.results import Environment
+from lmanet.ops.native import describe
 
 
 @pytest.fixture
@@ -78,6 +79,7 @@ def test_results_name_command_settings_and_machine(tmp_path: Path) -> None:
         "command": "lmanet bench x",
         "settings": {"frames": 3},
         "environment": asdict(Environment.here()),
+        "kernel": describe(),
         "timings": {"a": {"median_s": 2.5, "lowest_s": 1.0, "highest_s": 10.0, "runs": 4}},
         "x": "ä",
     }

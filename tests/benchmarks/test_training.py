@@ -11,7 +11,8 @@ from lmanet.benchmarks.training import training_runs
 from lmanet.cli.main import main
 from lmanet.data.synthetic import SyntheticDrive
 
-NAMES = [f"step {step}, {kind} cache" for step in (1, 2) for kind in ("without", "with")]
+KINDS = ("without cache", "with cache, tiled attention", "with cache")
+NAMES = [f"step {step}, {kind}" for step in (1, 2) for kind in KINDS]
 SIZE = (32, 48)
 
 

@@ -40,8 +40,10 @@ TRAINING = {
     "timings": {
         "step 1, without cache": {"median_s": 6.0},
         "step 1, with cache": {"median_s": 1.5},
+        "step 1, with cache, tiled attention": {"median_s": 3.0},
         "step 2, without cache": {"median_s": 7.0},
         "step 2, with cache": {"median_s": 2.0},
+        "step 2, with cache, tiled attention": {"median_s": 2.5},
     },
 }
 TEXT = """# Title
@@ -75,10 +77,10 @@ between
 | LMANet | 5.0 frames/s | 5.0 frames/s | 100 % |
 <!-- end -->
 <!-- figures: training -->
-| | without cache | with cache | times faster |
-| --- | --- | --- | --- |
-| step 1 | 6.00 s | 1.50 s | 4.0 |
-| step 2 | 7.00 s | 2.00 s | 3.5 |
+| | without cache | with cache | times faster | with cache, tiled attention | times faster than tiled |
+| --- | --- | --- | --- | --- | --- |
+| step 1 | 6.00 s | 1.50 s | 4.0 | 3.00 s | 2.0 |
+| step 2 | 7.00 s | 2.00 s | 3.5 | 2.50 s | 1.2 |
 <!-- end -->
 after
 """
@@ -137,3 +139,65 @@ def test_an_unknown_table_is_refused(figures, results):
 def test_missing_results_are_named(figures, results):
     with pytest.raises(FileNotFoundError, match=r"synthetic-val\.json"):
         figures.filled("<!-- figures: synthetic -->\n<!-- end -->\n", results)
+
+
+ENVIRONMENT = {"machine": "Linux, a CPU", "threads": 2, "torch": "2.9"}
+
+
+def timing(seconds: float) -> dict[str, float]:
+    # Lowest and highest are far off: no figure may come from them.
+    return {"median_s": seconds, "lowest_s": seconds / 100, "highest_s": seconds * 100, "runs": 3}
+
+
+def test_model_tables(figures, results):
+    def network(milliseconds: float, mib: int, **variant: object) -> dict[str, object]:
+        peak = {"peak_bytes": mib * 2**20, "imports_bytes": 400 * 2**20}
+        return {"variant": variant, "timing": timing(milliseconds / 1000), **peak}
+
+    content = {
+        "settings": {"size": [512, 1024]},
+        "environment": ENVIRONMENT,
+        "kernel": "native: avx512",
+        "networks": [
+            network(110, 600, optimized=False),
+            network(100, 500),
+            network(113, 525, convolutions="paper", window=21),
+        ],
+    }
+    (results / "model.json").write_text(json.dumps(content))
+    lines = figures.filled("<!-- figures: model -->\n<!-- end -->\n", results).splitlines()
+    assert lines[1] == "ERFNet at 1024×512, fp32:"
+    assert lines[-2] == "Linux, a CPU, threads: 2, PyTorch 2.9, native: avx512."
+    assert "| bare network | 100 | +0.0 % | 500 | +0.0 % | 100 | +0.0 % |" in lines
+    assert "| paper, R=21, S=4 | 113 | +13.0 % | 525 | +5.0 % | 125 | +25.0 % |" in lines
+
+
+def test_op_tables(figures, results):
+    def case(kernel_ms: float, **fields: object) -> dict[str, object]:
+        def measured(milliseconds: float, flops: float) -> dict[str, object]:
+            return {"timing": timing(milliseconds / 1000), "useful_flops": flops, "memory_bytes": 3 * 2**20}
+
+        # The convolution: 250 Gflop/s.
+        return {
+            "case": fields,
+            "measured": {"native": measured(kernel_ms, 2.5e9), "tiled": measured(240, 2.5e9)},
+            "left_out": {"unfold": "no room"},
+            "convolutions": {"c": measured(100, 25e9)},
+        }
+
+    content = {
+        "environment": ENVIRONMENT,
+        "kernel": "native: avx512",
+        "cases": [case(20), case(60, backward=True), case(5, window=11), case(40, memory_size=8)],
+    }
+    (results / "op.json").write_text(json.dumps(content))
+    lines = figures.filled("<!-- figures: op -->\n<!-- end -->\n", results).splitlines()
+    assert "| native | 3.0 | 20.0 | 1.0× | 50.0 % | 60.0 | 1.0× | 16.7 % |" in lines
+    assert "| tiled | 3.0 | 240 | 12.0× | 4.2 % | 240 | 4.0× | 4.2 % |" in lines
+    assert "forward, left out: unfold: no room." in lines
+    assert "|  | R=11 | R=21 |" in lines and "| tiled | 240 (48.0×) | 240 (12.0×) |" in lines
+    assert "|  | S=4 | S=8 |" in lines and "| native | 20.0 | 40.0 |" in lines
+    # Work of the definition: twice as many frames, twice the work, so the same time for each part of it.
+    growth = [line.split(" | ") for line in lines if line.startswith(("| S=4 ", "| S=8 "))][-2:]
+    assert float(growth[1][1]) == pytest.approx(2 * float(growth[0][1]), abs=0.002)
+    assert growth[0][3] == growth[1][3]

@@ -13,6 +13,7 @@ from typing import Any
 
 from lmanet.atomic import write_whole
 from lmanet.evaluation.results import Environment
+from lmanet.ops.native import describe
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def time_in_turn(
 
 
 def write_results(path: Path, command: str, settings: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Write a benchmark's figures with the command, its settings and the machine, as JSON.
+    """Write a benchmark's figures with the command, its settings, the machine and lmanet's kernel on it, as JSON.
 
     Args:
         path: the file.
@@ -83,6 +84,7 @@ def write_results(path: Path, command: str, settings: dict[str, Any], figures: d
         "command": command,
         "settings": settings,
         "environment": asdict(Environment.here()),
+        "kernel": describe(),
         **figures,
     }
     write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

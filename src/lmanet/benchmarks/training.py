@@ -1,4 +1,4 @@
-"""What the feature cache saves: steps 1 and 2 of the training with and without it."""
+"""What the feature cache and the attention's kernel save: steps 1 and 2 of the training with and without them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lmanet.backbones import ERFNet
 from lmanet.benchmarks.timing import Timing, time_in_turn
 from lmanet.data.base import VideoData
 from lmanet.data.synthetic import SyntheticDrive
+from lmanet.ops import Backend
 from lmanet.segmenter import VideoSegmenter
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
 from lmanet.training.features import build_feature_cache
@@ -37,6 +38,8 @@ def bench_training(folder: Path, *, batches: int, repeats: int) -> dict[str, Tim
 def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, Callable[[], object]]:
     """What is timed, by name: each step without and with the feature cache, on the same batches.
 
+    Both run on the kernel that `auto` takes here; with the cache, `tiled` PyTorch is timed besides.
+
     Args:
         train: frames of one size.
         folder: for frames and features.
@@ -54,7 +57,7 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
     cache = build_feature_cache(segmenter.backbone, data, views, folder)
     weights = torch.ones(len(train.classes))
 
-    def runner(step: int, cached: bool) -> Callable[[], object]:
+    def runner(step: int, cached: bool, attention: Backend) -> Callable[[], object]:
         samples = ClipSamples(
             data,
             views,
@@ -66,6 +69,7 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
         count = recipe.joint.batch_size
 
         def run() -> None:
+            segmenter.attention = attention
             set_trainable(segmenter, step)
             set_mode(segmenter, step)
             for batch in range(batches):
@@ -80,8 +84,9 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
 
         return run
 
-    return {
-        f"step {step}, {'with' if cached else 'without'} cache": runner(step, cached)
-        for step in (1, 2)
-        for cached in (False, True)
+    kinds: dict[str, tuple[bool, Backend]] = {
+        "without cache": (False, "auto"),
+        "with cache, tiled attention": (True, "tiled"),
+        "with cache": (True, "auto"),
     }
+    return {f"step {step}, {name}": runner(step, *kind) for step in (1, 2) for name, kind in kinds.items()}
