@@ -51,4 +51,4 @@ $(STAMP): pyproject.toml CMakeLists.txt $(wildcard src/lmanet/ops/csrc/*)
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo
+	rm -rf .venv build dist wheelhouse demo
