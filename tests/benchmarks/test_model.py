@@ -22,7 +22,7 @@ def measured(variant: Variant, seconds: float, peak: int | None = None) -> Measu
 
 
 def test_bench_model_measures_every_variant() -> None:
-    variants = [Variant(), replace(PAPER, window=None), replace(PAPER, window=3, precision="bf16")]
+    variants = [replace(PAPER, window=None), replace(PAPER, window=3, precision="bf16")]
     results = bench_model(variants, size=SIZE, repeats=2)
     assert [one.variant for one in results] == variants
     for one in results:

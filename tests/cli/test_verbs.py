@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -220,44 +219,3 @@ def test_demo_refuses_before_the_work(
     assert main(["demo", *options]) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
-
-
-def test_bench_stream_writes_figures(weights: Path, tmp_path: Path) -> None:
-    out = tmp_path / "stream.json"
-    command = ["bench", "stream", "--weights", weights, "--frames", "2", "--device", "cpu", "--repeats", "1"]
-    assert main([str(a) for a in [*command, "--json", out]]) == 0
-    content = json.loads(out.read_text())
-    assert content["command"] == "lmanet bench stream"
-    assert (content["settings"]["device"], content["settings"]["frames"]) == ("cpu", 2)
-    assert set(content["timings"]) == {
-        f"{name}, {kind}" for name in ("single-frame", "LMANet") for kind in ("in memory", "file to file")
-    }
-    assert all(timing["median_s"] > 0 for timing in content["timings"].values())
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (["stream", "--weights", "single.safetensors"], "single.safetensors is a single-frame network"),
-        (["stream", "--weights", "video.safetensors", "--frames", "0"], "frames is 0"),
-        (["stream", "--device", "cuda:99"], "'cuda:99' is not there"),
-        (["training", "--repeats", "0"], "repeats 0"),
-        (["training", "--json", "."], "is a folder"),
-    ],
-)
-def test_bench_refuses_before_the_work(
-    command: list[str],
-    words: str,
-    weights: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(weights.parent)
-    assert main(["bench", *command]) == 2
-    assert words in capsys.readouterr().err
-
-
-def test_bench_training_has_no_options_of_stream(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["bench", "training", "--frames", "3"])
-    assert "--frames" in capsys.readouterr().err

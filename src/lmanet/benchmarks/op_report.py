@@ -17,48 +17,45 @@ AXES: dict[str, tuple[str, ...]] = {
 
 
 def op_tables(results: Sequence[CaseResult]) -> list[Table]:
-    """The main case, which is the first; then each axis; then growth against useful work."""
+    """The main case, which is the first, and its backward pass and other dtypes; each axis; growth with work."""
+    main = results[0].case
+    same = [r for r in results if replace(r.case, backward=main.backward, dtype=main.dtype) == main]
     return [
-        main_table(results),
+        *map(case_table, same),
         *(axis_table(results, axis) for axis in ("window", "memory size")),
         growth_table(results),
     ]
 
 
-def main_table(results: Sequence[CaseResult]) -> Table:
-    """Time, ratio to the first kernel, share of the convolutions' rate and memory, and the other passes and dtypes."""
-    main = results[0]
-    variants = [
-        (title, result)
-        for title, case in (
-            ("forward", main.case),
-            ("forward + backward", replace(main.case, backward=True)),
-            ("bfloat16 forward", replace(main.case, dtype="bfloat16")),
-        )
-        for result in results
-        if result.case == case
-    ]
-    headings = ["", "MiB"]
-    for title, result in variants:
-        headings += [f"{title}, ms", f"÷ {result.base}", "share of peak"]
-    names = dict.fromkeys(name for _, result in variants for name in result.measured)
+def case_table(result: CaseResult) -> Table:
+    """Time and its spread, ratio to the first kernel, share of the convolutions' rate, and memory."""
     rows = []
-    for name in names:
-        row = [name, mebibytes(main.measured[name].memory_bytes) if name in main.measured else "–"]
-        for _, result in variants:
-            row += _time_ratio_share(result, name)
-        rows.append(tuple(row))
-    peaks = ", ".join(f"{result.peak_flops_per_s / 1e9:.0f} Gflop/s ({title})" for title, result in variants)
-    notes = [
-        f"Peak: the best 3×3 convolution in the same turns, {peaks}. MiB: held by a forward call beyond its inputs."
-    ]
-    notes += [f"{title}, left out: {_reasons(result)}." for title, result in variants if result.left_out]
-    case = main.case
+    for name, one in result.measured.items():
+        timing = one.timing
+        rows.append(
+            (
+                name,
+                milliseconds(timing.median_s),
+                f"{milliseconds(timing.lowest_s)} to {milliseconds(timing.highest_s)}, {timing.runs}",
+                times(result.ratio(name)),
+                f"{100 * result.share_of_peak(name):.1f} %",
+                mebibytes(one.memory_bytes),
+            )
+        )
+    case = result.case
     title = (
-        f"Map of {case.height}×{case.width}, Ck={case.key_channels}, Cv={case.value_channels}, "
-        f"S={case.memory_size}, R={case.window}, {case.dtype}"
+        f"{'Forward + backward' if case.backward else 'Forward'}, {case.dtype}, map of {case.height}×{case.width}, "
+        f"Ck={case.key_channels}, Cv={case.value_channels}, S={case.memory_size}, R={case.window}"
     )
-    return Table(title, tuple(headings), tuple(rows), tuple(notes))
+    notes = [
+        f"Peak: {result.peak_flops_per_s / 1e9:.0f} Gflop/s, the best 3×3 convolution in the same turns. "
+        "MiB: held by a call beyond its inputs."
+    ]
+    if result.left_out:
+        reasons = (f"{name} ({reason})" for name, reason in result.left_out.items())
+        notes.append(f"Left out: {'; '.join(reasons)}.")
+    headings = ("", "ms", "lowest to highest, runs", f"÷ {result.base}", "share of peak", "MiB")
+    return Table(title, headings, tuple(rows), tuple(notes))
 
 
 def axis_table(results: Sequence[CaseResult], axis: str) -> Table:
@@ -107,19 +104,8 @@ def label(case: Case, axis: str) -> str:
     return "whole map" if whole else f"R={case.window}"
 
 
-def _time_ratio_share(result: CaseResult, name: str) -> list[str]:
-    if name not in result.measured:
-        return ["–", "–", "–"]
-    seconds = result.measured[name].timing.median_s
-    return [milliseconds(seconds), times(result.ratio(name)), f"{100 * result.share_of_peak(name):.1f} %"]
-
-
 def _time_and_ratio(result: CaseResult, name: str) -> str:
     if name not in result.measured:
         return "–"
     ratio = "" if name == result.base else f" ({times(result.ratio(name))})"
     return milliseconds(result.measured[name].timing.median_s) + ratio
-
-
-def _reasons(result: CaseResult) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in result.left_out.items())
