@@ -12,9 +12,9 @@ namespace lmanet::LMANET_VARIANT {
 
 // Scores less the log-sum-exp to weights, and the weights' gradients, already centred, to those of the scores.
 template <class T>
-void differentiate(T* scores, T* gradients, int64_t rows, int64_t count) {
+void differentiate(T* scores, T* gradients, int64_t rows, int64_t end) {
   for (int64_t row = 0; row < rows * kBlock; ++row) {
-    for (int64_t j = row * kPitch; j < row * kPitch + count; j += kLanes<T>) {
+    for (int64_t j = row * kPitch; j < row * kPitch + end; j += kLanes<T>) {
       const Vector<T> weight = exp2<T>(load<T>(scores + j));
       store<T>(scores + j, weight);
       store<T>(gradients + j, weight * load<T>(gradients + j));
@@ -22,46 +22,48 @@ void differentiate(T* scores, T* gradients, int64_t rows, int64_t count) {
   }
 }
 
-// Per query, (B, h, padded w): the log-sum-exp in base 2, and the mean of the weights' gradients under the weights,
-// which equals gradient · output.
+// Per query of a sample, (h, padded width) with the rows' margins as panels have them: the log-sum-exp in base 2, and the
+// mean of the weights' gradients under the weights, which equals gradient · output.
 template <class T, class S>
-void prepare_queries(const Problem& p, const Map& gradient, const Map& output, const T* log_sum, T* log2_sums,
-                     T* centres) {
-  const int64_t width = padded_width(p, kLanes<T>);
+void prepare_queries(const Problem& p, int64_t b, const Map& gradient, const Map& output, const T* log_sum,
+                     T* log2_sums, T* centres) {
+  const int64_t width = padded_width(p);
 #pragma omp for
-  for (int64_t i = 0; i < p.batch * p.height; ++i) {
-    const int64_t y = i % p.height, b = i / p.height;
+  for (int64_t y = 0; y < p.height; ++y) {
     for (int64_t x = 0; x < p.width; ++x) {
       const S *g = at<S>(gradient, b, 0, y, x), *o = at<S>(output, b, 0, y, x);
       T centre = 0;
       for (int64_t c = 0; c < p.value_channels; ++c) {
         centre += widened(g[c * gradient.channel]) * widened(o[c * output.channel]);
       }
-      centres[i * width + x] = centre;
-      log2_sums[i * width + x] = log_sum[i * p.width + x] * T(kLog2E);
+      centres[y * width + kPitch + x] = centre;
+      log2_sums[y * width + kPitch + x] = log_sum[(b * p.height + y) * p.width + x] * T(kLog2E);
     }
   }
 }
 
-// Both passes' work for one block: its own two maps' channels, and the working space of a thread.
+// One of both sides of the attention: queries and their outputs' gradients, or a frame's keys and values.
+template <class T>
+struct Side {
+  Part keys, values;
+  Panels<T> key_panels, value_panels;
+  Cells<T> key_cells, value_cells;
+};
+
+// A thread's working space.
 template <class T>
 struct BackwardWork {
-  T *key_block, *value_block, *limits, *weights, *gradients, *key_sums, *value_sums;
+  T *row, *key_block, *value_block, *limits, *weights, *gradients, *key_sums, *value_sums;
+  int64_t size = 0;
 
-  static int64_t padded(int64_t count) { return rounded_up(count, 64); }
-
-  static int64_t size(const Problem& p) {
-    return kRowWeights + 2 * kPieceWeights + padded(kBlock * p.key_channels) + padded(kBlock * p.value_channels) +
-           padded(kBlock * rounded_up(p.key_channels, kLanes<T>)) +
-           padded(kBlock * rounded_up(p.value_channels, kLanes<T>));
-  }
-
-  BackwardWork(const Problem& p, T* work) {
-    const auto next = [&work](int64_t count) {
-      T* piece = work;
-      work += padded(count);
+  // Without memory it is the size that counts.
+  BackwardWork(const Problem& p, T* memory) {
+    const auto next = [&](int64_t count) {
+      T* piece = memory ? memory + size : nullptr;
+      size += rounded_up(count, 64);
       return piece;
     };
+    row = next(larger_of(p.key_channels, p.value_channels) * padded_width(p));
     key_block = next(kBlock * p.key_channels);
     value_block = next(kBlock * p.value_channels);
     limits = next(kRowWeights);
@@ -72,118 +74,136 @@ struct BackwardWork {
   }
 };
 
+// For each piece of what a block of `own` reaches in `other`: the weights, their scores' gradients, and then `use`.
+// `options` say which log-sum-exp and centre belong to weights of a row of the piece.
+template <class T, class S, class Options, class Use>
+LMANET_INLINE void differentiate_block(const Problem& p, const Side<T>& own, const Side<T>& other, int64_t y,
+                                       int64_t column, const BackwardWork<T>& work, const Options& options,
+                                       const Use& use) {
+  take_block<T, S>(p, own.keys.map, own.keys.sample, own.keys.first_frame, y, column, p.key_channels,
+                   T(p.scale * kLog2E), work.key_block);
+  take_block<T, S>(p, own.values.map, own.values.sample, own.values.first_frame, y, column, p.value_channels, T(1),
+                   work.value_block);
+  for_each_piece<T>(p, column, y, work.limits, [&](const Columns& columns, int64_t panel, const Range& rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const int64_t offset = row * kRowWeights, on_map = rows.first + row;
+      DotOptions<T> of_scores, of_gradients;
+      options(columns, on_map, of_scores, of_gradients);
+      of_scores.limits = work.limits;
+      dots<T>(work.key_block, other.key_panels.at(0, panel, on_map), p.key_channels, columns.end, of_scores,
+              work.weights + offset);
+      dots<T>(work.value_block, other.value_panels.at(0, panel, on_map), p.value_channels, columns.end, of_gradients,
+              work.gradients + offset);
+    }
+    differentiate<T>(work.weights, work.gradients, rows.count, columns.end);
+    use(columns, rows);
+  });
+}
+
 template <class T, class S>
 bool backward(const Problem& p, const Map& gradient, const Map& query, const Map& keys, const Map& values,
               const Map& output, const void* log_sum, const Output& query_gradient, const Output& key_gradient,
               const Output& value_gradient) {
-  const int64_t width = padded_width(p, kLanes<T>);
+  const int64_t width = padded_width(p);
   const int64_t key_channels = rounded_up(p.key_channels, kLanes<T>);
   const int64_t value_channels = rounded_up(p.value_channels, kLanes<T>);
-  const int64_t work_size = BackwardWork<T>::size(p);
-  const bool keys_in_place = readable_in_place<T, S>(keys, p.key_channels);
-  const bool query_in_place = readable_in_place<T, S>(query, p.key_channels);
-  const bool gradient_in_place = readable_in_place<T, S>(gradient, p.value_channels);
-  Buffer<T> log2_sums(p.batch * p.height * width), centres(p.batch * p.height * width);
-  Buffer<T> key_row_buffer(rows_size<T>(p, p.frames, p.key_channels));
-  Buffer<T> value_row_buffer(rows_size<T>(p, p.frames, p.value_channels));
-  Buffer<T> query_row_buffer(rows_size<T>(p, 1, p.key_channels));
-  Buffer<T> gradient_row_buffer(rows_size<T>(p, 1, p.value_channels));
-  Buffer<T> key_cell_buffer(keys_in_place ? 0 : cells_size<T>(p, p.frames, p.key_channels));
-  Buffer<T> query_cell_buffer(query_in_place ? 0 : cells_size<T>(p, 1, p.key_channels));
-  Buffer<T> gradient_cell_buffer(gradient_in_place ? 0 : cells_size<T>(p, 1, p.value_channels));
+  const int64_t row_size = rounded_up(p.width, kBlock) * key_channels;
+  const int64_t work_size = BackwardWork<T>(p, nullptr).size;
+  Buffer<T> log2_sums(p.height * width), centres(p.height * width), query_sums(p.height * row_size);
+  Buffer<T> key_panels(panels_size<T>(p, 1, p.key_channels)), value_panels(panels_size<T>(p, 1, p.value_channels));
+  Buffer<T> query_panels(panels_size<T>(p, 1, p.key_channels));
+  Buffer<T> gradient_panels(panels_size<T>(p, 1, p.value_channels));
+  Buffer<T> key_cells(cells_size<T, S>(p, keys, 1, p.key_channels));
+  Buffer<T> query_cells(cells_size<T, S>(p, query, 1, p.key_channels));
+  Buffer<T> gradient_cells(cells_size<T, S>(p, gradient, 1, p.value_channels));
   Buffer<T> works(p.threads * work_size);
-  const bool allocated = log2_sums.data && centres.data && key_row_buffer.data && value_row_buffer.data &&
-                         query_row_buffer.data && gradient_row_buffer.data && key_cell_buffer.data &&
-                         query_cell_buffer.data && gradient_cell_buffer.data && works.data;
+  const bool allocated = log2_sums.data && centres.data && query_sums.data && key_panels.data && value_panels.data &&
+                         query_panels.data && gradient_panels.data && key_cells.data && query_cells.data &&
+                         gradient_cells.data && works.data;
   if (!allocated) return false;
-  const Tasks query_tasks(p, p.batch), key_tasks(p, p.batch * p.frames);
+  fill_zeros(log2_sums.data, p.height * width);
+  fill_zeros(centres.data, p.height * width);
 
 #pragma omp parallel num_threads(p.threads)
   {
-    prepare_queries<T, S>(p, gradient, output, static_cast<const T*>(log_sum), log2_sums.data, centres.data);
-    const Rows<T> key_rows = pack_rows<T, S>(p, keys, p.frames, p.key_channels, key_row_buffer.data);
-    const Rows<T> value_rows = pack_rows<T, S>(p, values, p.frames, p.value_channels, value_row_buffer.data);
-    const Rows<T> query_rows = pack_rows<T, S>(p, query, 1, p.key_channels, query_row_buffer.data);
-    const Rows<T> gradient_rows = pack_rows<T, S>(p, gradient, 1, p.value_channels, gradient_row_buffer.data);
-    const Cells<T> key_cells = keys_in_place
-                                   ? cells_in_place<T>(keys)
-                                   : pack_cells<T, S>(p, keys, p.frames, p.key_channels, key_cell_buffer.data);
-    const Cells<T> query_cells = query_in_place
-                                     ? cells_in_place<T>(query)
-                                     : pack_cells<T, S>(p, query, 1, p.key_channels, query_cell_buffer.data);
-    const Cells<T> gradient_cells =
-        gradient_in_place ? cells_in_place<T>(gradient)
-                          : pack_cells<T, S>(p, gradient, 1, p.value_channels, gradient_cell_buffer.data);
     const BackwardWork<T> work(p, works.data + omp_get_thread_num() * work_size);
+    fill_zeros(work.row, larger_of(p.key_channels, p.value_channels) * width);
+    for (int64_t b = 0; b < p.batch; ++b) {
+      prepare_queries<T, S>(p, b, gradient, output, static_cast<const T*>(log_sum), log2_sums.data, centres.data);
+      const Part query_part{query, b, 0, 1, p.key_channels}, gradient_part{gradient, b, 0, 1, p.value_channels};
+      const Side<T> query_side{query_part,
+                               gradient_part,
+                               pack_panels<T, S>(p, query_part, work.row, query_panels.data),
+                               pack_panels<T, S>(p, gradient_part, work.row, gradient_panels.data),
+                               pack_cells<T, S>(p, query_part, query_cells.data),
+                               pack_cells<T, S>(p, gradient_part, gradient_cells.data)};
+      for (int64_t s = 0; s < p.frames; ++s) {
+        const Part key_part{keys, b, s, 1, p.key_channels}, value_part{values, b, s, 1, p.value_channels};
+        const Side<T> key_side{key_part,
+                               value_part,
+                               pack_panels<T, S>(p, key_part, work.row, key_panels.data),
+                               pack_panels<T, S>(p, value_part, work.row, value_panels.data),
+                               pack_cells<T, S>(p, key_part, key_cells.data),
+                               Cells<T>{}};
 
-    // The queries' gradient, a block of queries at a time.
 #pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < query_tasks.count(); ++i) {
-      const Task task(p, query_tasks, i);
-      for (int64_t y = task.row; y < task.end_row; ++y) {
-        take_block<T, S>(p, query, task.map, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), work.key_block);
-        take_block<T, S>(p, gradient, task.map, 0, y, task.column, p.value_channels, T(1), work.value_block);
-        std::memset(work.key_sums, 0, kBlock * key_channels * sizeof(T));
-        DotOptions<T> score_options, gradient_options;
-        score_options.off_block = log2_sums.data + (task.map * p.height + y) * width + task.column;
-        score_options.limits = work.limits;
-        gradient_options.off_block = centres.data + (task.map * p.height + y) * width + task.column;
-        for_each_piece<T>(p, task.column, y, work.limits, [&](const Columns& columns, int64_t from, int64_t rows) {
-          for (int64_t s = 0; s < p.frames; ++s) {
-            for (int64_t row = 0; row < rows; ++row) {
-              const int64_t offset = row * kRowWeights;
-              dots<T>(work.key_block, key_rows.at(task.map, s, from + row, columns.first), key_rows.channel,
-                      p.key_channels, columns.count, score_options, work.weights + offset);
-              dots<T>(work.value_block, value_rows.at(task.map, s, from + row, columns.first), value_rows.channel,
-                      p.value_channels, columns.count, gradient_options, work.gradients + offset);
-            }
-            differentiate<T>(work.weights, work.gradients, rows, columns.count);
-            accumulate<T>({columns, rows, work.gradients, key_cells.at(task.map, s, from, columns.first),
-                           key_cells.row, key_cells.column},
-                          key_channels, work.key_sums, key_channels);
+        for (int64_t i = 0; i < task_count(p); ++i) {
+          const Task task(p, i);
+          for (int64_t y = task.row; y < task.end_row; ++y) {
+            T* sums = query_sums.data + y * row_size + task.column * key_channels;
+            if (s == 0) fill_zeros(sums, kBlock * key_channels);
+            const int64_t block = y * width + kPitch + task.column;
+            differentiate_block<T, S>(
+                p, query_side, key_side, y, task.column, work,
+                [&](const Columns&, int64_t, DotOptions<T>& of_scores, DotOptions<T>& of_gradients) {
+                  of_scores.off_block = log2_sums.data + block;
+                  of_gradients.off_block = centres.data + block;
+                },
+                [&](const Columns& columns, const Range& rows) {
+                  accumulate<T>({columns, rows.count, work.gradients,
+                                 key_side.key_cells.at(0, rows.first, columns.first), key_side.key_cells.row,
+                                 key_side.key_cells.column},
+                                key_channels, sums, key_channels);
+                });
           }
-        });
-        S* row = static_cast<S*>(query_gradient.data) + (task.map * p.height + y) * p.width * p.key_channels;
-        put_block<T, S>(p, work.key_sums, key_channels, T(p.scale), task.column, p.key_channels, row);
+        }
+
+        // Which queries see a key is as which keys a query sees.
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < task_count(p); ++i) {
+          const Task task(p, i);
+          for (int64_t y = task.row; y < task.end_row; ++y) {
+            fill_zeros(work.key_sums, kBlock * key_channels);
+            fill_zeros(work.value_sums, kBlock * value_channels);
+            differentiate_block<T, S>(
+                p, key_side, query_side, y, task.column, work,
+                [&](const Columns& columns, int64_t row, DotOptions<T>& of_scores, DotOptions<T>& of_gradients) {
+                  of_scores.off_columns = log2_sums.data + row * width + kPitch + columns.first;
+                  of_gradients.off_columns = centres.data + row * width + kPitch + columns.first;
+                },
+                [&](const Columns& columns, const Range& rows) {
+                  accumulate<T>({columns, rows.count, work.weights,
+                                 query_side.value_cells.at(0, rows.first, columns.first), query_side.value_cells.row,
+                                 query_side.value_cells.column},
+                                value_channels, work.value_sums, value_channels);
+                  accumulate<T>({columns, rows.count, work.gradients,
+                                 query_side.key_cells.at(0, rows.first, columns.first), query_side.key_cells.row,
+                                 query_side.key_cells.column},
+                                key_channels, work.key_sums, key_channels);
+                });
+            const int64_t cell = ((b * p.frames + s) * p.height + y) * p.width + task.column;
+            const int64_t count = block_cells(p, task.column);
+            put_cells<T, S>(work.key_sums, key_channels, T(p.scale), count, p.key_channels,
+                            static_cast<S*>(key_gradient.data) + cell * p.key_channels);
+            put_cells<T, S>(work.value_sums, value_channels, T(1), count, p.value_channels,
+                            static_cast<S*>(value_gradient.data) + cell * p.value_channels);
+          }
+        }
       }
-    }
-
-    // The keys' and values' gradients, a block of keys at a time: which queries see a key is as which keys a query sees.
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < key_tasks.count(); ++i) {
-      const Task task(p, key_tasks, i);
-      const int64_t b = task.map / p.frames, s = task.map % p.frames;
-      for (int64_t y = task.row; y < task.end_row; ++y) {
-        take_block<T, S>(p, keys, b, s, y, task.column, p.key_channels, T(p.scale * kLog2E), work.key_block);
-        take_block<T, S>(p, values, b, s, y, task.column, p.value_channels, T(1), work.value_block);
-        std::memset(work.key_sums, 0, kBlock * key_channels * sizeof(T));
-        std::memset(work.value_sums, 0, kBlock * value_channels * sizeof(T));
-        for_each_piece<T>(p, task.column, y, work.limits, [&](const Columns& columns, int64_t from, int64_t rows) {
-          for (int64_t row = 0; row < rows; ++row) {
-            const int64_t offset = row * kRowWeights;
-            const int64_t queries = (b * p.height + from + row) * width + columns.first;
-            DotOptions<T> score_options, gradient_options;
-            score_options.off_columns = log2_sums.data + queries;
-            score_options.limits = work.limits;
-            gradient_options.off_columns = centres.data + queries;
-            dots<T>(work.key_block, query_rows.at(b, 0, from + row, columns.first), query_rows.channel,
-                    p.key_channels, columns.count, score_options, work.weights + offset);
-            dots<T>(work.value_block, gradient_rows.at(b, 0, from + row, columns.first), gradient_rows.channel,
-                    p.value_channels, columns.count, gradient_options, work.gradients + offset);
-          }
-          differentiate<T>(work.weights, work.gradients, rows, columns.count);
-          accumulate<T>({columns, rows, work.weights, gradient_cells.at(b, 0, from, columns.first),
-                         gradient_cells.row, gradient_cells.column},
-                        value_channels, work.value_sums, value_channels);
-          accumulate<T>({columns, rows, work.gradients, query_cells.at(b, 0, from, columns.first), query_cells.row,
-                         query_cells.column},
-                        key_channels, work.key_sums, key_channels);
-        });
-        const int64_t cells = (task.map * p.height + y) * p.width;
-        put_block<T, S>(p, work.key_sums, key_channels, T(p.scale), task.column, p.key_channels,
-                        static_cast<S*>(key_gradient.data) + cells * p.key_channels);
-        put_block<T, S>(p, work.value_sums, value_channels, T(1), task.column, p.value_channels,
-                        static_cast<S*>(value_gradient.data) + cells * p.value_channels);
+#pragma omp for
+      for (int64_t y = 0; y < p.height; ++y) {
+        put_cells<T, S>(query_sums.data + y * row_size, key_channels, T(p.scale), p.width, p.key_channels,
+                        static_cast<S*>(query_gradient.data) + (b * p.height + y) * p.width * p.key_channels);
       }
     }
   }

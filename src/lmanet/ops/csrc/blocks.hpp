@@ -14,26 +14,18 @@ constexpr int64_t kPieceRows = 24;
 constexpr int64_t kPieceWeights = kPieceRows * kRowWeights;
 
 // Blocks of one strip of the map below each other are one task: their segments overlap and stay in the cache.
-constexpr int64_t kTaskRows = 32;
+constexpr int64_t kTaskRows = 16;
 
-struct Tasks {
-  int64_t maps, strips, parts;  // of each map: strips of kBlock columns, each in parts of kTaskRows rows
-
-  Tasks(const Problem& p, int64_t maps)
-      : maps(maps),
-        strips((p.width + kBlock - 1) / kBlock),
-        parts((p.height + kTaskRows - 1) / kTaskRows) {}
-
-  int64_t count() const { return maps * strips * parts; }
-};
+// A map in tasks: strips of kBlock columns, each in parts of kTaskRows rows.
+inline int64_t task_parts(const Problem& p) { return (p.height + kTaskRows - 1) / kTaskRows; }
+inline int64_t task_count(const Problem& p) { return (p.width + kBlock - 1) / kBlock * task_parts(p); }
 
 struct Task {
-  int64_t map, column, row, end_row;
+  int64_t column, row, end_row;
 
-  Task(const Problem& p, const Tasks& tasks, int64_t i)
-      : map(i / (tasks.strips * tasks.parts)),
-        column(i / tasks.parts % tasks.strips * kBlock),
-        row(i % tasks.parts * kTaskRows),
+  Task(const Problem& p, int64_t i)
+      : column(i / task_parts(p) * kBlock),
+        row(i % task_parts(p) * kTaskRows),
         end_row(smaller_of(row + kTaskRows, p.height)) {}
 };
 
@@ -44,38 +36,42 @@ inline int64_t block_cells(const Problem& p, int64_t column) { return smaller_of
 template <class T, class S>
 void take_block(const Problem& p, const Map& map, int64_t b, int64_t s, int64_t y, int64_t x, int64_t channels,
                 T factor, T* block) {
-  const S* cells = at<S>(map, b, s, y, x);
   const int64_t count = block_cells(p, x);
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t q = 0; q < kBlock; ++q) {
-      block[c * kBlock + q] = q < count ? factor * widened(cells[c * map.channel + q * map.column]) : T(0);
-    }
+  for (int64_t q = 0; q < kBlock; ++q) {
+    const S* cell = at<S>(map, b, s, y, x) + q * map.column;
+    for (int64_t c = 0; c < channels; ++c) block[c * kBlock + q] = q < count ? factor * widened(cell[c * map.channel]) : T(0);
   }
 }
 
-// Write a block of sums (kBlock, pitch) times a factor to an output (…, w, channels).
+// Write cells' sums (count, pitch) times a factor to an output (count, channels).
 template <class T, class S>
-void put_block(const Problem& p, const T* sums, int64_t pitch, T factor, int64_t column, int64_t channels, S* row) {
-  const int64_t count = block_cells(p, column);
+void put_cells(const T* sums, int64_t pitch, T factor, int64_t count, int64_t channels, S* to) {
   for (int64_t q = 0; q < count; ++q) {
-    for (int64_t c = 0; c < channels; ++c) {
-      narrow(factor * sums[q * pitch + c], row + (column + q) * channels + c);
-    }
+    for (int64_t c = 0; c < channels; ++c) narrow(factor * sums[q * pitch + c], to + q * channels + c);
   }
 }
 
 inline int64_t first_row(const Problem& p, int64_t row) { return larger_of(row - p.radius, 0); }
 inline int64_t end_row(const Problem& p, int64_t row) { return smaller_of(row + p.radius + 1, p.height); }
 
-// Call work(columns, first row, rows) for each piece of what a block reaches, with the piece's limits filled.
+struct Range {
+  int64_t first, count;
+};
+
+// Call work(columns, panel, rows) for each piece of what a block reaches, with the piece's limits filled.
 template <class T, class Work>
 LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, int64_t y, T* limits, const Work& work) {
-  for (int64_t n = 0;; ++n) {
-    const Columns columns = columns_of(block_column, p.radius, p.width, n);
-    if (columns.count <= 0) return;
+  const int64_t reach_end = smaller_of(block_column + kBlock + p.radius, p.width);
+  for (int64_t n = block_column / kBlock - p.radius / kBlock;; n += kPieceBlocks) {
+    if (n < kFirstPanel) continue;
+    const int64_t first = panel_column(p, n);
+    const Columns columns{first, larger_of(-first, 0), smaller_of(reach_end - first, kPieceBlocks * kBlock),
+                          first - (block_column - p.radius), p.radius};
+    if (first >= reach_end) return;
+    if (columns.from >= columns.end) continue;
     fill_limits<T>(columns, limits);
     for (int64_t from = first_row(p, y); from < end_row(p, y); from += kPieceRows) {
-      work(columns, from, smaller_of(kPieceRows, end_row(p, y) - from));
+      work(columns, n, Range{from, smaller_of(kPieceRows, end_row(p, y) - from)});
     }
   }
 }

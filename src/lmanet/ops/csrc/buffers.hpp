@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "attention.hpp"
 #include "vec.hpp"
 
@@ -14,20 +18,36 @@ inline int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Elements that are zero at first, aligned to cache lines. `data` is null if there was no memory.
+constexpr int kPitch = 32;                                // columns of a piece, as the inner loops lay them out
+constexpr int kPieceBlocks = kPitch / kBlock;             // and how many blocks' width of them it has
+constexpr int kRowWeights = kBlock * kPitch;
+constexpr int64_t kFirstPanel = 1 - (kPitch + kBlock - 1) / kBlock;  // the leftmost one that reaches the map
+
+// Uninitialised elements, aligned to cache lines. `data` is null if there was no memory.
 template <class T>
 struct Buffer {
   T* data = nullptr;
 
   explicit Buffer(int64_t count) {
-    const size_t bytes = rounded_up(larger_of(count, 1) * sizeof(T), 64);
-    data = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (data) std::memset(data, 0, bytes);
+    const int64_t bytes = larger_of(count, 1) * sizeof(T);
+    const int64_t alignment = bytes < kHugePage ? 64 : kHugePage;
+    data = static_cast<T*>(std::aligned_alloc(alignment, rounded_up(bytes, alignment)));
+#if defined(__linux__)
+    // Large buffers come fresh from the system: in huge pages that is far fewer page faults.
+    if (data && alignment == kHugePage) madvise(data, rounded_up(bytes, alignment), MADV_HUGEPAGE);
+#endif
   }
   ~Buffer() { std::free(data); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
+
+  static constexpr int64_t kHugePage = 2 << 20;
 };
+
+template <class T>
+inline void fill_zeros(T* data, int64_t count) {
+  std::memset(data, 0, count * sizeof(T));
+}
 
 struct BFloat16 {
   uint16_t bits;
@@ -60,94 +80,111 @@ inline const S* at(const Map& map, int64_t batch, int64_t frame, int64_t row, in
          column * map.column;
 }
 
-// A map with its channels one after the other: vectors of channels of one cell.
+// Maps (S, h, w, C) of one sample with their channels one after the other: vectors of channels of one cell.
 template <class T>
 struct Cells {
   const T* data;
-  int64_t batch, frame, row, column;
+  int64_t frame, row, column;
 
-  const T* at(int64_t b, int64_t s, int64_t y, int64_t x) const {
-    return data + b * batch + s * frame + y * row + x * column;
-  }
+  const T* at(int64_t s, int64_t y, int64_t x) const { return data + s * frame + y * row + x * column; }
 };
 
-// A map with its columns one after the other: vectors of neighbouring cells of one channel. Behind each row there are
-// zeros, so that a vector may begin at any column.
+// Maps of one sample as `dots` reads them: for each channel of a row kPitch columns one after the other, with zeros for those beyond the
+// map. Panel n holds the columns from kBlock · n − radius mod kBlock on, so that what any block reaches is some of them
+// side by side, wherever it begins. They overlap: the map is held kPitch / kBlock times.
 template <class T>
-struct Rows {
+struct Panels {
   const T* data;
-  int64_t batch, frame, row, channel;
+  int64_t frame, panel, row;
 
-  const T* at(int64_t b, int64_t s, int64_t y, int64_t x) const {
-    return data + b * batch + s * frame + y * row + x;
+  const T* at(int64_t s, int64_t n, int64_t y) const {
+    return data + s * frame + (n - kFirstPanel) * panel + y * row;
   }
 };
 
-inline int64_t padded_width(const Problem& p, int64_t lanes) { return rounded_up(p.width, lanes) + 2 * lanes; }
+inline int64_t panel_column(const Problem& p, int64_t n) { return n * kBlock - p.radius % kBlock; }
+
+// The panel after the last one.
+inline int64_t panels_end(const Problem& p) { return (p.width - 1 + p.radius % kBlock) / kBlock + 1; }
 
 template <class T>
-int64_t rows_size(const Problem& p, int64_t frames, int64_t channels) {
-  return p.batch * frames * p.height * channels * padded_width(p, kLanes<T>);
+int64_t panels_size(const Problem& p, int64_t frames, int64_t channels) {
+  return frames * (panels_end(p) - kFirstPanel) * p.height * channels * kPitch;
 }
 
-// Must be called by all threads of a parallel region, on a buffer of `rows_size`.
+// A row of the map as (channels, padded width), with a margin on both sides that a panel may reach.
+inline int64_t padded_width(const Problem& p) { return rounded_up(p.width, kPitch) + 2 * kPitch; }
+
+// Frames of one sample of a tensor.
+struct Part {
+  const Map& map;
+  int64_t sample, first_frame, frames, channels;
+};
+
+// Must be called by all threads of a parallel region, on a buffer of `panels_size`; `row` is a thread's own, zeros of
+// channels · padded width at first.
 template <class T, class S>
-Rows<T> pack_rows(const Problem& p, const Map& map, int64_t frames, int64_t channels, T* buffer) {
-  const int64_t width = padded_width(p, kLanes<T>);
-  const Rows<T> rows{buffer, frames * p.height * channels * width, p.height * channels * width, channels * width,
-                     width};
+Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer) {
+  const int64_t width = padded_width(p), row_size = part.channels * kPitch, panel_size = p.height * row_size;
+  const Panels<T> panels{buffer, (panels_end(p) - kFirstPanel) * panel_size, panel_size, row_size};
 #pragma omp for
-  for (int64_t i = 0; i < p.batch * frames * p.height; ++i) {
-    const int64_t y = i % p.height, s = i / p.height % frames, b = i / p.height / frames;
-    T* row = buffer + i * rows.row;
+  for (int64_t i = 0; i < part.frames * p.height; ++i) {
+    const int64_t y = i % p.height, s = i / p.height;
     // A few cells at a time, as one of both sides is strided: their cache lines are used whole.
     constexpr int64_t kTile = 16;
     for (int64_t x0 = 0; x0 < p.width; x0 += kTile) {
       const int64_t x1 = smaller_of(x0 + kTile, p.width);
-      for (int64_t c = 0; c < channels; ++c) {
-        const S* from = at<S>(map, b, s, y, 0) + c * map.channel;
-        for (int64_t x = x0; x < x1; ++x) row[c * width + x] = widened(from[x * map.column]);
+      for (int64_t c = 0; c < part.channels; ++c) {
+        const S* from = at<S>(part.map, part.sample, part.first_frame + s, y, 0) + c * part.map.channel;
+        for (int64_t x = x0; x < x1; ++x) row[c * width + kPitch + x] = widened(from[x * part.map.column]);
+      }
+    }
+    for (int64_t n = kFirstPanel; n < panels_end(p); ++n) {
+      T* to = const_cast<T*>(panels.at(s, n, y));
+      for (int64_t c = 0; c < part.channels; ++c) {
+        std::memcpy(to + c * kPitch, row + c * width + kPitch + panel_column(p, n), kPitch * sizeof(T));
       }
     }
   }
-  return rows;
+  return panels;
 }
 
-// Whether the inner loops can read the map where it is.
+// Whether the inner loops can read a map's cells where they are.
 template <class T, class S>
 bool readable_in_place(const Map& map, int64_t channels) {
   return sizeof(S) == sizeof(T) && map.channel == 1 && channels % kLanes<T> == 0;
 }
 
-template <class T>
-int64_t cells_size(const Problem& p, int64_t frames, int64_t channels) {
-  return p.batch * frames * p.height * p.width * rounded_up(channels, kLanes<T>);
-}
-
-template <class T>
-Cells<T> cells_in_place(const Map& map) {
-  return {static_cast<const T*>(map.data), map.batch, map.frame, map.row, map.column};
-}
-
-// Must be called by all threads of a parallel region, on a buffer of `cells_size`.
 template <class T, class S>
-Cells<T> pack_cells(const Problem& p, const Map& map, int64_t frames, int64_t channels, T* buffer) {
-  const int64_t padded = rounded_up(channels, kLanes<T>);
-  const int64_t row = p.width * padded, frame = p.height * row;
+int64_t cells_size(const Problem& p, const Map& map, int64_t frames, int64_t channels) {
+  if (readable_in_place<T, S>(map, channels)) return 0;
+  return frames * p.height * p.width * rounded_up(channels, kLanes<T>);
+}
+
+// Must be called by all threads of a parallel region, on a buffer of `cells_size` unless they are readable in place.
+template <class T, class S>
+Cells<T> pack_cells(const Problem& p, const Part& part, T* buffer) {
+  const Map& map = part.map;
+  if (readable_in_place<T, S>(map, part.channels)) {
+    return {reinterpret_cast<const T*>(at<S>(map, part.sample, part.first_frame, 0, 0)), map.frame, map.row,
+            map.column};
+  }
+  const int64_t padded = rounded_up(part.channels, kLanes<T>), row = p.width * padded;
 #pragma omp for
-  for (int64_t i = 0; i < p.batch * frames * p.height; ++i) {
-    const int64_t y = i % p.height, s = i / p.height % frames, b = i / p.height / frames;
+  for (int64_t i = 0; i < part.frames * p.height; ++i) {
+    const int64_t y = i % p.height, s = i / p.height;
     constexpr int64_t kTile = 16;
-    for (int64_t c0 = 0; c0 < channels; c0 += kTile) {
-      const int64_t c1 = smaller_of(c0 + kTile, channels);
+    for (int64_t c0 = 0; c0 < padded; c0 += kTile) {
+      const int64_t c1 = smaller_of(c0 + kTile, part.channels), padding = smaller_of(c0 + kTile, padded);
       for (int64_t x = 0; x < p.width; ++x) {
-        const S* from = at<S>(map, b, s, y, x);
+        const S* from = at<S>(map, part.sample, part.first_frame + s, y, x);
         T* to = buffer + i * row + x * padded;
         for (int64_t c = c0; c < c1; ++c) to[c] = widened(from[c * map.channel]);
+        for (int64_t c = larger_of(c0, part.channels); c < padding; ++c) to[c] = T(0);
       }
     }
   }
-  return {buffer, frames * frame, frame, row, padded};
+  return {buffer, p.height * row, row, padded};
 }
 
 }  // namespace lmanet::LMANET_VARIANT

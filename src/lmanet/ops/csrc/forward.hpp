@@ -11,8 +11,15 @@ namespace lmanet::LMANET_VARIANT {
 // The state of the softmax of a block's queries.
 template <class T>
 struct Softmax {
-  T largest[kBlock];          // score so far, base 2
-  Vector<T> totals[kBlock];   // of the weights relative to it
+  T largest[kBlock];         // score so far, base 2
+  Vector<T> totals[kBlock];  // of the weights relative to it
+
+  Softmax() {
+    for (int q = 0; q < kBlock; ++q) {
+      largest[q] = -kInfinity<T>;
+      totals[q] = Vector<T>{};
+    }
+  }
 };
 
 // 2^exponent; 1 also where the largest score was −∞ and still is.
@@ -21,16 +28,16 @@ inline T scalar_exp2(T exponent) {
   return exponent == T(0) || exponent != exponent ? T(1) : exp2<T>(broadcast<T>(exponent))[0];
 }
 
-// Scores (rows, kBlock, kPitch), of each row `count` columns up to a whole vector, to weights relative to the largest
+// Scores (rows, kBlock, kPitch), of each row whole vectors up to column `end`, to weights relative to the largest
 // score so far; the sums read before are rescaled to it.
 template <class T>
-void soften(T* scores, int64_t rows, int64_t count, Softmax<T>& softmax, T* sums, int64_t channels) {
+void soften(T* scores, int64_t rows, int64_t end, Softmax<T>& softmax, T* sums, int64_t channels) {
   constexpr int L = kLanes<T>;
   Vector<T> highest[kBlock];
 #pragma GCC unroll 8
   for (int q = 0; q < kBlock; ++q) highest[q] = broadcast<T>(softmax.largest[q]);
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t j = 0; j < count; j += L) {
+    for (int64_t j = 0; j < end; j += L) {
 #pragma GCC unroll 8
       for (int q = 0; q < kBlock; ++q) {
         highest[q] = larger<T>(highest[q], load<T>(scores + row * kRowWeights + q * kPitch + j));
@@ -52,7 +59,7 @@ void soften(T* scores, int64_t rows, int64_t count, Softmax<T>& softmax, T* sums
     const T largest = softmax.largest[q];
     Vector<T> total = softmax.totals[q];
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t j = 0; j < count; j += L) {
+      for (int64_t j = 0; j < end; j += L) {
         T* score = scores + row * kRowWeights + q * kPitch + j;
         const Vector<T> weight = exp2<T>(load<T>(score) - largest);
         store<T>(score, weight);
@@ -73,71 +80,76 @@ inline int64_t outside(const Problem& p, int64_t y, int64_t x) {
   return p.frames * (window * window - (end_row(p, y) - first_row(p, y)) * columns);
 }
 
+// A block's reading and its log-sum-exp.
+template <class T, class S>
+void finish_block(const Problem& p, const Softmax<T>& softmax, const T* sums, int64_t pitch, int64_t y, int64_t x,
+                  S* output, T* log_sum) {
+  for (int64_t q = 0; q < block_cells(p, x); ++q) {
+    const T total = sum_lanes<T>(softmax.totals[q]), largest = softmax.largest[q];
+    T share = T(1) / total, log2_sum = largest + log2_of(total);
+    const int64_t beyond = p.zero_border ? outside(p, y, x + q) : 0;
+    if (beyond > 0) {
+      // They are all alike, score 0 and value 0, so that it is enough to count them.
+      const T top = largest > T(0) ? largest : T(0);
+      const T inside = scalar_exp2<T>(largest - top), all = total * inside + beyond * scalar_exp2<T>(-top);
+      share = inside / all;
+      log2_sum = top + log2_of(all);
+    }
+    log_sum[q] = log2_sum * T(kLn2);
+    put_cells<T, S>(sums + q * pitch, pitch, share, 1, p.value_channels, output + q * p.value_channels);
+  }
+}
+
 // T is what is computed in, S what the tensors hold.
 template <class T, class S>
 bool forward(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
              void* log_sum) {
   const int64_t channels = rounded_up(p.value_channels, kLanes<T>);
-  const bool in_place = readable_in_place<T, S>(values, p.value_channels);
-  Buffer<T> key_buffer(rows_size<T>(p, p.frames, p.key_channels));
-  Buffer<T> value_buffer(in_place ? 0 : cells_size<T>(p, p.frames, p.value_channels));
-  const int64_t block_size = rounded_up(p.key_channels * kBlock, 64);
-  const int64_t thread_size = block_size + kRowWeights + kPieceWeights + rounded_up(kBlock * channels, 64);
-  Buffer<T> work(p.threads * thread_size);
-  if (!key_buffer.data || !value_buffer.data || !work.data) return false;
-  const Tasks tasks(p, p.batch);
+  const int64_t block_size = rounded_up(p.key_channels * kBlock, 64), sums_size = rounded_up(kBlock * channels, 64);
+  const int64_t row_size = rounded_up(p.key_channels * padded_width(p), 64);
+  const int64_t thread_size = block_size + kRowWeights + kPieceWeights + sums_size + row_size;
+  Buffer<T> key_buffer(panels_size<T>(p, p.frames, p.key_channels));
+  Buffer<T> value_buffer(cells_size<T, S>(p, values, p.frames, p.value_channels));
+  Buffer<T> works(p.threads * thread_size);
+  if (!key_buffer.data || !value_buffer.data || !works.data) return false;
 
 #pragma omp parallel num_threads(p.threads)
   {
-    const Rows<T> key_rows = pack_rows<T, S>(p, keys, p.frames, p.key_channels, key_buffer.data);
-    const Cells<T> value_cells = in_place ? cells_in_place<T>(values)
-                                          : pack_cells<T, S>(p, values, p.frames, p.value_channels, value_buffer.data);
-    T* block = work.data + omp_get_thread_num() * thread_size;
+    T* row_buffer = works.data + omp_get_thread_num() * thread_size;
+    T* block = row_buffer + row_size;
     T* limits = block + block_size;
     T* scores = limits + kRowWeights;
     T* sums = scores + kPieceWeights;
+    fill_zeros(row_buffer, row_size);
+    for (int64_t b = 0; b < p.batch; ++b) {
+      const Panels<T> key_panels =
+          pack_panels<T, S>(p, {keys, b, 0, p.frames, p.key_channels}, row_buffer, key_buffer.data);
+      const Cells<T> value_cells = pack_cells<T, S>(p, {values, b, 0, p.frames, p.value_channels}, value_buffer.data);
 
 #pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < tasks.count(); ++i) {
-      const Task task(p, tasks, i);
-      for (int64_t y = task.row; y < task.end_row; ++y) {
-        take_block<T, S>(p, query, task.map, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), block);
-        std::memset(sums, 0, kBlock * channels * sizeof(T));
-        Softmax<T> softmax;
-        for (int q = 0; q < kBlock; ++q) {
-          softmax.largest[q] = -kInfinity<T>;
-          softmax.totals[q] = Vector<T>{};
-        }
-        for_each_piece<T>(p, task.column, y, limits, [&](const Columns& columns, int64_t from, int64_t rows) {
-          for (int64_t s = 0; s < p.frames; ++s) {
-            for (int64_t row = 0; row < rows; ++row) {
-              DotOptions<T> options;
-              options.limits = limits;
-              dots<T>(block, key_rows.at(task.map, s, from + row, columns.first), key_rows.channel, p.key_channels,
-                      columns.count, options, scores + row * kRowWeights);
+      for (int64_t i = 0; i < task_count(p); ++i) {
+        const Task task(p, i);
+        for (int64_t y = task.row; y < task.end_row; ++y) {
+          take_block<T, S>(p, query, b, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), block);
+          fill_zeros(sums, kBlock * channels);
+          Softmax<T> softmax;
+          DotOptions<T> options;
+          options.limits = limits;
+          for_each_piece<T>(p, task.column, y, limits, [&](const Columns& columns, int64_t panel, const Range& rows) {
+            for (int64_t s = 0; s < p.frames; ++s) {
+              for (int64_t row = 0; row < rows.count; ++row) {
+                dots<T>(block, key_panels.at(s, panel, rows.first + row), p.key_channels, columns.end, options,
+                        scores + row * kRowWeights);
+              }
+              soften<T>(scores, rows.count, columns.end, softmax, sums, channels);
+              accumulate<T>({columns, rows.count, scores, value_cells.at(s, rows.first, columns.first),
+                             value_cells.row, value_cells.column},
+                            channels, sums, channels);
             }
-            soften<T>(scores, rows, columns.count, softmax, sums, channels);
-            accumulate<T>({columns, rows, scores, value_cells.at(task.map, s, from, columns.first), value_cells.row,
-                           value_cells.column},
-                          channels, sums, channels);
-          }
-        });
-        for (int64_t q = 0; q < block_cells(p, task.column); ++q) {
-          const int64_t x = task.column + q;
-          const T total = sum_lanes<T>(softmax.totals[q]), largest = softmax.largest[q];
-          T share = T(1) / total, log2_sum = largest + log2_of(total);
-          const int64_t beyond = p.zero_border ? outside(p, y, x) : 0;
-          if (beyond > 0) {
-            // They are all alike, score 0 and value 0, so that it is enough to count them.
-            const T top = largest > T(0) ? largest : T(0);
-            const T inside = total * scalar_exp2<T>(largest - top), all = inside + beyond * scalar_exp2<T>(-top);
-            share = inside / all / total;
-            log2_sum = top + log2_of(all);
-          }
-          const int64_t cell = (task.map * p.height + y) * p.width + x;
-          static_cast<T*>(log_sum)[cell] = log2_sum * T(kLn2);
-          S* to = static_cast<S*>(output.data) + cell * p.value_channels;
-          for (int64_t c = 0; c < p.value_channels; ++c) narrow(share * sums[q * channels + c], to + c);
+          });
+          const int64_t cell = (b * p.height + y) * p.width + task.column;
+          finish_block<T, S>(p, softmax, sums, channels, y, task.column,
+                             static_cast<S*>(output.data) + cell * p.value_channels, static_cast<T*>(log_sum) + cell);
         }
       }
     }

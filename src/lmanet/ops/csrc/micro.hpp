@@ -13,24 +13,14 @@ namespace lmanet::LMANET_VARIANT {
 
 #define LMANET_INLINE inline __attribute__((always_inline))
 
-constexpr int kPitch = 32;
-constexpr int kRowWeights = kBlock * kPitch;
-
 // The columns of a piece. Counted from where the window of the block's first cell begins, on the map or beyond it, they
 // start at `skipped`; cell q's window is q to q + 2 · radius of that count.
 struct Columns {
-  int64_t first;  // on the map
-  int64_t count;  // at most kPitch
+  int64_t first;      // on the map; may lie left of it
+  int64_t from, end;  // those on the map that the block reaches, counted from `first`
   int64_t skipped;
   int64_t radius;
 };
-
-// The n-th piece of what a block reaches; its count is 0 or less behind the last one.
-inline Columns columns_of(int64_t block_column, int64_t radius, int64_t width, int64_t n) {
-  const int64_t first = larger_of(block_column - radius, 0) + n * kPitch;
-  const int64_t end = smaller_of(block_column + kBlock + radius, width);
-  return {first, smaller_of(end - first, kPitch), first - (block_column - radius), radius};
-}
 
 // +∞ where a column is in a cell's window and −∞ elsewhere, (kBlock, kPitch).
 template <class T>
@@ -38,7 +28,7 @@ void fill_limits(const Columns& columns, T* limits) {
   for (int q = 0; q < kBlock; ++q) {
     for (int64_t j = 0; j < kPitch; ++j) {
       const int64_t position = columns.skipped + j;
-      const bool seen = j < columns.count && position >= q && position <= q + 2 * columns.radius;
+      const bool seen = j >= columns.from && j < columns.end && position >= q && position <= q + 2 * columns.radius;
       limits[q * kPitch + j] = seen ? kInfinity<T> : -kInfinity<T>;
     }
   }
@@ -48,13 +38,13 @@ void fill_limits(const Columns& columns, T* limits) {
 template <class T>
 struct DotOptions {
   const T* off_block = nullptr;    // (kBlock)
-  const T* off_columns = nullptr;  // (count)
+  const T* off_columns = nullptr;  // (kPitch)
   const T* limits = nullptr;       // (kBlock, kPitch)
 };
 
 template <class T, int kVectors>
-LMANET_INLINE void dots_of_vectors(const T* block, const T* row, int64_t channel_pitch, int64_t channels,
-                                   const DotOptions<T>& options, int64_t column, T* to) {
+LMANET_INLINE void dots_of_vectors(const T* block, const T* row, int64_t channels, const DotOptions<T>& options,
+                                   int64_t column, T* to) {
   constexpr int L = kLanes<T>;
   Vector<T> sums[kBlock][kVectors];
 #pragma GCC unroll 8
@@ -65,7 +55,7 @@ LMANET_INLINE void dots_of_vectors(const T* block, const T* row, int64_t channel
   for (int64_t c = 0; c < channels; ++c) {
     Vector<T> cells[kVectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) cells[v] = load<T>(row + c * channel_pitch + column + v * L);
+    for (int v = 0; v < kVectors; ++v) cells[v] = load<T>(row + c * kPitch + column + v * L);
 #pragma GCC unroll 8
     for (int q = 0; q < kBlock; ++q) {
       const Vector<T> factor = broadcast<T>(block[c * kBlock + q]);
@@ -96,17 +86,13 @@ LMANET_INLINE void dots_of_vectors(const T* block, const T* row, int64_t channel
   }
 }
 
-// to (kBlock, kPitch) = block (channels, kBlock)ᵀ · row (channels, count), as whole vectors: the row goes on behind
-// its end so far that they can be read.
+// to (kBlock, kPitch) = block (channels, kBlock)ᵀ · row (channels, kPitch), for whole vectors up to column `end`.
 template <class T>
-inline void dots(const T* block, const T* row, int64_t channel_pitch, int64_t channels, int64_t count,
-                 const DotOptions<T>& options, T* to) {
+inline void dots(const T* block, const T* row, int64_t channels, int64_t end, const DotOptions<T>& options, T* to) {
   constexpr int L = kLanes<T>;
   int64_t column = 0;
-  for (; column + L < count; column += 2 * L) {
-    dots_of_vectors<T, 2>(block, row, channel_pitch, channels, options, column, to);
-  }
-  if (column < count) dots_of_vectors<T, 1>(block, row, channel_pitch, channels, options, column, to);
+  for (; column + L < end; column += 2 * L) dots_of_vectors<T, 2>(block, row, channels, options, column, to);
+  if (column < end) dots_of_vectors<T, 1>(block, row, channels, options, column, to);
 }
 
 // One column's share for the cells kFrom to kTo − 1 of the block.
@@ -131,7 +117,7 @@ LMANET_INLINE void add_head(Vector<T> (&sums)[kBlock][kVectors], const Columns& 
                             const T* cells, int64_t cell_pitch, int64_t row_pitch) {
   if constexpr (kCells < kBlock) {
     const int64_t j = kCells - 1 - columns.skipped;
-    if (j >= 0 && j < columns.count) {
+    if (j >= columns.from && j < columns.end) {
       add_column<T, kVectors, 0, kCells>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
     add_head<T, kVectors, kCells + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
@@ -144,14 +130,15 @@ LMANET_INLINE void add_tail(Vector<T> (&sums)[kBlock][kVectors], const Columns& 
                             const T* cells, int64_t cell_pitch, int64_t row_pitch) {
   if constexpr (kFrom < kBlock) {
     const int64_t j = 2 * columns.radius + kFrom - columns.skipped;
-    if (j >= 0 && j < columns.count) {
+    if (j >= columns.from && j < columns.end) {
       add_column<T, kVectors, kFrom, kBlock>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
     add_tail<T, kVectors, kFrom + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
-// The rows of a piece: their weights (rows, kBlock, kPitch), and the first one's first cell.
+// The rows of a piece: their weights (rows, kBlock, kPitch), and the first one's cell at column `first`, which is not
+// read where it is not on the map.
 template <class T>
 struct Piece {
   Columns columns;
@@ -171,8 +158,8 @@ void accumulate_channels(const Piece<T>& piece, int64_t channel, T* to, int64_t 
   }
   const Columns columns = piece.columns;
   const int64_t cell_pitch = piece.cell_pitch, row_pitch = piece.row_pitch;
-  const int64_t whole_from = larger_of(kBlock - 1 - columns.skipped, 0);
-  const int64_t whole_to = smaller_of(2 * columns.radius + 1 - columns.skipped, columns.count);
+  const int64_t whole_from = larger_of(kBlock - 1 - columns.skipped, columns.from);
+  const int64_t whole_to = smaller_of(2 * columns.radius + 1 - columns.skipped, columns.end);
   for (int64_t row = 0; row < piece.rows; ++row) {
     const T* weights = piece.weights + row * kRowWeights;
     const T* cells = piece.cells + row * piece.row_pitch + channel;
@@ -194,8 +181,8 @@ template <class T>
 void accumulate_narrow(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
   const Columns& columns = piece.columns;
   for (int q = 0; q < kBlock; ++q) {
-    const int64_t from = larger_of(q - columns.skipped, 0);
-    const int64_t end = smaller_of(q + 2 * columns.radius + 1 - columns.skipped, columns.count);
+    const int64_t from = larger_of(q - columns.skipped, columns.from);
+    const int64_t end = smaller_of(q + 2 * columns.radius + 1 - columns.skipped, columns.end);
     for (int64_t channel = 0; channel < channels; channel += kLanes<T>) {
       Vector<T> sum = load<T>(to + q * to_pitch + channel);
       for (int64_t row = 0; row < piece.rows; ++row) {
