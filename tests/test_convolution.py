@@ -26,15 +26,17 @@ def test_as_one_is_each_by_itself(options):
         :: 1 if "groups" not in options else 3
     ]
     x = torch.randn(2, 4, 9, 11)
-    torch.testing.assert_close(convolve_as_one(convolutions, x), tuple(conv(x) for conv in convolutions))
+    torch.testing.assert_close(
+        convolve_as_one(convolutions, x), torch.cat([conv(x) for conv in convolutions], 1)
+    )
 
 
 def test_as_one_trains_each():
     convolutions, x = [nn.Conv2d(4, outputs, 3) for outputs in (2, 6)], torch.randn(2, 4, 9, 11)
     gradients = []
     with torch.enable_grad():
-        for outputs in (convolve_as_one(convolutions, x), [conv(x) for conv in convolutions]):
-            loss = sum((y**2).sum() for y in outputs)
+        for joint in (convolve_as_one(convolutions, x), torch.cat([conv(x) for conv in convolutions], 1)):
+            loss = (joint**2).sum()
             gradients.append(
                 torch.autograd.grad(loss, [p for conv in convolutions for p in conv.parameters()])
             )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
-def convolve_as_one(convolutions: Sequence[nn.Conv2d], x: Tensor) -> tuple[Tensor, ...]:
+def convolve_as_one(convolutions: Sequence[nn.Conv2d], x: Tensor) -> Tensor:
     """What each of some convolutions makes of the same map, by one convolution with the outputs of all.
 
     Args:
@@ -18,13 +18,12 @@ def convolve_as_one(convolutions: Sequence[nn.Conv2d], x: Tensor) -> tuple[Tenso
         x: (B, C, h, w).
 
     Returns:
-        (B, C_i, h, w) for each: channels i of one map, so views that are not dense.
+        (B, the sum of their outputs, h, w), one after the other.
     """
     weight = torch.cat([convolution.weight for convolution in convolutions])
     bias = torch.cat([_bias(convolution) for convolution in convolutions])
     first = convolutions[0]
-    joint = F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, first.groups)
-    return joint.split([convolution.out_channels for convolution in convolutions], 1)
+    return F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, first.groups)
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ class GatedFusion(Fusion):
         """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
         query, read = F.relu(self.query_in(query)), F.relu(self.memory_in(read))
         gates = convolve_as_one((self.query_gate, self.memory_gate), torch.cat([query, read], 1))
-        for_query, for_memory = (torch.sigmoid(gate) for gate in gates)
+        for_query, for_memory = gates.sigmoid_().chunk(2, 1)
         total = torch.addcmul(for_query * self.query_encode(query), for_memory, self.memory_encode(read))
         return F.relu_(self.norm(total))
 

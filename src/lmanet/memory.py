@@ -87,16 +87,20 @@ class KeyValue(nn.Module):
 
     def query(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Fused map (B, C, h, w) to K_Q (B, Ck, h, w) and V_Q (B, Cv, h, w)."""
-        key, value = convolve_as_one((self.query_key, self.query_value), fused)
-        return key, value
+        joint = convolve_as_one((self.query_key, self.query_value), fused)
+        return self._key_and_value(joint)
 
     def memory(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Fused map (B, C, h, w) to K_M (B, Ck, h, w) and V_M (B, Cv, h, w)."""
-        key, value = convolve_as_one((self.memory_key, self.memory_value), fused)
-        return key, value
+        joint = convolve_as_one((self.memory_key, self.memory_value), fused)
+        return self._key_and_value(joint)
 
     def forward(self, fused: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Fused map (B, C, h, w) to what `query` and `memory` give."""
         convolutions = (self.query_key, self.query_value, self.memory_key, self.memory_value)
-        query_key, query_value, memory_key, memory_value = convolve_as_one(convolutions, fused)
-        return (query_key, query_value), (memory_key, memory_value)
+        query, memory = convolve_as_one(convolutions, fused).chunk(2, 1)
+        return self._key_and_value(query), self._key_and_value(memory)
+
+    def _key_and_value(self, joint: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of the channels of one map."""
+        return joint[:, : self.query_key.out_channels], joint[:, self.query_key.out_channels :]

@@ -163,3 +163,22 @@ def test_bundled_weights(name):
     assert logits.shape == (1, len(model.classes), 40, 60)
     assert logits.isfinite().all()
     assert {"data", "recipe", "command", "figures", "limits"} <= set(model.card)
+
+
+@pytest.mark.parametrize("name", [name for name in bundled() if name.startswith("lmanet")])
+@torch.no_grad()
+def test_optimised_bundled_models_keep_to_their_stated_tolerance(name):
+    model = load(name)
+    with seeded():
+        small = torch.rand(3, 3, 12, 16)
+    clip = torch.nn.functional.interpolate(small, (93, 128), mode="bilinear", antialias=True)[None]
+    expected = model(clip)
+    span = expected.max() - expected.min()
+    for dtype, tolerance in ((None, 1e-5), (torch.bfloat16, 0.02)):
+        logits = model.optimize(dtype)(clip).float()
+        error = (logits - expected).abs().max()
+        assert error < tolerance * span
+        best = expected.topk(2, 1).values
+        clear = best[:, 0] - best[:, 1] > 2 * error
+        assert clear.float().mean() > 0.5
+        assert torch.equal(logits.argmax(1)[clear], expected.argmax(1)[clear])
