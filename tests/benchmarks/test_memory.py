@@ -39,8 +39,8 @@ def test_memory_of_the_heap_counts_as_well() -> None:
 
 
 def test_a_fresh_process_does_not_know_this_ones_memory() -> None:
-    hold(1500)
-    assert process_peak_bytes() > 1500 * MIB
+    hold(1200)
+    assert process_peak_bytes() > 1200 * MIB
     small, large = (in_fresh_process(peak_after, mib) for mib in (1, 301))
     assert small < 1200 * MIB
     assert large - small == pytest.approx(300 * MIB, abs=40 * MIB)

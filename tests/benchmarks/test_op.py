@@ -8,6 +8,7 @@ import torch
 
 from lmanet.benchmarks import op
 from lmanet.benchmarks.op import MAIN, Case, CaseResult, Measured, bench_op
+from lmanet.benchmarks.peers import Peer
 from lmanet.benchmarks.timing import Timing
 from lmanet.ops.dispatch import KERNELS
 
@@ -49,6 +50,17 @@ def test_peers_without_gradients_bfloat16_or_room_are_left_out(monkeypatch: pyte
     # 9 places, 24 cells, 2·3 + 2·2 channels at once: 2160 numbers of four bytes.
     assert left_out["unfold"] == "it would hold 0.0 GiB at once, more than 0"
     assert "global attention (SDPA)" in attends
+
+
+def test_a_peer_that_cannot_be_built_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object):
+        raise RuntimeError("C++ compile error\n\nPython.h: no such file")
+
+    monkeypatch.setattr(op, "PEERS", {"compiled": Peer(build, lambda *_: 0)})
+    query, keys, values = (torch.zeros(1, *n, 4, 6) for n in ((2,), (2, 2), (2, 3)))
+    attends, left_out = op._implementations(TINY, query, keys, values)
+    assert "compiled" not in attends
+    assert left_out["compiled"] == "it cannot be built here: C++ compile error"
 
 
 def result(seconds: dict[str, float]) -> CaseResult:

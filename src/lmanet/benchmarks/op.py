@@ -229,7 +229,10 @@ def _implementations(
                 f"it would hold {scratch / 2**30:.1f} GiB at once, more than {MOST_SCRATCH_BYTES / 2**30:.0f}"
             )
         else:
-            attends[name] = peer.build(case.window, query, keys, values)
+            try:
+                attends[name] = peer.build(case.window, query, keys, values)
+            except RuntimeError as error:  # a compiler without what it needs, such as Python's headers
+                left_out[name] = f"it cannot be built here: {str(error).strip().splitlines()[0]}"
     return attends, left_out
 
 

@@ -97,6 +97,8 @@ def _figure(width: float, height: float) -> Figure:
 
 def _draw_line(axes: Axes, along: Sequence[CaseResult], name: str, colour: str) -> None:
     measured = [result for result in along if name in result.measured]
+    if len(measured) < 2:  # a peer that was not measured along this axis
+        return
     axes.plot(
         [_useful_gflop(result) for result in measured],
         [1000 * result.measured[name].timing.median_s for result in measured],
