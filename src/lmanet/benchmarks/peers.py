@@ -81,12 +81,15 @@ def shifted_loop(query: Tensor, keys: Tensor, values: Tensor, *, window: int) ->
     """Loop over the shifts of the window twice, first for the scores, then for the values. Nothing is gathered."""
     padded = F.pad(keys, [window // 2] * 4)
     height, width = query.shape[-2:]
-    scores = [
-        (query.unsqueeze(1) * padded[..., y : y + height, x : x + width]).sum(2)
+    # Stacked a row of shifts at a time: small tensors that stay among large ones that go would scatter the heap.
+    rows = [
+        torch.stack(
+            [(query.unsqueeze(1) * padded[..., y : y + height, x : x + width]).sum(2) for x in range(window)],
+            2,
+        )
         for y in range(window)
-        for x in range(window)
     ]
-    return _softmax_and_read(torch.stack(scores, 2), values, window)
+    return _softmax_and_read(torch.cat(rows, 2), values, window)
 
 
 def correlation_sampler(query: Tensor, keys: Tensor, values: Tensor, *, window: int) -> Tensor:
