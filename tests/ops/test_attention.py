@@ -9,8 +9,7 @@ import torch
 
 from contracts.attention import BORDERS, make_inputs
 from lmanet.errors import InputError
-from lmanet.ops import attention_weights, explain, global_attention, local_attention
-from lmanet.ops.dispatch import KERNELS
+from lmanet.ops import attention_weights, dispatch, explain, global_attention, local_attention, native
 
 
 @pytest.mark.parametrize("window", [0, -1, 2, 3.0, True])
@@ -22,8 +21,8 @@ def test_window_must_be_odd(window):
 def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="border is 'wrap', expected 'mask'"):
         local_attention(*make_inputs(), window=3, border="wrap")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="backend is 'native', expected one of auto, tiled"):
-        local_attention(*make_inputs(), window=3, backend="native")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="backend is 'magic', expected one of auto, native, tiled"):
+        local_attention(*make_inputs(), window=3, backend="magic")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -51,15 +50,28 @@ def test_tensors_that_do_not_belong_together(change, message):
 def test_explain_names_every_backend_and_the_one_taken():
     query, keys, _ = make_inputs()
     reasons = explain(query, keys, window=5)
-    assert list(reasons) == ["tiled", "reference", "flex"]
-    assert [name for name, reason in reasons.items() if reason.startswith("taken")] == ["tiled"]
+    assert list(reasons) == ["native", "tiled", "reference", "flex"]
+    taken = "native" if native.variants() else "tiled"
+    assert [name for name, reason in reasons.items() if reason.startswith("taken")] == [taken]
 
 
 def test_auto_is_the_backend_that_explain_names():
     inputs = make_inputs((17, 13))
-    assert torch.equal(
-        local_attention(*inputs, window=5), local_attention(*inputs, window=5, backend="tiled")
-    )
+    reasons = explain(*inputs[:2], window=5)
+    (taken,) = (name for name, reason in reasons.items() if reason.startswith("taken"))
+    assert torch.equal(local_attention(*inputs, window=5), local_attention(*inputs, window=5, backend=taken))
+
+
+def test_without_the_kernel_the_next_backend_is_taken(monkeypatch):
+    monkeypatch.setattr(native, "_native", None)
+    monkeypatch.setattr(native, "why_not_built", "the kernel was not built")
+    query, keys, values = make_inputs()
+    reasons = explain(query, keys, window=5)
+    assert reasons["native"] == "not taken: the kernel was not built"
+    assert reasons["tiled"].startswith("taken")
+    local_attention(query, keys, values, window=5)
+    with pytest.raises(InputError, match="backend 'native' cannot run: the kernel was not built"):
+        local_attention(query, keys, values, window=5, backend="native")
 
 
 def test_explain_says_why_a_kernel_is_passed_over(monkeypatch):
@@ -70,16 +82,11 @@ def test_explain_says_why_a_kernel_is_passed_over(monkeypatch):
         def refusal(query):
             return f"made for other dtypes than {query.dtype}"
 
-    rest = dict(KERNELS)
-    for name in rest:
-        monkeypatch.delitem(KERNELS, name)
-    monkeypatch.setitem(KERNELS, "unfit", Unfit)
-    for name, kernel in rest.items():
-        monkeypatch.setitem(KERNELS, name, kernel)
+    monkeypatch.setattr(dispatch, "KERNELS", {"unfit": Unfit, **dispatch.KERNELS})
     query, keys, _ = make_inputs()
     reasons = explain(query, keys, window=5)
     assert reasons["unfit"] == "not taken: made for other dtypes than torch.float32"
-    assert reasons["tiled"].startswith("taken")
+    assert sum(reason.startswith("taken") for reason in reasons.values()) == 1
 
 
 @pytest.mark.parametrize("channels", [(4, 6), (6, 4), (5, 5)])

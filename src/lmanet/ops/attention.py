@@ -16,7 +16,7 @@ from lmanet.ops.checks import check_query_and_keys, check_values, check_window
 Border = Literal["mask", "zero"]
 """What lies outside the map: left out of the softmax, or kept with score 0 and value 0."""
 
-Backend = Literal["auto", "tiled", "reference", "flex"]
+Backend = Literal["auto", "native", "tiled", "reference", "flex"]
 """How local attention is computed; `auto` takes the first of `dispatch.KERNELS` that can run."""
 
 _COMPOSED = {"reference": reference.local_attention, "flex": flex.local_attention}
@@ -55,7 +55,7 @@ def local_attention(
         backend: `auto` or one by name, which is then taken or the call fails. See `explain`.
 
     Returns:
-        (B, Cv, h, w) in the query's dtype (autocast's, under autocast), contiguous.
+        (B, Cv, h, w) in the query's dtype (autocast's, under autocast), `channels_last`: in memory (B, h, w, Cv).
 
     Raises:
         InputError: shapes, dtypes or devices do not belong together, the window is not odd, or the backend
@@ -69,7 +69,7 @@ def local_attention(
     if backend in _COMPOSED:
         with torch.autocast(query.device.type, enabled=False):
             output = _COMPOSED[backend](query, keys, values, window=window, border=border, scale=scale)
-            return output.contiguous()
+            return output.movedim(1, -1).contiguous().movedim(-1, 1)
     output, _ = dispatch.local_attention(query, keys, values, window, border, float(scale), backend)
     return output
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lmanet.ops import tiled
+from lmanet.ops.native import Native
 
 
 class Kernel(Protocol):
@@ -20,7 +21,7 @@ class Kernel(Protocol):
     def forward(
         self, query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Output (B, Cv, h, w) and log-sum-exp (B, h, w), both contiguous."""
+        """Output (B, Cv, h, w), in memory (B, h, w, Cv), and log-sum-exp (B, h, w), contiguous."""
         ...
 
     def backward(
@@ -35,7 +36,7 @@ class Kernel(Protocol):
         window: int,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of query, keys and values, contiguous."""
+        """Gradients of query, keys and values, in memory with their channels last."""
         ...
 
     def refusal(self, query: Tensor) -> str | None:
@@ -44,6 +45,7 @@ class Kernel(Protocol):
 
 
 KERNELS: dict[str, Kernel] = {
+    "native": Native(),
     "tiled": tiled,
 }
 """Kernels by name, in the order in which `auto` tries them. The last one takes everything."""
@@ -94,7 +96,7 @@ def _fake_forward(
     batch, _, channels, height, width = values.shape
     precise = torch.promote_types(query.dtype, torch.float32)
     return (
-        query.new_empty(batch, channels, height, width),
+        query.new_empty(batch, height, width, channels).movedim(-1, 1),
         query.new_empty(batch, height, width, dtype=precise),
     )
 
@@ -102,7 +104,11 @@ def _fake_forward(
 def _fake_backward(
     gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return query.new_empty(query.shape), keys.new_empty(keys.shape), values.new_empty(values.shape)
+    empty = [
+        torch.empty_like(x.movedim(-3, -1), memory_format=torch.contiguous_format)
+        for x in (query, keys, values)
+    ]
+    return empty[0].movedim(-1, -3), empty[1].movedim(-1, -3), empty[2].movedim(-1, -3)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -5,6 +5,7 @@ Source and build are in `csrc/`. An installation without a compiler lacks the ke
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 import torch
@@ -16,15 +17,14 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 def _load() -> tuple[ModuleType | None, str]:
     # torch comes first: it brings the OpenMP runtime whose threads the kernel shares.
     try:
-        from lmanet.ops import _native  # pyright: ignore[reportAttributeAccessIssue]
+        return importlib.import_module("lmanet.ops._native"), ""
     except ModuleNotFoundError:
         return None, (
-            "the kernel was not built when lmanet was installed: that needs g++ or clang++ with C++17 and OpenMP "
-            "(Debian: apt install g++); install lmanet again with one"
+            "the kernel was not built when lmanet was installed, which takes g++ or clang++ with C++17 and OpenMP "
+            "(Debian: apt install g++); with one, pip install --no-cache-dir --force-reinstall --no-deps lmanet"
         )
     except ImportError as error:
         return None, f"the kernel cannot be loaded: {error}"
-    return _native, ""
 
 
 _native, why_not_built = _load()
@@ -90,7 +90,10 @@ class Native:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `dispatch.Kernel`."""
-        gradients = [torch.empty_like(x.movedim(-3, -1), memory_format=torch.contiguous_format) for x in (query, keys, values)]
+        gradients = [
+            torch.empty_like(x.movedim(-3, -1), memory_format=torch.contiguous_format)
+            for x in (query, keys, values)
+        ]
         self._module().backward(
             *(x.detach() for x in (gradient, query, keys, values, output, log_sum)),
             *gradients,

@@ -50,8 +50,8 @@ def forward(
         scale: factor on the scores.
 
     Returns:
-        The output (B, Cv, h, w) in the query's dtype and the log-sum-exp (B, h, w) in float32 (float64 for
-        float64 inputs).
+        The output (B, Cv, h, w) in the query's dtype, in memory (B, h, w, Cv), and the log-sum-exp (B, h, w) in
+        float32 (float64 for float64 inputs).
     """
     precise = torch.promote_types(query.dtype, torch.float32)
     batch, size, channels, height, width = values.shape
@@ -70,7 +70,7 @@ def forward(
         chunk.put((largest + total.log2()) * LN_2, log_sum.unsqueeze(-1))
     if border == "zero":
         _add_outside(output, log_sum, size, window)
-    return output.permute(0, 3, 1, 2).contiguous(), log_sum
+    return output.permute(0, 3, 1, 2), log_sum
 
 
 def backward(
@@ -100,7 +100,7 @@ def backward(
         scale: as given to `forward`.
 
     Returns:
-        Gradients of the shapes and dtype of query, keys and values.
+        Gradients of the shapes and dtype of query, keys and values, in memory with their channels last.
     """
     precise = log_sum.dtype
     size = keys.shape[1]
@@ -125,9 +125,9 @@ def backward(
         chunk.add_block(torch.bmm(score_gradients.transpose(1, 2), queries), key_gradient)
     key_gradient *= LN_2  # the queries carry scale / ln 2
     return (
-        (query_gradient * scale).permute(0, 3, 1, 2).to(query.dtype).contiguous(),
-        key_gradient.permute(0, 1, 4, 2, 3).to(keys.dtype).contiguous(),
-        value_gradient.permute(0, 1, 4, 2, 3).to(values.dtype).contiguous(),
+        (query_gradient * scale).to(query.dtype).movedim(-1, -3),
+        key_gradient.to(keys.dtype).movedim(-1, -3),
+        value_gradient.to(values.dtype).movedim(-1, -3),
     )
 
 

@@ -84,8 +84,9 @@ LMANET_INLINE void differentiate_block(const Problem& p, const Side<T>& own, con
                    T(p.scale * kLog2E), work.key_block);
   take_block<T, S>(p, own.values.map, own.values.sample, own.values.first_frame, y, column, p.value_channels, T(1),
                    work.value_block);
-  for_each_piece<T>(p, column, y, work.limits, [&](const Columns& columns, int64_t panel, const Range& rows) {
-    for (int64_t row = 0; row < rows.count; ++row) {
+  for_each_piece<T>(p, column, {first_row(p, y), end_row(p, y)}, kPieceRows, work.limits,
+                    [&](const Columns& columns, int64_t panel, const Range& rows) {
+    for (int64_t row = 0; row < rows.end - rows.first; ++row) {
       const int64_t offset = row * kRowWeights, on_map = rows.first + row;
       DotOptions<T> of_scores, of_gradients;
       options(columns, on_map, of_scores, of_gradients);
@@ -95,7 +96,7 @@ LMANET_INLINE void differentiate_block(const Problem& p, const Side<T>& own, con
       dots<T>(work.value_block, other.value_panels.at(0, panel, on_map), p.value_channels, columns.end, of_gradients,
               work.gradients + offset);
     }
-    differentiate<T>(work.weights, work.gradients, rows.count, columns.end);
+    differentiate<T>(work.weights, work.gradients, rows.end - rows.first, columns.end);
     use(columns, rows);
   });
 }
@@ -160,7 +161,7 @@ bool backward(const Problem& p, const Map& gradient, const Map& query, const Map
                   of_gradients.off_block = centres.data + block;
                 },
                 [&](const Columns& columns, const Range& rows) {
-                  accumulate<T>({columns, rows.count, work.gradients,
+                  accumulate<T>({columns, rows.end - rows.first, work.gradients,
                                  key_side.key_cells.at(0, rows.first, columns.first), key_side.key_cells.row,
                                  key_side.key_cells.column},
                                 key_channels, sums, key_channels);
@@ -182,11 +183,11 @@ bool backward(const Problem& p, const Map& gradient, const Map& query, const Map
                   of_gradients.off_columns = centres.data + row * width + kPitch + columns.first;
                 },
                 [&](const Columns& columns, const Range& rows) {
-                  accumulate<T>({columns, rows.count, work.weights,
+                  accumulate<T>({columns, rows.end - rows.first, work.weights,
                                  query_side.value_cells.at(0, rows.first, columns.first), query_side.value_cells.row,
                                  query_side.value_cells.column},
                                 value_channels, work.value_sums, value_channels);
-                  accumulate<T>({columns, rows.count, work.gradients,
+                  accumulate<T>({columns, rows.end - rows.first, work.gradients,
                                  query_side.key_cells.at(0, rows.first, columns.first), query_side.key_cells.row,
                                  query_side.key_cells.column},
                                 key_channels, work.key_sums, key_channels);

@@ -55,12 +55,14 @@ inline int64_t first_row(const Problem& p, int64_t row) { return larger_of(row -
 inline int64_t end_row(const Problem& p, int64_t row) { return smaller_of(row + p.radius + 1, p.height); }
 
 struct Range {
-  int64_t first, count;
+  int64_t first, end;
 };
 
-// Call work(columns, panel, rows) for each piece of what a block reaches, with the piece's limits filled.
+// Call work(columns, panel, rows) for each piece, of at most `piece_rows` rows, of what a block reaches within the rows
+// `reached`, with the piece's limits filled.
 template <class T, class Work>
-LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, int64_t y, T* limits, const Work& work) {
+LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, const Range& reached, int64_t piece_rows,
+                                  T* limits, const Work& work) {
   const int64_t reach_end = smaller_of(block_column + kBlock + p.radius, p.width);
   for (int64_t n = block_column / kBlock - p.radius / kBlock;; n += kPieceBlocks) {
     if (n < kFirstPanel) continue;
@@ -70,8 +72,8 @@ LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, int64_
     if (first >= reach_end) return;
     if (columns.from >= columns.end) continue;
     fill_limits<T>(columns, limits);
-    for (int64_t from = first_row(p, y); from < end_row(p, y); from += kPieceRows) {
-      work(columns, n, Range{from, smaller_of(kPieceRows, end_row(p, y) - from)});
+    for (int64_t from = reached.first; from < reached.end; from += piece_rows) {
+      work(columns, n, Range{from, smaller_of(from + piece_rows, reached.end)});
     }
   }
 }

@@ -122,9 +122,9 @@ struct Part {
 };
 
 // Must be called by all threads of a parallel region, on a buffer of `panels_size`; `row` is a thread's own, zeros of
-// channels · padded width at first.
-template <class T, class S>
-Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer) {
+// channels · padded width at first. What a channel is, `read(cell, channel)` decides.
+template <class T, class S, class Read>
+Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer, const Read& read) {
   const int64_t width = padded_width(p), row_size = part.channels * kPitch, panel_size = p.height * row_size;
   const Panels<T> panels{buffer, (panels_end(p) - kFirstPanel) * panel_size, panel_size, row_size};
 #pragma omp for
@@ -135,8 +135,8 @@ Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer) {
     for (int64_t x0 = 0; x0 < p.width; x0 += kTile) {
       const int64_t x1 = smaller_of(x0 + kTile, p.width);
       for (int64_t c = 0; c < part.channels; ++c) {
-        const S* from = at<S>(part.map, part.sample, part.first_frame + s, y, 0) + c * part.map.channel;
-        for (int64_t x = x0; x < x1; ++x) row[c * width + kPitch + x] = widened(from[x * part.map.column]);
+        const S* from = at<S>(part.map, part.sample, part.first_frame + s, y, 0);
+        for (int64_t x = x0; x < x1; ++x) row[c * width + kPitch + x] = read(from + x * part.map.column, c);
       }
     }
     for (int64_t n = kFirstPanel; n < panels_end(p); ++n) {
@@ -147,6 +147,12 @@ Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer) {
     }
   }
   return panels;
+}
+
+template <class T, class S>
+Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer) {
+  return pack_panels<T, S>(p, part, row, buffer,
+                           [&](const S* cell, int64_t c) { return widened(cell[c * part.map.channel]); });
 }
 
 // Whether the inner loops can read a map's cells where they are.

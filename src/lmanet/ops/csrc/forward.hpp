@@ -28,6 +28,17 @@ inline T scalar_exp2(T exponent) {
   return exponent == T(0) || exponent != exponent ? T(1) : exp2<T>(broadcast<T>(exponent))[0];
 }
 
+// Make a query's totals and its sums, of (kBlock, channels), relative to a larger score.
+template <class T>
+inline void rescale(Softmax<T>& softmax, int q, T largest, T* sums, int64_t channels) {
+  const T factor = scalar_exp2<T>(softmax.largest[q] - largest);
+  softmax.largest[q] = largest;
+  softmax.totals[q] *= factor;
+  for (int64_t c = q * channels; c < (q + 1) * channels; c += kLanes<T>) {
+    store<T>(sums + c, load<T>(sums + c) * factor);
+  }
+}
+
 // Scores (rows, kBlock, kPitch), of each row whole vectors up to column `end`, to weights relative to the largest
 // score so far; the sums read before are rescaled to it.
 template <class T>
@@ -46,14 +57,7 @@ void soften(T* scores, int64_t rows, int64_t end, Softmax<T>& softmax, T* sums, 
   }
   for (int q = 0; q < kBlock; ++q) {
     const T largest = largest_lane<T>(highest[q]);
-    if (largest > softmax.largest[q]) {
-      const T rescale = scalar_exp2<T>(softmax.largest[q] - largest);
-      softmax.largest[q] = largest;
-      softmax.totals[q] *= rescale;
-      for (int64_t c = 0; c < channels; c += L) {
-        store<T>(sums + q * channels + c, load<T>(sums + q * channels + c) * rescale);
-      }
-    }
+    if (largest > softmax.largest[q]) rescale<T>(softmax, q, largest, sums, channels);
   }
   for (int q = 0; q < kBlock; ++q) {
     const T largest = softmax.largest[q];
@@ -135,14 +139,15 @@ bool forward(const Problem& p, const Map& query, const Map& keys, const Map& val
           Softmax<T> softmax;
           DotOptions<T> options;
           options.limits = limits;
-          for_each_piece<T>(p, task.column, y, limits, [&](const Columns& columns, int64_t panel, const Range& rows) {
+          for_each_piece<T>(p, task.column, {first_row(p, y), end_row(p, y)}, kPieceRows, limits,
+                            [&](const Columns& columns, int64_t panel, const Range& rows) {
             for (int64_t s = 0; s < p.frames; ++s) {
-              for (int64_t row = 0; row < rows.count; ++row) {
+              for (int64_t row = 0; row < rows.end - rows.first; ++row) {
                 dots<T>(block, key_panels.at(s, panel, rows.first + row), p.key_channels, columns.end, options,
                         scores + row * kRowWeights);
               }
-              soften<T>(scores, rows.count, columns.end, softmax, sums, channels);
-              accumulate<T>({columns, rows.count, scores, value_cells.at(s, rows.first, columns.first),
+              soften<T>(scores, rows.end - rows.first, columns.end, softmax, sums, channels);
+              accumulate<T>({columns, rows.end - rows.first, scores, value_cells.at(s, rows.first, columns.first),
                              value_cells.row, value_cells.column},
                             channels, sums, channels);
             }

@@ -1,5 +1,8 @@
 // The kernel for one instruction set. Compiled several times, with LMANET_VARIANT as its namespace and its name.
 
+#if defined(__AMX_BF16__)
+#include "amx.hpp"
+#endif
 #include "backward.hpp"
 #include "forward.hpp"
 
@@ -14,7 +17,11 @@ bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map&
     case Type::kFloat64:
       return forward<double, double>(p, query, keys, values, output, log_sum);
     case Type::kBFloat16:
+#if defined(__AMX_BF16__)
+      return forward_by_tiles(p, query, keys, values, output, log_sum);
+#else
       return forward<float, BFloat16>(p, query, keys, values, output, log_sum);
+#endif
   }
   return false;
 }
