@@ -184,16 +184,16 @@ PEERS: dict[str, Peer] = {
 
 def _softmax_and_read(scores: Tensor, values: Tensor, window: int) -> Tensor:
     """Values (B, S, Cv, h, w) summed by the softmax of scores (B, S, R², h, w), a shift at a time."""
-    batch, size, channels, height, width = values.shape
+    batch, _, channels, height, width = values.shape
     inside = scores.masked_fill(~_on_map(values, window), -torch.inf)
     weights = inside.flatten(1, 2).softmax(1).view_as(scores)
-    padded = F.pad(values, [window // 2] * 4)
+    # Unbound, not indexed: the gradient of each index would be as large as all it was taken from.
+    padded = F.pad(values, [window // 2] * 4).unbind(1)
     output = values.new_zeros(batch, channels, height, width)
-    for n in range(window**2):
+    for n, by_frame in enumerate(weights.unbind(2)):
         y, x = divmod(n, window)
-        for frame in range(size):
-            shifted = padded[:, frame, :, y : y + height, x : x + width]
-            output.addcmul_(weights[:, frame, n : n + 1], shifted)
+        for frame, weight in zip(padded, by_frame.unbind(1), strict=True):
+            output.addcmul_(weight.unsqueeze(1), frame[..., y : y + height, x : x + width])
     return output
 
 
