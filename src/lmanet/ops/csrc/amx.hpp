@@ -132,10 +132,10 @@ inline void tile_soften(const float* scores, int64_t rows, int64_t first_row, in
   constexpr int64_t kScores = kTileRows * kPitch;
   const __m512 factors = _mm512_set1_ps(factor);
   __m512 highest[kBlock];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int q = 0; q < kBlock; ++q) highest[q] = _mm512_set1_ps(-kInfinity<float>);
   for (int64_t row = first_row; row < end_row; ++row) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int q = 0; q < kBlock; ++q) {
       const float* of_query = scores + row * kScores + q * kPitch;
       const __mmask16 low = seen.columns[q] & 0xffff, high = seen.columns[q] >> 16;

@@ -66,15 +66,17 @@ LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, const 
   const int64_t reach_end = smaller_of(block_column + kBlock + p.radius, p.width);
   for (int64_t n = block_column / kBlock - p.radius / kBlock;; n += kPieceBlocks) {
     if (n < kFirstPanel) continue;
-    const int64_t first = panel_column(p, n);
-    const Columns columns{first, larger_of(-first, 0), smaller_of(reach_end - first, kPieceBlocks * kBlock),
+    const int64_t first = panel_column(p, n), left = reach_end - first;
+    if (left <= 0) return;
+    // The next piece begins whole blocks further on, the last one takes what there is.
+    const Columns columns{first, larger_of(-first, 0), left <= kPitch ? left : kPieceBlocks * kBlock,
                           first - (block_column - p.radius), p.radius};
-    if (first >= reach_end) return;
     if (columns.from >= columns.end) continue;
     fill_limits<T>(columns, limits);
     for (int64_t from = reached.first; from < reached.end; from += piece_rows) {
       work(columns, n, Range{from, smaller_of(from + piece_rows, reached.end)});
     }
+    if (left <= kPitch) return;
   }
 }
 

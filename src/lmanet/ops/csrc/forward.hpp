@@ -45,11 +45,11 @@ template <class T>
 void soften(T* scores, int64_t rows, int64_t end, Softmax<T>& softmax, T* sums, int64_t channels) {
   constexpr int L = kLanes<T>;
   Vector<T> highest[kBlock];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int q = 0; q < kBlock; ++q) highest[q] = broadcast<T>(softmax.largest[q]);
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t j = 0; j < end; j += L) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int q = 0; q < kBlock; ++q) {
         highest[q] = larger<T>(highest[q], load<T>(scores + row * kRowWeights + q * kPitch + j));
       }

@@ -47,41 +47,41 @@ LMANET_INLINE void dots_of_vectors(const T* block, const T* row, int64_t channel
                                    int64_t column, T* to) {
   constexpr int L = kLanes<T>;
   Vector<T> sums[kBlock][kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int q = 0; q < kBlock; ++q) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sums[q][v] = Vector<T>{};
   }
   for (int64_t c = 0; c < channels; ++c) {
     Vector<T> cells[kVectors];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) cells[v] = load<T>(row + c * kPitch + column + v * L);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int q = 0; q < kBlock; ++q) {
       const Vector<T> factor = broadcast<T>(block[c * kBlock + q]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sums[q][v] += factor * cells[v];
     }
   }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const int64_t j = column + v * L;
     if (options.off_columns) {
       const Vector<T> off = load<T>(options.off_columns + j);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int q = 0; q < kBlock; ++q) sums[q][v] -= off;
     }
     if (options.off_block) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int q = 0; q < kBlock; ++q) sums[q][v] -= options.off_block[q];
     }
     if (options.limits) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int q = 0; q < kBlock; ++q) {
         sums[q][v] = limited<T>(sums[q][v], load<T>(options.limits + q * kPitch + j));
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int q = 0; q < kBlock; ++q) store<T>(to + q * kPitch + j, sums[q][v]);
   }
 }
@@ -95,45 +95,49 @@ inline void dots(const T* block, const T* row, int64_t channels, int64_t end, co
   if (column < end) dots_of_vectors<T, 1>(block, row, channels, options, column, to);
 }
 
-// One column's share for the cells kFrom to kTo − 1 of the block.
+template <class T, int kVectors>
+using Sums = Vector<T>[kReading][kVectors];
+
+// One column's share for the cells kFrom to kTo − 1 of kReading.
 template <class T, int kVectors, int kFrom, int kTo>
-LMANET_INLINE void add_column(Vector<T> (&sums)[kBlock][kVectors], const T* weights, const T* cell, int64_t row_pitch) {
-#pragma GCC unroll 2
-  for (int v = 0; v < kVectors; ++v) __builtin_prefetch(cell + row_pitch + v * kLanes<T>);
+LMANET_INLINE void add_column(Sums<T, kVectors>& sums, const T* weights, const T* cell, int64_t row_pitch) {
   Vector<T> channels[kVectors];
-#pragma GCC unroll 2
-  for (int v = 0; v < kVectors; ++v) channels[v] = load<T>(cell + v * kLanes<T>);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    channels[v] = load<T>(cell + v * kLanes<T>);
+    __builtin_prefetch(cell + row_pitch + v * kLanes<T>);
+  }
+#pragma GCC unroll 16
   for (int q = kFrom; q < kTo; ++q) {
     const Vector<T> weight = broadcast<T>(weights[q * kPitch]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sums[q][v] += weight * channels[v];
   }
 }
 
-// The first columns that a block reaches lie in the windows of its first cells only …
-template <class T, int kVectors, int kCells>
-LMANET_INLINE void add_head(Vector<T> (&sums)[kBlock][kVectors], const Columns& columns, const T* weights,
-                            const T* cells, int64_t cell_pitch, int64_t row_pitch) {
-  if constexpr (kCells < kBlock) {
+// The first columns that the cells reach lie in the windows of the first of them only …
+template <class T, int kVectors, bool kInside, int kCells>
+LMANET_INLINE void add_head(Sums<T, kVectors>& sums, const Columns& columns, const T* weights, const T* cells,
+                            int64_t cell_pitch, int64_t row_pitch) {
+  if constexpr (kCells < kReading) {
     const int64_t j = kCells - 1 - columns.skipped;
-    if (j >= columns.from && j < columns.end) {
+    if (kInside || (j >= columns.from && j < columns.end)) {
       add_column<T, kVectors, 0, kCells>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_head<T, kVectors, kCells + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_head<T, kVectors, kInside, kCells + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
-// … and the last ones in those of its last cells.
-template <class T, int kVectors, int kFrom>
-LMANET_INLINE void add_tail(Vector<T> (&sums)[kBlock][kVectors], const Columns& columns, const T* weights,
-                            const T* cells, int64_t cell_pitch, int64_t row_pitch) {
-  if constexpr (kFrom < kBlock) {
+// … and the last ones in those of the last.
+template <class T, int kVectors, bool kInside, int kFrom>
+LMANET_INLINE void add_tail(Sums<T, kVectors>& sums, const Columns& columns, const T* weights, const T* cells,
+                            int64_t cell_pitch, int64_t row_pitch) {
+  if constexpr (kFrom < kReading) {
     const int64_t j = 2 * columns.radius + kFrom - columns.skipped;
-    if (j >= columns.from && j < columns.end) {
-      add_column<T, kVectors, kFrom, kBlock>(sums, weights + j, cells + j * cell_pitch, row_pitch);
+    if (kInside || (j >= columns.from && j < columns.end)) {
+      add_column<T, kVectors, kFrom, kReading>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_tail<T, kVectors, kFrom + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_tail<T, kVectors, kInside, kFrom + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
@@ -148,35 +152,39 @@ struct Piece {
   int64_t row_pitch, cell_pitch;
 };
 
-template <class T, int kVectors>
-void accumulate_channels(const Piece<T>& piece, int64_t channel, T* to, int64_t to_pitch) {
-  Vector<T> sums[kBlock][kVectors];
-#pragma GCC unroll 8
-  for (int q = 0; q < kBlock; ++q) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) sums[q][v] = load<T>(to + q * to_pitch + channel + v * kLanes<T>);
+// For the cells from `first_cell` on, kReading of them, and kVectors of their channels. kInside: all that their windows
+// reach is in the piece.
+template <class T, int kVectors, bool kInside>
+void accumulate_vectors(const Piece<T>& piece, int64_t first_cell, int64_t channel, T* to, int64_t to_pitch) {
+  Sums<T, kVectors> sums;
+  T* to_cell = to + first_cell * to_pitch + channel;
+#pragma GCC unroll 16
+  for (int q = 0; q < kReading; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sums[q][v] = load<T>(to_cell + q * to_pitch + v * kLanes<T>);
   }
-  const Columns columns = piece.columns;
+  Columns columns = piece.columns;
+  columns.skipped -= first_cell;
   const int64_t cell_pitch = piece.cell_pitch, row_pitch = piece.row_pitch;
-  const int64_t whole_from = larger_of(kBlock - 1 - columns.skipped, columns.from);
-  const int64_t whole_to = smaller_of(2 * columns.radius + 1 - columns.skipped, columns.end);
+  const int64_t whole_from = larger_of(kReading - 1 - columns.skipped, columns.from);
+  const int64_t whole_end = smaller_of(2 * columns.radius + 1 - columns.skipped, columns.end);
   for (int64_t row = 0; row < piece.rows; ++row) {
-    const T* weights = piece.weights + row * kRowWeights;
-    const T* cells = piece.cells + row * piece.row_pitch + channel;
-    add_head<T, kVectors, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
-    for (int64_t j = whole_from; j < whole_to; ++j) {
-      add_column<T, kVectors, 0, kBlock>(sums, weights + j, cells + j * cell_pitch, row_pitch);
+    const T* weights = piece.weights + row * kRowWeights + first_cell * kPitch;
+    const T* cells = piece.cells + row * row_pitch + channel;
+    add_head<T, kVectors, kInside, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    for (int64_t j = whole_from; j < whole_end; ++j) {
+      add_column<T, kVectors, 0, kReading>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_tail<T, kVectors, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_tail<T, kVectors, kInside, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
-#pragma GCC unroll 8
-  for (int q = 0; q < kBlock; ++q) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) store<T>(to + q * to_pitch + channel + v * kLanes<T>, sums[q][v]);
+#pragma GCC unroll 16
+  for (int q = 0; q < kReading; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) store<T>(to_cell + q * to_pitch + v * kLanes<T>, sums[q][v]);
   }
 }
 
-// Windows narrower than the block: no column is in all of them, so each cell goes through its own.
+// Windows so narrow that no column is in all of kReading cells': each cell goes through its own.
 template <class T>
 void accumulate_narrow(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
   const Columns& columns = piece.columns;
@@ -195,14 +203,29 @@ void accumulate_narrow(const Piece<T>& piece, int64_t channels, T* to, int64_t t
   }
 }
 
+template <class T, int kVectors>
+inline void accumulate_cells(const Piece<T>& piece, int64_t first_cell, int64_t channel, T* to, int64_t to_pitch) {
+  const Columns& columns = piece.columns;
+  const int64_t first = first_cell - columns.skipped, end = first + 2 * columns.radius + kReading;
+  if (first >= columns.from && end <= columns.end) {
+    accumulate_vectors<T, kVectors, true>(piece, first_cell, channel, to, to_pitch);
+  } else {
+    accumulate_vectors<T, kVectors, false>(piece, first_cell, channel, to, to_pitch);
+  }
+}
+
 // to (kBlock, to_pitch) += weights · cells, for `channels` channels, a multiple of the vector's lanes.
 template <class T>
 inline void accumulate(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
-  constexpr int L = kLanes<T>;
-  if (2 * piece.columns.radius < kBlock - 1) return accumulate_narrow<T>(piece, channels, to, to_pitch);
-  int64_t channel = 0;
-  for (; channel + 2 * L <= channels; channel += 2 * L) accumulate_channels<T, 2>(piece, channel, to, to_pitch);
-  if (channel < channels) accumulate_channels<T, 1>(piece, channel, to, to_pitch);
+  constexpr int L = kLanes<T>, kMost = kReadingVectors;
+  if (2 * piece.columns.radius < kReading - 1) return accumulate_narrow<T>(piece, channels, to, to_pitch);
+  for (int64_t cell = 0; cell < kBlock; cell += kReading) {
+    int64_t channel = 0;
+    for (; channel + kMost * L <= channels; channel += kMost * L) {
+      accumulate_cells<T, kMost>(piece, cell, channel, to, to_pitch);
+    }
+    for (; channel < channels; channel += L) accumulate_cells<T, 1>(piece, cell, channel, to, to_pitch);
+  }
 }
 
 }  // namespace lmanet::LMANET_VARIANT

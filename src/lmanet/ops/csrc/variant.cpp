@@ -2,11 +2,36 @@
 
 #if defined(__AMX_BF16__)
 #include "amx.hpp"
-#endif
+#else
 #include "backward.hpp"
 #include "forward.hpp"
+#endif
 
 namespace lmanet {
+
+#if defined(__AMX_BF16__)
+
+namespace avx512 {
+extern const Variant variant;
+}
+
+namespace LMANET_VARIANT {
+
+bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
+                 void* log_sum) {
+  if (p.type == Type::kBFloat16) return forward_by_tiles(p, query, keys, values, output, log_sum);
+  return avx512::variant.forward(p, query, keys, values, output, log_sum);
+}
+
+bool backward_any(const Problem& p, const Map& gradient, const Map& query, const Map& keys, const Map& values,
+                  const Map& output, const void* log_sum, const Output& query_gradient, const Output& key_gradient,
+                  const Output& value_gradient) {
+  return avx512::variant.backward(p, gradient, query, keys, values, output, log_sum, query_gradient, key_gradient,
+                                  value_gradient);
+}
+
+#else
+
 namespace LMANET_VARIANT {
 
 bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
@@ -17,11 +42,7 @@ bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map&
     case Type::kFloat64:
       return forward<double, double>(p, query, keys, values, output, log_sum);
     case Type::kBFloat16:
-#if defined(__AMX_BF16__)
-      return forward_by_tiles(p, query, keys, values, output, log_sum);
-#else
       return forward<float, BFloat16>(p, query, keys, values, output, log_sum);
-#endif
   }
   return false;
 }
@@ -43,6 +64,8 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
   }
   return false;
 }
+
+#endif
 
 #define LMANET_TEXT_OF(name) #name
 #define LMANET_TEXT(name) LMANET_TEXT_OF(name)
