@@ -95,12 +95,12 @@ inline void dots(const T* block, const T* row, int64_t channels, int64_t end, co
   if (column < end) dots_of_vectors<T, 1>(block, row, channels, options, column, to);
 }
 
-template <class T, int kVectors>
-using Sums = Vector<T>[kReading][kVectors];
+template <class T, int kCells, int kVectors>
+using Sums = Vector<T>[kCells][kVectors];
 
-// One column's share for the cells kFrom to kTo − 1 of kReading.
-template <class T, int kVectors, int kFrom, int kTo>
-LMANET_INLINE void add_column(Sums<T, kVectors>& sums, const T* weights, const T* cell, int64_t row_pitch) {
+// One column's share for the cells kFrom to kEnd − 1.
+template <class T, int kCells, int kVectors, int kFrom, int kEnd>
+LMANET_INLINE void add_column(Sums<T, kCells, kVectors>& sums, const T* weights, const T* cell, int64_t row_pitch) {
   Vector<T> channels[kVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
@@ -108,7 +108,7 @@ LMANET_INLINE void add_column(Sums<T, kVectors>& sums, const T* weights, const T
     __builtin_prefetch(cell + row_pitch + v * kLanes<T>);
   }
 #pragma GCC unroll 16
-  for (int q = kFrom; q < kTo; ++q) {
+  for (int q = kFrom; q < kEnd; ++q) {
     const Vector<T> weight = broadcast<T>(weights[q * kPitch]);
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sums[q][v] += weight * channels[v];
@@ -116,28 +116,28 @@ LMANET_INLINE void add_column(Sums<T, kVectors>& sums, const T* weights, const T
 }
 
 // The first columns that the cells reach lie in the windows of the first of them only …
-template <class T, int kVectors, bool kInside, int kCells>
-LMANET_INLINE void add_head(Sums<T, kVectors>& sums, const Columns& columns, const T* weights, const T* cells,
+template <class T, int kCells, int kVectors, bool kInside, int kEnd>
+LMANET_INLINE void add_head(Sums<T, kCells, kVectors>& sums, const Columns& columns, const T* weights, const T* cells,
                             int64_t cell_pitch, int64_t row_pitch) {
-  if constexpr (kCells < kReading) {
-    const int64_t j = kCells - 1 - columns.skipped;
+  if constexpr (kEnd < kCells) {
+    const int64_t j = kEnd - 1 - columns.skipped;
     if (kInside || (j >= columns.from && j < columns.end)) {
-      add_column<T, kVectors, 0, kCells>(sums, weights + j, cells + j * cell_pitch, row_pitch);
+      add_column<T, kCells, kVectors, 0, kEnd>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_head<T, kVectors, kInside, kCells + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_head<T, kCells, kVectors, kInside, kEnd + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
 // … and the last ones in those of the last.
-template <class T, int kVectors, bool kInside, int kFrom>
-LMANET_INLINE void add_tail(Sums<T, kVectors>& sums, const Columns& columns, const T* weights, const T* cells,
+template <class T, int kCells, int kVectors, bool kInside, int kFrom>
+LMANET_INLINE void add_tail(Sums<T, kCells, kVectors>& sums, const Columns& columns, const T* weights, const T* cells,
                             int64_t cell_pitch, int64_t row_pitch) {
-  if constexpr (kFrom < kReading) {
+  if constexpr (kFrom < kCells) {
     const int64_t j = 2 * columns.radius + kFrom - columns.skipped;
     if (kInside || (j >= columns.from && j < columns.end)) {
-      add_column<T, kVectors, kFrom, kReading>(sums, weights + j, cells + j * cell_pitch, row_pitch);
+      add_column<T, kCells, kVectors, kFrom, kCells>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_tail<T, kVectors, kInside, kFrom + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_tail<T, kCells, kVectors, kInside, kFrom + 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 }
 
@@ -152,39 +152,52 @@ struct Piece {
   int64_t row_pitch, cell_pitch;
 };
 
-// For the cells from `first_cell` on, kReading of them, and kVectors of their channels. kInside: all that their windows
-// reach is in the piece.
-template <class T, int kVectors, bool kInside>
+// For kCells cells from `first_cell` on, and kVectors of their channels. kInside: all that their windows reach is in the
+// piece.
+template <class T, int kCells, int kVectors, bool kInside>
 void accumulate_vectors(const Piece<T>& piece, int64_t first_cell, int64_t channel, T* to, int64_t to_pitch) {
-  Sums<T, kVectors> sums;
+  Sums<T, kCells, kVectors> sums;
   T* to_cell = to + first_cell * to_pitch + channel;
 #pragma GCC unroll 16
-  for (int q = 0; q < kReading; ++q) {
+  for (int q = 0; q < kCells; ++q) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sums[q][v] = load<T>(to_cell + q * to_pitch + v * kLanes<T>);
   }
   Columns columns = piece.columns;
   columns.skipped -= first_cell;
   const int64_t cell_pitch = piece.cell_pitch, row_pitch = piece.row_pitch;
-  const int64_t whole_from = larger_of(kReading - 1 - columns.skipped, columns.from);
+  const int64_t whole_from = larger_of(kCells - 1 - columns.skipped, columns.from);
   const int64_t whole_end = smaller_of(2 * columns.radius + 1 - columns.skipped, columns.end);
   for (int64_t row = 0; row < piece.rows; ++row) {
     const T* weights = piece.weights + row * kRowWeights + first_cell * kPitch;
     const T* cells = piece.cells + row * row_pitch + channel;
-    add_head<T, kVectors, kInside, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_head<T, kCells, kVectors, kInside, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
     for (int64_t j = whole_from; j < whole_end; ++j) {
-      add_column<T, kVectors, 0, kReading>(sums, weights + j, cells + j * cell_pitch, row_pitch);
+      add_column<T, kCells, kVectors, 0, kCells>(sums, weights + j, cells + j * cell_pitch, row_pitch);
     }
-    add_tail<T, kVectors, kInside, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
+    add_tail<T, kCells, kVectors, kInside, 1>(sums, columns, weights, cells, cell_pitch, row_pitch);
   }
 #pragma GCC unroll 16
-  for (int q = 0; q < kReading; ++q) {
+  for (int q = 0; q < kCells; ++q) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) store<T>(to_cell + q * to_pitch + v * kLanes<T>, sums[q][v]);
   }
 }
 
-// Windows so narrow that no column is in all of kReading cells': each cell goes through its own.
+template <class T, int kCells, int kVectors>
+inline void accumulate_cells(const Piece<T>& piece, int64_t channel, T* to, int64_t to_pitch) {
+  const Columns& columns = piece.columns;
+  for (int64_t cell = 0; cell < kBlock; cell += kCells) {
+    const int64_t first = cell - columns.skipped, end = first + 2 * columns.radius + kCells;
+    if (first >= columns.from && end <= columns.end) {
+      accumulate_vectors<T, kCells, kVectors, true>(piece, cell, channel, to, to_pitch);
+    } else {
+      accumulate_vectors<T, kCells, kVectors, false>(piece, cell, channel, to, to_pitch);
+    }
+  }
+}
+
+// Windows so narrow that no column is in those of half a block: each cell goes through its own.
 template <class T>
 void accumulate_narrow(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
   const Columns& columns = piece.columns;
@@ -203,29 +216,23 @@ void accumulate_narrow(const Piece<T>& piece, int64_t channels, T* to, int64_t t
   }
 }
 
-template <class T, int kVectors>
-inline void accumulate_cells(const Piece<T>& piece, int64_t first_cell, int64_t channel, T* to, int64_t to_pitch) {
-  const Columns& columns = piece.columns;
-  const int64_t first = first_cell - columns.skipped, end = first + 2 * columns.radius + kReading;
-  if (first >= columns.from && end <= columns.end) {
-    accumulate_vectors<T, kVectors, true>(piece, first_cell, channel, to, to_pitch);
-  } else {
-    accumulate_vectors<T, kVectors, false>(piece, first_cell, channel, to, to_pitch);
-  }
-}
-
 // to (kBlock, to_pitch) += weights · cells, for `channels` channels, a multiple of the vector's lanes.
 template <class T>
 inline void accumulate(const Piece<T>& piece, int64_t channels, T* to, int64_t to_pitch) {
-  constexpr int L = kLanes<T>, kMost = kReadingVectors;
-  if (2 * piece.columns.radius < kReading - 1) return accumulate_narrow<T>(piece, channels, to, to_pitch);
-  for (int64_t cell = 0; cell < kBlock; cell += kReading) {
-    int64_t channel = 0;
-    for (; channel + kMost * L <= channels; channel += kMost * L) {
-      accumulate_cells<T, kMost>(piece, cell, channel, to, to_pitch);
-    }
-    for (; channel < channels; channel += L) accumulate_cells<T, 1>(piece, cell, channel, to, to_pitch);
+  constexpr int L = kLanes<T>, kHalf = kBlock / 2;
+  static_assert(kBlock % 2 == 0);
+  const int64_t wide = 2 * piece.columns.radius + 1;
+  if (wide < kHalf) return accumulate_narrow<T>(piece, channels, to, to_pitch);
+  int64_t channel = 0;
+  // As many sums as there are registers; and more channels rather than more cells, as less is loaded for each.
+  if constexpr (kBlock == 12) {
+    for (; channel + 4 * L <= channels; channel += 4 * L) accumulate_cells<T, kHalf, 4>(piece, channel, to, to_pitch);
   }
+  if (wide >= kBlock) {
+    for (; channel + 2 * L <= channels; channel += 2 * L) accumulate_cells<T, kBlock, 2>(piece, channel, to, to_pitch);
+  }
+  for (; channel + 2 * L <= channels; channel += 2 * L) accumulate_cells<T, kHalf, 2>(piece, channel, to, to_pitch);
+  for (; channel < channels; channel += L) accumulate_cells<T, kHalf, 1>(piece, channel, to, to_pitch);
 }
 
 }  // namespace lmanet::LMANET_VARIANT

@@ -13,30 +13,22 @@
 namespace lmanet::LMANET_VARIANT {
 
 // kBlock: cells worked on together, so many that their sums of two vectors each just fill the registers.
-// kReading: of those that many at a time, with sums of up to kReadingVectors each, where cells are read: the more sums,
-// the less is loaded for each.
 #if defined(__AMX_BF16__)
 constexpr int kVectorBytes = 64;
 constexpr int kBlock = 8;  // two below each other fill a tile
-constexpr int kReading = 8, kReadingVectors = 2;
 #elif defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 constexpr int kBlock = 12;
-constexpr int kReading = 6, kReadingVectors = 4;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kBlock = 6;
-constexpr int kReading = 6, kReadingVectors = 2;
 #elif defined(__aarch64__)
 constexpr int kVectorBytes = 16;
 constexpr int kBlock = 12;
-constexpr int kReading = 6, kReadingVectors = 4;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kBlock = 6;
-constexpr int kReading = 6, kReadingVectors = 2;
 #endif
-static_assert(kBlock % kReading == 0);
 
 template <class T>
 struct Types;
