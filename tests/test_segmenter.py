@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
-from lmanet import MemoryState, VideoSegmenter
+from lmanet import ERFNet, MemoryState, VideoSegmenter
 from lmanet.errors import InputError
 from lmanet.segmenter import segment_single
 
@@ -243,6 +243,12 @@ def test_fast_convolutions_see_one_cell():
     segmenter = make(convolutions="fast")
     modules = [*segmenter.key_value.modules(), *segmenter.fusion.modules()]
     assert {m.kernel_size for m in modules if isinstance(m, torch.nn.Conv2d)} == {(1, 1)}
+
+
+def test_value_channels_go_with_the_convolutions():
+    paper, fast = (VideoSegmenter(ERFNet(3), convolutions=name) for name in ("paper", "fast"))
+    assert (paper.value_channels, fast.value_channels) == (64, 32)
+    assert VideoSegmenter(ERFNet(3), convolutions="fast", value_channels=48).value_channels == 48
 
 
 def test_an_optimised_copy_leaves_the_model_as_it_is(segmenter):

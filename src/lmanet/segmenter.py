@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PROJECTION_SIDES: dict[Convolutions, int] = {"paper": 3, "fast": 1}
 """Side of the kernels that make keys and values."""
 
+VALUE_CHANNELS: dict[Convolutions, int] = {"paper": 64, "fast": 32}
+"""Cv where nothing else is asked for."""
+
 
 class VideoSegmenter(nn.Module):
     """A single-frame network with a local memory attention module between its encoder and its decoder.
@@ -28,12 +31,11 @@ class VideoSegmenter(nn.Module):
     Args:
         backbone: the single-frame network.
         key_channels: Ck.
-        value_channels: Cv.
+        value_channels: Cv; if not given, the paper's 64, or 32 with `fast` convolutions.
         memory_size: S, frames remembered; may be changed between streams (`segmenter.memory_size = 8`).
         window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
         fusion: `gated` (the paper's, equation 6) or `concat`.
-        convolutions: those that make keys, values and the fused map: `paper` (3×3) or `fast` (1×1, a twelfth of the
-            work).
+        convolutions: those that make keys, values and the fused map: `paper` (3×3) or `fast` (1×1).
         border: `mask` leaves places outside the image out of the attention; `zero` gives them score 0 and value
             0, as checkpoints of the original implementation expect.
         attention: the backend of `lmanet.ops.local_attention`.
@@ -56,7 +58,7 @@ class VideoSegmenter(nn.Module):
         backbone: Backbone,
         *,
         key_channels: int = 16,
-        value_channels: int = 64,
+        value_channels: int | None = None,
         memory_size: int = 4,
         window: int = 21,
         fusion: FusionName = "gated",
@@ -71,6 +73,7 @@ class VideoSegmenter(nn.Module):
         ):
             if got not in get_args(known):
                 raise InputError(f"{name} {got!r}: expected one of {', '.join(get_args(known))}")
+        value_channels = value_channels or VALUE_CHANNELS[convolutions]
         self.backbone = backbone
         self.key_value = KeyValue(
             backbone.channels, key_channels, value_channels, side=PROJECTION_SIDES[convolutions]

@@ -38,7 +38,7 @@ class MemoryRecipe:
 
     Attributes:
         key_channels: Ck.
-        value_channels: Cv.
+        value_channels: Cv; if not given, 64, or 32 with `fast` convolutions.
         memory_size: S.
         window: R in cells.
         fusion: `gated` or `concat`.
@@ -54,7 +54,7 @@ class MemoryRecipe:
     """
 
     key_channels: int = 16
-    value_channels: int = 64
+    value_channels: int | None = None
     memory_size: int = 4
     window: int = 21
     fusion: FusionName = "gated"
