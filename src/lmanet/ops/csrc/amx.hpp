@@ -39,7 +39,7 @@ inline void configure_tiles(int64_t key_pairs) {
     configuration.rows[tile] = kTileRows;
   }
   configuration.row_bytes[4] = static_cast<uint16_t>(4 * key_pairs);  // queries
-  configuration.rows[5] = static_cast<uint8_t>(key_pairs);           // keys
+  configuration.rows[5] = static_cast<uint8_t>(key_pairs);            // keys
   _tile_loadconfig(&configuration);
 }
 
@@ -170,7 +170,7 @@ struct ValuePairs {
   int64_t frame, row, channels, shift;
 
   const Pair* at(int64_t s, int64_t y, int64_t column) const {
-    return data + s * frame + y * row + (column + kPitch + shift) / 2 * channels;
+    return data + s * frame + y * row + (column + kMargin + shift) / 2 * channels;
   }
 };
 
@@ -190,7 +190,7 @@ inline ValuePairs pack_value_pairs(const Problem& p, const Map& values, int64_t 
     const BFloat16* cells = at<BFloat16>(values, b, s, y, 0);
     for (int64_t n = 0; n < value_row_pairs(p); ++n) {
       Pair* to = buffer + i * row + n * channels;
-      const int64_t x = 2 * n - kPitch - pairs.shift;
+      const int64_t x = 2 * n - kMargin - pairs.shift;
       fill_zeros(to, channels);
       const bool first = x >= 0 && x < p.width, second = x + 1 >= 0 && x + 1 < p.width;
       if (first && second && values.channel == 1) {  // the common case, for the compiler to vectorise
@@ -249,8 +249,8 @@ inline bool forward_by_tiles(const Problem& p, const Map& query, const Map& keys
     configure_tiles(key_pairs(p));
     for (int64_t b = 0; b < p.batch; ++b) {
       const Part key_part{keys, b, 0, p.frames, pairs};
-      const Panels<Pair> panels = pack_panels<Pair, BFloat16>(
-          p, key_part, row_buffer, key_buffer.data, [&](const BFloat16* cell, int64_t n) {
+      const Panels<Pair> panels =
+          pack_panels<Pair, BFloat16>(p, key_part, row_buffer, key_buffer.data, [&](const BFloat16* cell, int64_t n) {
             const BFloat16* first = cell + 2 * n * keys.channel;
             if (2 * n + 1 < p.key_channels) return pair_of(first[0], first[keys.channel]);
             return 2 * n < p.key_channels ? pair_of(first[0], BFloat16{0}) : Pair{0};
@@ -267,23 +267,24 @@ inline bool forward_by_tiles(const Problem& p, const Map& query, const Map& keys
           const Range reached{first_row(p, y), end_row(p, smaller_of(y + kPairRows, p.height) - 1)};
           for_each_piece<float>(p, task.column, reached, kTilePieceRows, limits,
                                 [&](const Columns& columns, int64_t panel, const Range& rows) {
-            const Seen seen(columns);
-            for (int64_t s = 0; s < p.frames; ++s) {
-              for (int64_t row = 0; row < rows.end - rows.first; ++row) {
-                tile_dots(queries, panels.at(s, panel, rows.first + row), key_pairs(p), pairs,
-                          scores + row * kTileRows * kPitch);
-              }
-              for (int64_t k = 0; k < kPairRows; ++k) {
-                const int64_t count = rows.end - rows.first, block = k * kBlock;
-                const int64_t first = larger_of(first_row(p, y + k) - rows.first, 0);
-                const int64_t end = smaller_of(end_row(p, y + k) - rows.first, count);
-                tile_soften(scores + block * kPitch, count, smaller_of(first, count), larger_of(end, smaller_of(first, count)), seen, factor, softmax[k],
-                            sums + block * channels, channels, weights + block * kPitch / 2);
-              }
-              tile_accumulate(weights, value_pairs.at(s, rows.first, columns.first), value_pairs.row,
-                              rows.end - rows.first, channels, sums);
-            }
-          });
+                                  const Seen seen(columns);
+                                  for (int64_t s = 0; s < p.frames; ++s) {
+                                    for (int64_t row = 0; row < rows.end - rows.first; ++row) {
+                                      tile_dots(queries, panels.at(s, panel, rows.first + row), key_pairs(p), pairs,
+                                                scores + row * kTileRows * kPitch);
+                                    }
+                                    for (int64_t k = 0; k < kPairRows; ++k) {
+                                      const int64_t count = rows.end - rows.first, block = k * kBlock;
+                                      const int64_t first = larger_of(first_row(p, y + k) - rows.first, 0);
+                                      const int64_t end = smaller_of(end_row(p, y + k) - rows.first, count);
+                                      tile_soften(scores + block * kPitch, count, smaller_of(first, count),
+                                                  larger_of(end, smaller_of(first, count)), seen, factor, softmax[k],
+                                                  sums + block * channels, channels, weights + block * kPitch / 2);
+                                    }
+                                    tile_accumulate(weights, value_pairs.at(s, rows.first, columns.first),
+                                                    value_pairs.row, rows.end - rows.first, channels, sums);
+                                  }
+                                });
           for (int64_t k = 0; k < smaller_of(kPairRows, p.height - y); ++k) {
             const int64_t cell = (b * p.height + y + k) * p.width + task.column;
             finish_block<float, BFloat16>(p, softmax[k], sums + k * kBlock * channels, channels, y + k, task.column,

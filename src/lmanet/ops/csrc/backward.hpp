@@ -22,8 +22,8 @@ void differentiate(T* scores, T* gradients, int64_t rows, int64_t end) {
   }
 }
 
-// Per query of a sample, (h, padded width) with the rows' margins as panels have them: the log-sum-exp in base 2, and the
-// mean of the weights' gradients under the weights, which equals gradient · output.
+// Per query of a sample, (h, padded width) with the rows' margins as panels have them: the log-sum-exp in base 2, and
+// the mean of the weights' gradients under the weights, which equals gradient · output.
 template <class T, class S>
 void prepare_queries(const Problem& p, int64_t b, const Map& gradient, const Map& output, const T* log_sum,
                      T* log2_sums, T* centres) {
@@ -36,8 +36,8 @@ void prepare_queries(const Problem& p, int64_t b, const Map& gradient, const Map
       for (int64_t c = 0; c < p.value_channels; ++c) {
         centre += widened(g[c * gradient.channel]) * widened(o[c * output.channel]);
       }
-      centres[y * width + kPitch + x] = centre;
-      log2_sums[y * width + kPitch + x] = log_sum[(b * p.height + y) * p.width + x] * T(kLog2E);
+      centres[y * width + kMargin + x] = centre;
+      log2_sums[y * width + kMargin + x] = log_sum[(b * p.height + y) * p.width + x] * T(kLog2E);
     }
   }
 }
@@ -86,19 +86,19 @@ LMANET_INLINE void differentiate_block(const Problem& p, const Side<T>& own, con
                    work.value_block);
   for_each_piece<T>(p, column, {first_row(p, y), end_row(p, y)}, kPieceRows, work.limits,
                     [&](const Columns& columns, int64_t panel, const Range& rows) {
-    for (int64_t row = 0; row < rows.end - rows.first; ++row) {
-      const int64_t offset = row * kRowWeights, on_map = rows.first + row;
-      DotOptions<T> of_scores, of_gradients;
-      options(columns, on_map, of_scores, of_gradients);
-      of_scores.limits = work.limits;
-      dots<T>(work.key_block, other.key_panels.at(0, panel, on_map), p.key_channels, columns.end, of_scores,
-              work.weights + offset);
-      dots<T>(work.value_block, other.value_panels.at(0, panel, on_map), p.value_channels, columns.end, of_gradients,
-              work.gradients + offset);
-    }
-    differentiate<T>(work.weights, work.gradients, rows.end - rows.first, columns.end);
-    use(columns, rows);
-  });
+                      for (int64_t row = 0; row < rows.end - rows.first; ++row) {
+                        const int64_t offset = row * kRowWeights, on_map = rows.first + row;
+                        DotOptions<T> of_scores, of_gradients;
+                        options(columns, on_map, of_scores, of_gradients);
+                        of_scores.limits = work.limits;
+                        dots<T>(work.key_block, other.key_panels.at(0, panel, on_map), p.key_channels, columns.end,
+                                of_scores, work.weights + offset);
+                        dots<T>(work.value_block, other.value_panels.at(0, panel, on_map), p.value_channels,
+                                columns.end, of_gradients, work.gradients + offset);
+                      }
+                      differentiate<T>(work.weights, work.gradients, rows.end - rows.first, columns.end);
+                      use(columns, rows);
+                    });
 }
 
 template <class T, class S>
@@ -153,7 +153,7 @@ bool backward(const Problem& p, const Map& gradient, const Map& query, const Map
           for (int64_t y = task.row; y < task.end_row; ++y) {
             T* sums = query_sums.data + y * row_size + task.column * key_channels;
             if (s == 0) fill_zeros(sums, kBlock * key_channels);
-            const int64_t block = y * width + kPitch + task.column;
+            const int64_t block = y * width + kMargin + task.column;
             differentiate_block<T, S>(
                 p, query_side, key_side, y, task.column, work,
                 [&](const Columns&, int64_t, DotOptions<T>& of_scores, DotOptions<T>& of_gradients) {
@@ -179,8 +179,8 @@ bool backward(const Problem& p, const Map& gradient, const Map& query, const Map
             differentiate_block<T, S>(
                 p, key_side, query_side, y, task.column, work,
                 [&](const Columns& columns, int64_t row, DotOptions<T>& of_scores, DotOptions<T>& of_gradients) {
-                  of_scores.off_columns = log2_sums.data + row * width + kPitch + columns.first;
-                  of_gradients.off_columns = centres.data + row * width + kPitch + columns.first;
+                  of_scores.off_columns = log2_sums.data + row * width + kMargin + columns.first;
+                  of_gradients.off_columns = centres.data + row * width + kMargin + columns.first;
                 },
                 [&](const Columns& columns, const Range& rows) {
                   accumulate<T>({columns, rows.end - rows.first, work.weights,

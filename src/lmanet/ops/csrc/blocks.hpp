@@ -13,7 +13,7 @@ constexpr double kLn2 = 0.6931471805599453;
 constexpr int64_t kPieceRows = 24;
 constexpr int64_t kPieceWeights = kPieceRows * kRowWeights;
 
-// Blocks of one strip of the map below each other are one task: their segments overlap and stay in the cache.
+// Blocks of one strip of the map below each other are one task: what they reach overlaps and stays in the cache.
 constexpr int64_t kTaskRows = 16;
 
 // A map in tasks: strips of kBlock columns, each in parts of kTaskRows rows.
@@ -39,7 +39,9 @@ void take_block(const Problem& p, const Map& map, int64_t b, int64_t s, int64_t 
   const int64_t count = block_cells(p, x);
   for (int64_t q = 0; q < kBlock; ++q) {
     const S* cell = at<S>(map, b, s, y, x) + q * map.column;
-    for (int64_t c = 0; c < channels; ++c) block[c * kBlock + q] = q < count ? factor * widened(cell[c * map.channel]) : T(0);
+    for (int64_t c = 0; c < channels; ++c) {
+      block[c * kBlock + q] = q < count ? factor * widened(cell[c * map.channel]) : T(0);
+    }
   }
 }
 
@@ -64,8 +66,9 @@ template <class T, class Work>
 LMANET_INLINE void for_each_piece(const Problem& p, int64_t block_column, const Range& reached, int64_t piece_rows,
                                   T* limits, const Work& work) {
   const int64_t reach_end = smaller_of(block_column + kBlock + p.radius, p.width);
-  for (int64_t n = block_column / kBlock - p.radius / kBlock;; n += kPieceBlocks) {
-    if (n < kFirstPanel) continue;
+  const int64_t reach_first = block_column / kBlock - p.radius / kBlock;
+  const int64_t beyond = larger_of(kFirstPanel - reach_first, 0);  // panels of it that are not on the map
+  for (int64_t n = reach_first + rounded_up(beyond, kPieceBlocks);; n += kPieceBlocks) {
     const int64_t first = panel_column(p, n), left = reach_end - first;
     if (left <= 0) return;
     // The next piece begins whole blocks further on, the last one takes what there is.

@@ -18,10 +18,11 @@ inline int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-constexpr int kPitch = 32;                                // columns of a piece, as the inner loops lay them out
-constexpr int kPieceBlocks = kPitch / kBlock;             // and how many blocks' width of them it has
+constexpr int kPitch = 32;                     // columns of a piece, as the inner loops lay them out
+constexpr int kPieceBlocks = kPitch / kBlock;  // and how many blocks' width of them it has
 constexpr int kRowWeights = kBlock * kPitch;
 constexpr int64_t kFirstPanel = 1 - (kPitch + kBlock - 1) / kBlock;  // the leftmost one that reaches the map
+constexpr int64_t kMargin = kPitch + kBlock;                         // how far panels reach beyond the map at most
 
 // Uninitialised elements, aligned to cache lines. `data` is null if there was no memory.
 template <class T>
@@ -76,8 +77,7 @@ inline void narrow(float value, BFloat16* to) {  // to the nearest, ties to even
 
 template <class S>
 inline const S* at(const Map& map, int64_t batch, int64_t frame, int64_t row, int64_t column) {
-  return static_cast<const S*>(map.data) + batch * map.batch + frame * map.frame + row * map.row +
-         column * map.column;
+  return static_cast<const S*>(map.data) + batch * map.batch + frame * map.frame + row * map.row + column * map.column;
 }
 
 // Maps (S, h, w, C) of one sample with their channels one after the other: vectors of channels of one cell.
@@ -89,17 +89,15 @@ struct Cells {
   const T* at(int64_t s, int64_t y, int64_t x) const { return data + s * frame + y * row + x * column; }
 };
 
-// Maps of one sample as `dots` reads them: for each channel of a row kPitch columns one after the other, with zeros for those beyond the
-// map. Panel n holds the columns from kBlock · n − radius mod kBlock on, so that what any block reaches is some of them
-// side by side, wherever it begins. They overlap: the map is held kPitch / kBlock times.
+// Maps of one sample as `dots` reads them: for each channel of a row kPitch columns one after the other, with zeros for
+// those beyond the map. Panel n holds the columns from kBlock · n − radius mod kBlock on, so that what any block
+// reaches is some of them side by side, wherever it begins. They overlap: the map is held kPitch / kBlock times.
 template <class T>
 struct Panels {
   const T* data;
   int64_t frame, panel, row;
 
-  const T* at(int64_t s, int64_t n, int64_t y) const {
-    return data + s * frame + (n - kFirstPanel) * panel + y * row;
-  }
+  const T* at(int64_t s, int64_t n, int64_t y) const { return data + s * frame + (n - kFirstPanel) * panel + y * row; }
 };
 
 inline int64_t panel_column(const Problem& p, int64_t n) { return n * kBlock - p.radius % kBlock; }
@@ -113,7 +111,7 @@ int64_t panels_size(const Problem& p, int64_t frames, int64_t channels) {
 }
 
 // A row of the map as (channels, padded width), with a margin on both sides that a panel may reach.
-inline int64_t padded_width(const Problem& p) { return rounded_up(p.width, kPitch) + 2 * kPitch; }
+inline int64_t padded_width(const Problem& p) { return rounded_up(p.width, kPitch) + 2 * kMargin; }
 
 // Frames of one sample of a tensor.
 struct Part {
@@ -136,13 +134,13 @@ Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer, con
       const int64_t x1 = smaller_of(x0 + kTile, p.width);
       for (int64_t c = 0; c < part.channels; ++c) {
         const S* from = at<S>(part.map, part.sample, part.first_frame + s, y, 0);
-        for (int64_t x = x0; x < x1; ++x) row[c * width + kPitch + x] = read(from + x * part.map.column, c);
+        for (int64_t x = x0; x < x1; ++x) row[c * width + kMargin + x] = read(from + x * part.map.column, c);
       }
     }
     for (int64_t n = kFirstPanel; n < panels_end(p); ++n) {
       T* to = const_cast<T*>(panels.at(s, n, y));
       for (int64_t c = 0; c < part.channels; ++c) {
-        std::memcpy(to + c * kPitch, row + c * width + kPitch + panel_column(p, n), kPitch * sizeof(T));
+        std::memcpy(to + c * kPitch, row + c * width + kMargin + panel_column(p, n), kPitch * sizeof(T));
       }
     }
   }

@@ -141,17 +141,18 @@ bool forward(const Problem& p, const Map& query, const Map& keys, const Map& val
           options.limits = limits;
           for_each_piece<T>(p, task.column, {first_row(p, y), end_row(p, y)}, kPieceRows, limits,
                             [&](const Columns& columns, int64_t panel, const Range& rows) {
-            for (int64_t s = 0; s < p.frames; ++s) {
-              for (int64_t row = 0; row < rows.end - rows.first; ++row) {
-                dots<T>(block, key_panels.at(s, panel, rows.first + row), p.key_channels, columns.end, options,
-                        scores + row * kRowWeights);
-              }
-              soften<T>(scores, rows.end - rows.first, columns.end, softmax, sums, channels);
-              accumulate<T>({columns, rows.end - rows.first, scores, value_cells.at(s, rows.first, columns.first),
-                             value_cells.row, value_cells.column},
-                            channels, sums, channels);
-            }
-          });
+                              for (int64_t s = 0; s < p.frames; ++s) {
+                                for (int64_t row = 0; row < rows.end - rows.first; ++row) {
+                                  dots<T>(block, key_panels.at(s, panel, rows.first + row), p.key_channels, columns.end,
+                                          options, scores + row * kRowWeights);
+                                }
+                                soften<T>(scores, rows.end - rows.first, columns.end, softmax, sums, channels);
+                                accumulate<T>(
+                                    {columns, rows.end - rows.first, scores,
+                                     value_cells.at(s, rows.first, columns.first), value_cells.row, value_cells.column},
+                                    channels, sums, channels);
+                              }
+                            });
           const int64_t cell = (b * p.height + y) * p.width + task.column;
           finish_block<T, S>(p, softmax, sums, channels, y, task.column,
                              static_cast<S*>(output.data) + cell * p.value_channels, static_cast<T*>(log_sum) + cell);

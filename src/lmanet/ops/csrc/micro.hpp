@@ -1,6 +1,6 @@
 // The two inner loops, of forward and backward alike. A block is kBlock neighbouring cells of a row; it meets what its
-// windows reach of a map in pieces of at most kPitch columns. For a row of a piece and a block there are kBlock × kPitch
-// weights:
+// windows reach of a map in pieces of at most kPitch columns. For a row of a piece and a block there are kBlock ×
+// kPitch weights:
 //
 //   dots:       products of the block's cells with a row's, over channels (scores; gradients of the weights)
 //   accumulate: sums of a piece's cells, weighted for each cell of the block (readings; gradients)
@@ -152,8 +152,8 @@ struct Piece {
   int64_t row_pitch, cell_pitch;
 };
 
-// For kCells cells from `first_cell` on, and kVectors of their channels. kInside: all that their windows reach is in the
-// piece.
+// For kCells cells from `first_cell` on, and kVectors of their channels. kInside: all that their windows reach is in
+// the piece.
 template <class T, int kCells, int kVectors, bool kInside>
 void accumulate_vectors(const Piece<T>& piece, int64_t first_cell, int64_t channel, T* to, int64_t to_pitch) {
   Sums<T, kCells, kVectors> sums;

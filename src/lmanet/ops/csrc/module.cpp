@@ -20,8 +20,8 @@ namespace nb = nanobind;
 
 namespace lmanet {
 
-#define LMANET_DECLARE(name) \
-  namespace name {           \
+#define LMANET_DECLARE(name)    \
+  namespace name {              \
   extern const Variant variant; \
   }
 LMANET_DECLARE(portable)
@@ -104,7 +104,8 @@ Output output_of(const WritableTensor& tensor, std::initializer_list<int64_t> sh
 
 Problem problem_of(const Tensor& query, const Tensor& keys, const Tensor& values, int64_t window, bool zero_border,
                    double scale, int threads) {
-  require(query.ndim() == 4 && keys.ndim() == 5 && values.ndim() == 5, "query must be (B, Ck, h, w), keys and values 5D");
+  require(query.ndim() == 4 && keys.ndim() == 5 && values.ndim() == 5,
+          "query must be (B, Ck, h, w), keys and values 5D");
   Problem p;
   p.type = type_of(query);
   p.batch = query.shape(0), p.key_channels = query.shape(1), p.height = query.shape(2), p.width = query.shape(3);
@@ -157,8 +158,8 @@ void backward(const Tensor& gradient, const Tensor& query, const Tensor& keys, c
                                      "value_gradient must be (B, S, h, w, Cv), contiguous, of the query's dtype");
   const Variant& chosen = find_variant(variant);
   nb::gil_scoped_release release;
-  if (!chosen.backward(p, map_of(gradient), map_of(query), map_of(keys), map_of(values), map_of(output),
-                       log_sum.data(), to_query, to_keys, to_values)) {
+  if (!chosen.backward(p, map_of(gradient), map_of(query), map_of(keys), map_of(values), map_of(output), log_sum.data(),
+                       to_query, to_keys, to_values)) {
     throw std::bad_alloc();
   }
 }

@@ -117,8 +117,7 @@ struct Exp2<float> {
   static constexpr int kMantissa = 23;
   static constexpr int kDegree = 5;
   // Chebyshev interpolation of 2^x on [−½, ½].
-  static constexpr float kCoefficients[] = {1.0f,          0.69314719f,   0.24022107f,
-                                            0.055503571f, 0.0096760319f, 0.0013390863f};
+  static constexpr float kCoefficients[] = {1.0f, 0.69314719f, 0.24022107f, 0.055503571f, 0.0096760319f, 0.0013390863f};
 };
 
 template <>
