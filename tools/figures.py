@@ -1,4 +1,4 @@
-"""Write the figures of `results/` into the README, between its `<!-- figures: NAME -->` marks.
+"""Write the figures of `results/` into README and docs, between their `<!-- figures: NAME -->` marks.
 
 python tools/figures.py
 """
@@ -14,10 +14,11 @@ from typing import Any
 from lmanet.benchmarks.model import Measured
 from lmanet.benchmarks.model_report import model_tables
 from lmanet.benchmarks.op import CaseResult
-from lmanet.benchmarks.op_report import op_tables
+from lmanet.benchmarks.op_report import case_table, main_results, op_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
 
 
 def accuracy(content: dict[str, Any]) -> str:
@@ -70,7 +71,13 @@ def training(content: dict[str, Any]) -> str:
 
 
 def op(content: dict[str, Any]) -> str:
-    """Local attention: kernels and peers."""
+    """Local attention: kernels and peers on the main case."""
+    results = [CaseResult.from_json(case) for case in content["cases"]]
+    return "\n\n".join([*(case_table(result).markdown() for result in main_results(results)), machine(content)])
+
+
+def op_all(content: dict[str, Any]) -> str:
+    """Local attention: every case."""
     tables = op_tables([CaseResult.from_json(case) for case in content["cases"]])
     return "\n\n".join([*(table.markdown() for table in tables), machine(content)])
 
@@ -97,6 +104,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "stream": ("stream.json", stream),
     "training": ("training.json", training),
     "op": ("op.json", op),
+    "op-all": ("op.json", op_all),
     "model": ("model.json", model),
 }
 """By the name in the mark: the file in `results/`, and what makes a table of its content."""
@@ -120,7 +128,7 @@ def filled(text: str, results: Path = RESULTS) -> str:
         return f"{match[1]}\n{make(json.loads((results / file).read_text()))}\n<!-- end -->"
 
     # Up to the mark's own end: the text between two tables must not pass for a table.
-    block = r"^(<!-- figures: (\w+) -->)\n(?:(?!<!-- ).*\n)*?<!-- end -->$"
+    block = r"^(<!-- figures: ([\w-]+) -->)\n(?:(?!<!-- ).*\n)*?<!-- end -->$"
     result, count = re.subn(block, table, text, flags=re.MULTILINE)
     for kind in ("<!-- figures:", "<!-- end -->"):
         if text.count(kind) != count:
@@ -131,5 +139,5 @@ def filled(text: str, results: Path = RESULTS) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))

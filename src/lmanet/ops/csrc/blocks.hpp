@@ -10,7 +10,7 @@ constexpr double kLog2E = 1.4426950408889634;  // scores are kept in base 2
 constexpr double kLn2 = 0.6931471805599453;
 
 // Rows of a piece: their weights stay in a core's first cache, with the cells they meet passing through it.
-constexpr int64_t kPieceRows = 24;
+constexpr int64_t kPieceRows = 12;
 constexpr int64_t kPieceWeights = kPieceRows * kRowWeights;
 
 // Blocks of one strip of the map below each other are one task: what they reach overlaps and stays in the cache.

@@ -5,10 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "attention.hpp"
 #include "vec.hpp"
 
@@ -30,19 +26,11 @@ struct Buffer {
   T* data = nullptr;
 
   explicit Buffer(int64_t count) {
-    const int64_t bytes = larger_of(count, 1) * sizeof(T);
-    const int64_t alignment = bytes < kHugePage ? 64 : kHugePage;
-    data = static_cast<T*>(std::aligned_alloc(alignment, rounded_up(bytes, alignment)));
-#if defined(__linux__)
-    // Large buffers come fresh from the system: in huge pages that is far fewer page faults.
-    if (data && alignment == kHugePage) madvise(data, rounded_up(bytes, alignment), MADV_HUGEPAGE);
-#endif
+    data = static_cast<T*>(std::aligned_alloc(64, rounded_up(larger_of(count, 1) * sizeof(T), 64)));
   }
   ~Buffer() { std::free(data); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-
-  static constexpr int64_t kHugePage = 2 << 20;
 };
 
 template <class T>
