@@ -16,6 +16,7 @@ constexpr int kTileRows = 16;   // of each tile, 64 bytes wide
 constexpr int kTileWidth = 16;  // float32, or pairs of bfloat16
 constexpr int kPairRows = 2;    // rows of queries in a tile
 constexpr int64_t kTilePieceRows = 12;
+static_assert(kTaskRows % kPairRows == 0);
 static_assert(kPairRows * kBlock == kTileRows && kPitch == 2 * kTileWidth);
 
 // Two bfloat16, as tiles multiply them: neighbouring channels of a key, or neighbouring columns of a value.
@@ -230,7 +231,7 @@ inline bool forward_by_tiles(const Problem& p, const Map& query, const Map& keys
   const int64_t channels = rounded_up(p.value_channels, kTileWidth), pairs = all_key_pairs(p);
   const int64_t query_size = kTileRows * pairs, row_size = rounded_up(pairs * padded_width(p), kTileWidth);
   const int64_t weights_size = kTilePieceRows * kTileRows * kPitch / 2;
-  const int64_t scores_size = kTilePieceRows * kTileRows * kPitch, sums_size = kTileRows * channels;
+  const int64_t scores_size = kTilePieceRows * kTileRows * kPitch, sums_size = kTaskRows * kBlock * channels;
   Buffer<Pair> key_buffer(panels_size<Pair>(p, p.frames, pairs)), value_buffer(value_pairs_size(p));
   Buffer<Pair> pair_works(p.threads * (query_size + row_size + weights_size));
   Buffer<float> works(p.threads * (scores_size + sums_size + kRowWeights));
@@ -242,8 +243,8 @@ inline bool forward_by_tiles(const Problem& p, const Map& query, const Map& keys
     Pair* queries = row_buffer + row_size;
     Pair* weights = queries + query_size;
     float* scores = works.data + omp_get_thread_num() * (scores_size + sums_size + kRowWeights);
-    float* sums = scores + scores_size;
-    float* limits = sums + sums_size;
+    float* task_sums = scores + scores_size;
+    float* limits = task_sums + sums_size;
     const float factor = static_cast<float>((p.scale < 0 ? -p.scale : p.scale) * kLog2E);
     fill_zeros(row_buffer, row_size);
     configure_tiles(key_pairs(p));
@@ -260,37 +261,41 @@ inline bool forward_by_tiles(const Problem& p, const Map& query, const Map& keys
 #pragma omp for schedule(dynamic)
       for (int64_t i = 0; i < task_count(p); ++i) {
         const Task task(p, i);
-        for (int64_t y = task.row; y < task.end_row; y += kPairRows) {
-          take_query_pairs(p, query, b, y, task.column, queries);
-          fill_zeros(sums, sums_size);
-          Softmax<float> softmax[kPairRows];
-          const Range reached{first_row(p, y), end_row(p, smaller_of(y + kPairRows, p.height) - 1)};
-          for_each_piece<float>(p, task.column, reached, kTilePieceRows, limits,
-                                [&](const Columns& columns, int64_t panel, const Range& rows) {
-                                  const Seen seen(columns);
-                                  for (int64_t s = 0; s < p.frames; ++s) {
-                                    for (int64_t row = 0; row < rows.end - rows.first; ++row) {
-                                      tile_dots(queries, panels.at(s, panel, rows.first + row), key_pairs(p), pairs,
-                                                scores + row * kTileRows * kPitch);
-                                    }
-                                    for (int64_t k = 0; k < kPairRows; ++k) {
-                                      const int64_t count = rows.end - rows.first, block = k * kBlock;
-                                      const int64_t first = larger_of(first_row(p, y + k) - rows.first, 0);
-                                      const int64_t end = smaller_of(end_row(p, y + k) - rows.first, count);
-                                      tile_soften(scores + block * kPitch, count, smaller_of(first, count),
-                                                  larger_of(end, smaller_of(first, count)), seen, factor, softmax[k],
-                                                  sums + block * channels, channels, weights + block * kPitch / 2);
-                                    }
-                                    tile_accumulate(weights, value_pairs.at(s, rows.first, columns.first),
-                                                    value_pairs.row, rows.end - rows.first, channels, sums);
-                                  }
-                                });
-          for (int64_t k = 0; k < smaller_of(kPairRows, p.height - y); ++k) {
-            const int64_t cell = (b * p.height + y + k) * p.width + task.column;
-            finish_block<float, BFloat16>(p, softmax[k], sums + k * kBlock * channels, channels, y + k, task.column,
-                                          static_cast<BFloat16*>(output.data) + cell * p.value_channels,
-                                          static_cast<float*>(log_sum) + cell);
+        Softmax<float> states[kTaskRows];
+        fill_zeros(task_sums, sums_size);
+        for (int64_t group = 0; group < p.frames; group += kFrameGroup) {
+          for (int64_t y = task.row; y < task.end_row; y += kPairRows) {
+            take_query_pairs(p, query, b, y, task.column, queries);
+            float* sums = task_sums + (y - task.row) * kBlock * channels;
+            const auto read = [&](const Columns& columns, int64_t panel, const Range& rows) {
+              const Seen seen(columns);
+              const int64_t count = rows.end - rows.first;
+              for (int64_t s = group; s < smaller_of(group + kFrameGroup, p.frames); ++s) {
+                for (int64_t row = 0; row < count; ++row) {
+                  tile_dots(queries, panels.at(s, panel, rows.first + row), key_pairs(p), pairs,
+                            scores + row * kTileRows * kPitch);
+                }
+                for (int64_t k = 0; k < kPairRows; ++k) {
+                  // Of the rows those that this row of queries sees.
+                  const int64_t block = k * kBlock;
+                  const int64_t first = smaller_of(larger_of(first_row(p, y + k) - rows.first, 0), count);
+                  const int64_t end = larger_of(smaller_of(end_row(p, y + k) - rows.first, count), first);
+                  tile_soften(scores + block * kPitch, count, first, end, seen, factor, states[y - task.row + k],
+                              sums + block * channels, channels, weights + block * kPitch / 2);
+                }
+                tile_accumulate(weights, value_pairs.at(s, rows.first, columns.first), value_pairs.row, count, channels,
+                                sums);
+              }
+            };
+            const Range reached{first_row(p, y), end_row(p, smaller_of(y + kPairRows, p.height) - 1)};
+            for_each_piece<float>(p, task.column, reached, kTilePieceRows, limits, read);
           }
+        }
+        for (int64_t y = task.row; y < task.end_row; ++y) {
+          const int64_t cell = (b * p.height + y) * p.width + task.column, row = y - task.row;
+          finish_block<float, BFloat16>(p, states[row], task_sums + row * kBlock * channels, channels, y, task.column,
+                                        static_cast<BFloat16*>(output.data) + cell * p.value_channels,
+                                        static_cast<float*>(log_sum) + cell);
         }
       }
     }

@@ -16,6 +16,10 @@ constexpr int64_t kPieceWeights = kPieceRows * kRowWeights;
 // Blocks of one strip of the map below each other are one task: what they reach overlaps and stays in the cache.
 constexpr int64_t kTaskRows = 16;
 
+// A task goes through a few frames with all of its blocks, then through the next few: more than these would not stay in
+// the cache from one block to the next.
+constexpr int64_t kFrameGroup = 4;
+
 // A map in tasks: strips of kBlock columns, each in parts of kTaskRows rows.
 inline int64_t task_parts(const Problem& p) { return (p.height + kTaskRows - 1) / kTaskRows; }
 inline int64_t task_count(const Problem& p) { return (p.width + kBlock - 1) / kBlock * task_parts(p); }

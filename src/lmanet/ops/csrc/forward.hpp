@@ -109,7 +109,7 @@ template <class T, class S>
 bool forward(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
              void* log_sum) {
   const int64_t channels = rounded_up(p.value_channels, kLanes<T>);
-  const int64_t block_size = rounded_up(p.key_channels * kBlock, 64), sums_size = rounded_up(kBlock * channels, 64);
+  const int64_t block_size = rounded_up(p.key_channels * kBlock, 64), sums_size = kTaskRows * kBlock * channels;
   const int64_t row_size = rounded_up(p.key_channels * padded_width(p), 64);
   const int64_t thread_size = block_size + kRowWeights + kPieceWeights + sums_size + row_size;
   Buffer<T> key_buffer(panels_size<T>(p, p.frames, p.key_channels));
@@ -123,7 +123,9 @@ bool forward(const Problem& p, const Map& query, const Map& keys, const Map& val
     T* block = row_buffer + row_size;
     T* limits = block + block_size;
     T* scores = limits + kRowWeights;
-    T* sums = scores + kPieceWeights;
+    T* task_sums = scores + kPieceWeights;
+    DotOptions<T> options;
+    options.limits = limits;
     fill_zeros(row_buffer, row_size);
     for (int64_t b = 0; b < p.batch; ++b) {
       const Panels<T> key_panels =
@@ -133,28 +135,32 @@ bool forward(const Problem& p, const Map& query, const Map& keys, const Map& val
 #pragma omp for schedule(dynamic)
       for (int64_t i = 0; i < task_count(p); ++i) {
         const Task task(p, i);
+        Softmax<T> states[kTaskRows];
+        fill_zeros(task_sums, sums_size);
+        for (int64_t group = 0; group < p.frames; group += kFrameGroup) {
+          for (int64_t y = task.row; y < task.end_row; ++y) {
+            take_block<T, S>(p, query, b, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), block);
+            Softmax<T>& softmax = states[y - task.row];
+            T* sums = task_sums + (y - task.row) * kBlock * channels;
+            const auto read = [&](const Columns& columns, int64_t panel, const Range& rows) {
+              const int64_t count = rows.end - rows.first;
+              for (int64_t s = group; s < smaller_of(group + kFrameGroup, p.frames); ++s) {
+                for (int64_t row = 0; row < count; ++row) {
+                  dots<T>(block, key_panels.at(s, panel, rows.first + row), p.key_channels, columns.end, options,
+                          scores + row * kRowWeights);
+                }
+                soften<T>(scores, count, columns.end, softmax, sums, channels);
+                const T* cells = value_cells.at(s, rows.first, columns.first);
+                accumulate<T>({columns, count, scores, cells, value_cells.row, value_cells.column}, channels, sums,
+                              channels);
+              }
+            };
+            for_each_piece<T>(p, task.column, {first_row(p, y), end_row(p, y)}, kPieceRows, limits, read);
+          }
+        }
         for (int64_t y = task.row; y < task.end_row; ++y) {
-          take_block<T, S>(p, query, b, 0, y, task.column, p.key_channels, T(p.scale * kLog2E), block);
-          fill_zeros(sums, kBlock * channels);
-          Softmax<T> softmax;
-          DotOptions<T> options;
-          options.limits = limits;
-          for_each_piece<T>(p, task.column, {first_row(p, y), end_row(p, y)}, kPieceRows, limits,
-                            [&](const Columns& columns, int64_t panel, const Range& rows) {
-                              for (int64_t s = 0; s < p.frames; ++s) {
-                                for (int64_t row = 0; row < rows.end - rows.first; ++row) {
-                                  dots<T>(block, key_panels.at(s, panel, rows.first + row), p.key_channels, columns.end,
-                                          options, scores + row * kRowWeights);
-                                }
-                                soften<T>(scores, rows.end - rows.first, columns.end, softmax, sums, channels);
-                                accumulate<T>(
-                                    {columns, rows.end - rows.first, scores,
-                                     value_cells.at(s, rows.first, columns.first), value_cells.row, value_cells.column},
-                                    channels, sums, channels);
-                              }
-                            });
-          const int64_t cell = (b * p.height + y) * p.width + task.column;
-          finish_block<T, S>(p, softmax, sums, channels, y, task.column,
+          const int64_t cell = (b * p.height + y) * p.width + task.column, row = y - task.row;
+          finish_block<T, S>(p, states[row], task_sums + row * kBlock * channels, channels, y, task.column,
                              static_cast<S*>(output.data) + cell * p.value_channels, static_cast<T*>(log_sum) + cell);
         }
       }
