@@ -14,7 +14,8 @@ from typing import Any
 from lmanet.benchmarks.model import Measured
 from lmanet.benchmarks.model_report import model_tables
 from lmanet.benchmarks.op import CaseResult
-from lmanet.benchmarks.op_report import case_table, main_results, op_tables
+from lmanet.benchmarks.op_report import case_table, op_tables
+from lmanet.benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -72,8 +73,7 @@ def training(content: dict[str, Any]) -> str:
 
 def op(content: dict[str, Any]) -> str:
     """Local attention: kernels and peers on the main case."""
-    results = [CaseResult.from_json(case) for case in content["cases"]]
-    return "\n\n".join([*(case_table(result).markdown() for result in main_results(results)), machine(content)])
+    return "\n\n".join([case_table(CaseResult.from_json(content["cases"][0])).markdown(), machine(content)])
 
 
 def op_all(content: dict[str, Any]) -> str:
@@ -83,10 +83,18 @@ def op_all(content: dict[str, Any]) -> str:
 
 
 def model(content: dict[str, Any]) -> str:
-    """A frame through LMANet against the bare network."""
+    """A frame through LMANet against the bare network, in float32."""
+    return "\n\n".join([_model_tables(content)[0].markdown(), machine(content)])
+
+
+def model_all(content: dict[str, Any]) -> str:
+    """A frame through LMANet against the bare network, in every precision."""
+    return "\n\n".join([*(table.markdown() for table in _model_tables(content)), machine(content)])
+
+
+def _model_tables(content: dict[str, Any]) -> list[Table]:
     networks = [Measured.from_json(network) for network in content["networks"]]
-    tables = model_tables(networks, content["settings"]["size"])
-    return "\n\n".join([*(table.markdown() for table in tables), machine(content)])
+    return model_tables(networks, content["settings"]["size"])
 
 
 def machine(content: dict[str, Any]) -> str:
@@ -106,6 +114,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "op": ("op.json", op),
     "op-all": ("op.json", op_all),
     "model": ("model.json", model),
+    "model-all": ("model.json", model_all),
 }
 """By the name in the mark: the file in `results/`, and what makes a table of its content."""
 

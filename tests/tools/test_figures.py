@@ -191,13 +191,15 @@ def test_op_tables(figures, results):
         "cases": [case(20), case(60, backward=True), case(5, window=11), case(40, memory_size=8)],
     }
     (results / "op.json").write_text(json.dumps(content))
-    lines = figures.filled("<!-- figures: op -->\n<!-- end -->\n", results).splitlines()
+    lines = figures.filled("<!-- figures: op-all -->\n<!-- end -->\n", results).splitlines()
     title = "Forward, float32, map of 64×128, Ck=16, Cv=64, S=4, R=21:"
     assert lines.index(title) < lines.index(title.replace("Forward", "Forward + backward"))
     assert "| native | 20.0 | 0.20 to 2000, 3 | 1.0× | 50.0 % | 3.0 |" in lines
     assert "| native | 60.0 | 0.60 to 6000, 3 | 1.0× | 16.7 % | 3.0 |" in lines
     assert "| tiled | 240 | 2.40 to 24000, 3 | 12.0× | 4.2 % | 3.0 |" in lines
     assert "Left out: unfold (no room)." in lines
+    main = figures.filled("<!-- figures: op -->\n<!-- end -->\n", results).splitlines()
+    assert [line for line in main if line.endswith(":")] == [title]
     assert "|  | R=11 | R=21 |" in lines and "| tiled | 240 (48.0×) | 240 (12.0×) |" in lines
     assert "|  | S=4 | S=8 |" in lines and "| native | 20.0 | 40.0 |" in lines
     # Work of the definition: twice as many frames, twice the work, so the same time for each part of it.

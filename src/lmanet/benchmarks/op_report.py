@@ -18,17 +18,13 @@ AXES: dict[str, tuple[str, ...]] = {
 
 def op_tables(results: Sequence[CaseResult]) -> list[Table]:
     """The main case, which is the first, and its backward pass and other dtypes; each axis; growth with work."""
+    main = results[0].case
+    same = [r for r in results if replace(r.case, backward=main.backward, dtype=main.dtype) == main]
     return [
-        *map(case_table, main_results(results)),
+        *map(case_table, same),
         *(axis_table(results, axis) for axis in ("window", "memory size")),
         growth_table(results),
     ]
-
-
-def main_results(results: Sequence[CaseResult]) -> list[CaseResult]:
-    """The main case, which is the first, with its backward pass and in other dtypes."""
-    main = results[0].case
-    return [r for r in results if replace(r.case, backward=main.backward, dtype=main.dtype) == main]
 
 
 def case_table(result: CaseResult) -> Table:
