@@ -21,7 +21,7 @@ def _load() -> tuple[ModuleType | None, str]:
     except ModuleNotFoundError:
         return None, (
             "the kernel was not built when lmanet was installed, which takes g++ or clang++ with C++17 and OpenMP "
-            "(Debian: apt install g++); with one, install it again by pip with --no-cache-dir --force-reinstall --no-deps"
+            "(Debian: apt install g++); with one, install again by pip with --no-cache-dir --force-reinstall --no-deps"
         )
     except ImportError as error:
         return None, f"the kernel cannot be loaded: {error}"
@@ -48,7 +48,7 @@ class Native:
 
     Float32 and float64 are computed as such. Bfloat16 is widened to float32, except forward on CPUs with AMX, whose
     tiles multiply bfloat16 itself and add in float32; there a NaN or infinity also spoils readings of cells up to 31
-    columns or 11 rows beside those whose windows it lies in.
+    columns or a row beside those whose windows it lies in.
 
     Args:
         variant: one of `variants()`; the fastest if not given.
