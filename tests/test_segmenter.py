@@ -138,7 +138,7 @@ def test_backends_and_borders_are_passed_on(segmenter):
     segmenter.border = "zero"
     assert not torch.allclose(segmenter(clip), expected)
     segmenter.attention = "magic"
-    with pytest.raises(InputError, match="backend is 'magic', expected one of auto, tiled"):
+    with pytest.raises(InputError, match="backend is 'magic', expected one of auto, native, tiled"):
         segmenter(clip)
 
 
