@@ -24,7 +24,7 @@ FORMAT = 1
 
 def save_model(
     model: VideoSegmenter | Backbone,
-    path: Path,
+    path: str | Path,
     *,
     classes: Classes,
     card: dict[str, Any] | None = None,
@@ -73,7 +73,7 @@ def save_model(
         name: value.detach().cpu().to(torch.float16 if half and value.ndim > 1 else value.dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    write_whole(path, save(tensors, metadata={"lmanet": json.dumps(config)}), durable=True)
+    write_whole(Path(path), save(tensors, metadata={"lmanet": json.dumps(config)}), durable=True)
 
 
 def read_config(path: Path) -> dict[str, Any]:
