@@ -70,7 +70,7 @@ def test_a_model_comes_back_as_it_was(request, path, kind):
 
 def test_options_come_back(segmenter, path):
     segmenter.memory_size, segmenter.window = 7, 9
-    save_model(segmenter, path, classes=CLASSES)
+    save_model(segmenter, str(path), classes=CLASSES)
     loaded = load_model(path)
     names = (
         "key_channels",
