@@ -12,6 +12,7 @@ from torch import Tensor
 from lmanet.errors import InputError
 from lmanet.ops import dispatch, flex, reference
 from lmanet.ops.checks import check_query_and_keys, check_values, check_window
+from lmanet.ops.layout import to_cells, to_maps
 
 Border = Literal["mask", "zero"]
 """What lies outside the map: left out of the softmax, or kept with score 0 and value 0."""
@@ -69,7 +70,7 @@ def local_attention(
     if backend in _COMPOSED:
         with torch.autocast(query.device.type, enabled=False):
             output = _COMPOSED[backend](query, keys, values, window=window, border=border, scale=scale)
-            return output.movedim(1, -1).contiguous().movedim(-1, 1)
+            return to_maps(to_cells(output))
     output, _ = dispatch.local_attention(query, keys, values, window, border, float(scale), backend)
     return output
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lmanet.ops import tiled
+from lmanet.ops.layout import empty_cells, to_maps
 from lmanet.ops.native import Native
 
 
@@ -96,7 +97,7 @@ def _fake_forward(
     batch, _, channels, height, width = values.shape
     precise = torch.promote_types(query.dtype, torch.float32)
     return (
-        query.new_empty(batch, height, width, channels).movedim(-1, 1),
+        to_maps(query.new_empty(batch, height, width, channels)),
         query.new_empty(batch, height, width, dtype=precise),
     )
 
@@ -104,11 +105,7 @@ def _fake_forward(
 def _fake_backward(
     gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    empty = [
-        torch.empty_like(x.movedim(-3, -1), memory_format=torch.contiguous_format)
-        for x in (query, keys, values)
-    ]
-    return empty[0].movedim(-1, -3), empty[1].movedim(-1, -3), empty[2].movedim(-1, -3)
+    return to_maps(empty_cells(query)), to_maps(empty_cells(keys)), to_maps(empty_cells(values))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -11,6 +11,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from lmanet.ops.layout import empty_cells, to_maps
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
@@ -76,7 +78,7 @@ class Native:
             torch.get_num_threads(),
             self._variant,
         )
-        return output.permute(0, 3, 1, 2), log_sum
+        return to_maps(output), log_sum
 
     def backward(
         self,
@@ -91,10 +93,7 @@ class Native:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `dispatch.Kernel`."""
-        gradients = [
-            torch.empty_like(x.movedim(-3, -1), memory_format=torch.contiguous_format)
-            for x in (query, keys, values)
-        ]
+        gradients = empty_cells(query), empty_cells(keys), empty_cells(values)
         self._module().backward(
             *(x.detach() for x in (gradient, query, keys, values, output, log_sum)),
             *gradients,
@@ -103,7 +102,7 @@ class Native:
             torch.get_num_threads(),
             self._variant,
         )
-        query_gradient, key_gradient, value_gradient = (x.movedim(-1, -3) for x in gradients)
+        query_gradient, key_gradient, value_gradient = map(to_maps, gradients)
         return query_gradient, key_gradient, value_gradient
 
     def refusal(self, query: Tensor) -> str | None:

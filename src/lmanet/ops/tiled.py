@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmanet.ops.layout import to_cells, to_maps
+
 TILE = 8
 """Side of a tile in cells. Larger tiles make better matrix products but score more positions in vain."""
 
@@ -55,9 +57,9 @@ def forward(
     """
     precise = torch.promote_types(query.dtype, torch.float32)
     batch, size, channels, height, width = values.shape
-    query_map = _channels_last_4d(query).to(precise) * (scale / LN_2)
-    key_map = _channels_last_5d(keys).to(precise)
-    value_map = _channels_last_5d(values)
+    query_map = to_cells(query).to(precise) * (scale / LN_2)
+    key_map = to_cells(keys).to(precise)
+    value_map = to_cells(values)
     output = query.new_empty(batch, height, width, channels)
     log_sum = query.new_empty(batch, height, width, dtype=precise)
     for chunk in _chunks(query_map, size, window // 2):
@@ -70,7 +72,7 @@ def forward(
         chunk.put((largest + total.log2()) * LN_2, log_sum.unsqueeze(-1))
     if border == "zero":
         _add_outside(output, log_sum, size, window)
-    return output.permute(0, 3, 1, 2), log_sum
+    return to_maps(output), log_sum
 
 
 def backward(
@@ -104,13 +106,13 @@ def backward(
     """
     precise = log_sum.dtype
     size = keys.shape[1]
-    query_map = _channels_last_4d(query).to(precise) * (scale / LN_2)
+    query_map = to_cells(query).to(precise) * (scale / LN_2)
     log_sum_map = (log_sum / LN_2).unsqueeze(-1)
-    key_map = _channels_last_5d(keys).to(precise)
-    value_map = _channels_last_5d(values).to(precise)
-    gradient_map = _channels_last_4d(gradient).to(precise)
+    key_map = to_cells(keys).to(precise)
+    value_map = to_cells(values).to(precise)
+    gradient_map = to_cells(gradient).to(precise)
     # The weights' gradient is centred by its mean under the weights, which equals gradient · output.
-    centre = (gradient_map * _channels_last_4d(output)).sum(dim=-1, keepdim=True)
+    centre = (gradient_map * to_cells(output)).sum(dim=-1, keepdim=True)
     query_gradient = torch.empty_like(query_map)
     key_gradient = torch.zeros_like(key_map)
     value_gradient = torch.zeros_like(value_map)
@@ -125,9 +127,9 @@ def backward(
         chunk.add_block(torch.bmm(score_gradients.transpose(1, 2), queries), key_gradient)
     key_gradient *= LN_2  # the queries carry scale / ln 2
     return (
-        (query_gradient * scale).to(query.dtype).movedim(-1, -3),
-        key_gradient.to(keys.dtype).movedim(-1, -3),
-        value_gradient.to(values.dtype).movedim(-1, -3),
+        to_maps((query_gradient * scale).to(query.dtype)),
+        to_maps(key_gradient.to(keys.dtype)),
+        to_maps(value_gradient.to(values.dtype)),
     )
 
 
@@ -268,11 +270,3 @@ def _exp2_(scores: Tensor) -> Tensor:
     """
     smallest = -1000.0 if scores.dtype == torch.float64 else -100.0
     return torch.threshold_(scores, smallest, -torch.inf).exp2_()
-
-
-def _channels_last_4d(cells: Tensor) -> Tensor:
-    return cells.permute(0, 2, 3, 1).contiguous()
-
-
-def _channels_last_5d(cells: Tensor) -> Tensor:
-    return cells.permute(0, 1, 3, 4, 2).contiguous()
