@@ -116,12 +116,12 @@ Panels<T> pack_panels(const Problem& p, const Part& part, T* row, T* buffer, con
 #pragma omp for
   for (int64_t i = 0; i < part.frames * p.height; ++i) {
     const int64_t y = i % p.height, s = i / p.height;
+    const S* from = at<S>(part.map, part.sample, part.first_frame + s, y, 0);
     // A few cells at a time, as one of both sides is strided: their cache lines are used whole.
     constexpr int64_t kTile = 16;
     for (int64_t x0 = 0; x0 < p.width; x0 += kTile) {
       const int64_t x1 = smaller_of(x0 + kTile, p.width);
       for (int64_t c = 0; c < part.channels; ++c) {
-        const S* from = at<S>(part.map, part.sample, part.first_frame + s, y, 0);
         for (int64_t x = x0; x < x1; ++x) row[c * width + kMargin + x] = read(from + x * part.map.column, c);
       }
     }
