@@ -191,8 +191,8 @@ class VideoSegmenter(nn.Module):
         """
         if self.optimized and dtype in (None, next(self.parameters()).dtype):
             return self
-        fast = copy.deepcopy(self)
-        fast.backbone = fast.backbone.optimize()
+        # All but the backbone is copied, which makes its own copy.
+        fast = copy.deepcopy(self, {id(self.backbone): self.backbone.optimize(dtype)})
         if not fast.optimized:
             fast.fusion.fold_norms(fast.key_value.query_value)
             fast.optimized = True
