@@ -115,7 +115,7 @@ class VideoSegmenter(nn.Module):
         """Segment the next frame of a stream.
 
         Args:
-            images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size, padded inside to the network's stride.
+            images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size, padded inside to one that the network takes.
             state: what the last step returned; None begins a new stream.
 
         Returns:
@@ -201,7 +201,7 @@ class VideoSegmenter(nn.Module):
 
 
 def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple[int, int]]:
-    """Check, scale to [0, 1], cast to the network's dtype, pad right and below to the stride, and encode.
+    """Check, scale to [0, 1], cast to the network's dtype, pad right and below to `padded_length`, and encode.
 
     Args:
         backbone: the network.
@@ -223,7 +223,7 @@ def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple
         raise InputError("images hold NaN or infinity: expected float in [0, 1]; mend or skip this frame")
     images = images.to(next(backbone.parameters()).dtype)
     height, width = images.shape[-2:]
-    below, right = -height % backbone.stride, -width % backbone.stride
+    below, right = (backbone.padded_length(n) - n for n in (height, width))
     if below or right:
         images = F.pad(images, (0, right, 0, below), mode="replicate")
     return backbone.encode(images), (height, width)
@@ -231,7 +231,7 @@ def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple
 
 def decode_to_size(backbone: Backbone, features: Features, size: tuple[int, int]) -> Tensor:
     """Decode features of padded images and cut the padding off: logits (B, K, *size)."""
-    height, width = (-(-n // backbone.stride) * backbone.stride for n in size)
+    height, width = map(backbone.padded_length, size)
     return backbone.decode(features, (height, width))[..., : size[0], : size[1]]
 
 

@@ -43,8 +43,8 @@ class BackboneContract:
         return model.to(device).double().eval()
 
     def images(self, backbone: Backbone, *leading: int, ragged: bool = False) -> Tensor:
-        """(*leading, 3, H, W) float64; ragged: H and W no multiples of the stride."""
-        height, width = (n * backbone.stride for n in self.cells)
+        """(*leading, 3, H, W) float64; ragged: H and W that the network does not take without padding."""
+        height, width = (backbone.padded_length((n - 1) * backbone.stride + 1) for n in self.cells)
         if ragged:
             height, width = height - 1, width + min(3, backbone.stride - 1)
         device = next(backbone.parameters()).device
@@ -56,6 +56,12 @@ class BackboneContract:
         assert features.fused.shape == (2, backbone.channels, *self.cells)
         size = (images.shape[-2], images.shape[-1])
         assert backbone.decode(features, size).shape == (2, backbone.num_classes, *size)
+
+    def test_padded_lengths_fit_and_grow(self, backbone):
+        lengths = range(1, 3 * backbone.stride + 2)
+        padded = [backbone.padded_length(n) for n in lengths]
+        assert all(n <= more for n, more in zip(lengths, padded, strict=True)) and padded == sorted(padded)
+        assert [backbone.padded_length(n) for n in padded] == padded
 
     def test_forward_is_decode_of_encode(self, backbone):
         images = self.images(backbone, 2)

@@ -36,7 +36,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         channels: channels C of the fused map.
-        stride: pixels per cell of the fused map; the height and width given to `encode` are multiples of it.
+        stride: pixels per cell of the fused map.
         num_classes: K, channels of the logits.
         classes: names and colours of the classes; set by `lmanet.load`.
         card: where the weights came from; set by `lmanet.load`.
@@ -53,14 +53,22 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Features:
-        """Images (B, 3, H, W), RGB, float in [0, 1] to features with a fused map (B, C, H/stride, W/stride).
+        """Images (B, 3, H, W), RGB, float in [0, 1] to features with a fused map (B, C, ⌈H/stride⌉, ⌈W/stride⌉).
 
-        Normalisation belongs to the network: do it here.
+        Normalisation belongs to the network: do it here. H and W are what `padded_length` gives.
         """
 
     @abstractmethod
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """Features to logits (B, K, H, W) at `size` = (H, W)."""
+
+    def padded_length(self, length: int) -> int:
+        """The least height or width that `encode` takes, from `length` pixels on: a multiple of the stride.
+
+        Images are padded to it, and the logits cut back (`segmenter.encode_any_size`). A network that wants other
+        sizes says so here.
+        """
+        return -(-length // self.stride) * self.stride
 
     def encoder_parts(self) -> tuple[nn.Module, ...]:
         """The modules that `encode` runs: frozen in steps 1 and 2 of the training."""
