@@ -65,6 +65,12 @@ class VideoDataContract:
                 assert np.all((ids < len(data.classes)) | (ids == VOID))
         assert labelled > 0
 
+    def test_labelled_says_which_frames_have_a_label(self, data):
+        for sequence in data.sequences:
+            assert len(sequence.labelled) == len(sequence.frame_names)
+            for i in picked(sequence):
+                assert sequence.labelled[i] == (sequence.label(i) is not None)
+
     def test_frames_of_a_sequence_have_one_size(self, data):
         for sequence in data.sequences:
             assert len({sequence.image(i).shape for i in picked(sequence)}) == 1

@@ -24,6 +24,10 @@ class TinySequence:
     def frame_names(self) -> tuple[str, ...]:
         return tuple(f"{i:03d}" for i in range(len(self.images)))
 
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        return tuple(label is not None for label in self.labels)
+
     def image(self, index: int) -> NDArray[np.uint8]:
         return self.images[index]
 

@@ -60,6 +60,11 @@ class Sequence(Protocol):
         """Seconds between neighbouring frames."""
         ...
 
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        """Whether each frame has a label, without reading it."""
+        ...
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """Frame `index` as (H, W, 3) uint8 RGB."""
         ...
@@ -93,6 +98,6 @@ def labelled_frames(data: VideoData) -> list[tuple[int, int]]:
     return [
         (n, i)
         for n, sequence in enumerate(data.sequences)
-        for i in range(len(sequence.frame_names))
-        if sequence.label(i) is not None
+        for i, labelled in enumerate(sequence.labelled)
+        if labelled
     ]

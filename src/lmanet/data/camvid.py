@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import VOID, Classes, Sequence
+from lmanet.data.base import VOID, Classes
+from lmanet.data.files import FileData, FileSequence, IdTable, read_image
 from lmanet.errors import DataError
 
 CAMVID_CLASSES = Classes(
@@ -29,6 +28,9 @@ CAMVID_CLASSES = Classes(
 """The 11 classes of the SegNet split and their usual colours."""
 
 SEGNET_VOID = 11
+SEGNET_IDS = IdTable.of(
+    {**{i: i for i in range(11)}, SEGNET_VOID: VOID}, f"0 to 10 or {SEGNET_VOID} for void"
+)
 FRAME_RATE = 30.0
 """The cameras' frames per second; the numbers in frame names count them."""
 
@@ -68,69 +70,11 @@ CAMBRIDGE_COLOURS: dict[tuple[int, int, int], int] = {
 }
 """The 32 colours of `LabeledApproved_full` (RGB) and the class of the SegNet split that each belongs to."""
 
-
-@dataclass(frozen=True)
-class CamVidSequence:
-    """A gap-free run of CamVid frames; keeps the `Sequence` protocol.
-
-    Attributes:
-        name: sequence and number of the first frame, such as `0016E5-07959`.
-        frame_names: file stems in time order.
-        spacing_s: seconds between neighbouring frames.
-        image_paths: one image file per frame.
-        label_paths: one label file per frame.
-        colour_labels: the label files hold the Cambridge colours, not class ids.
-    """
-
-    name: str
-    frame_names: tuple[str, ...]
-    spacing_s: float
-    image_paths: tuple[Path, ...]
-    label_paths: tuple[Path, ...]
-    colour_labels: bool
-
-    @property
-    def stamp(self) -> str:
-        """Changes whenever one of the files does: sizes and times of change, without reading the files."""
-        stats = [path.stat() for path in (*self.image_paths, *self.label_paths)]
-        return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in stats]).encode()).hexdigest()
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Frame `index` as (H, W, 3) uint8 RGB."""
-        return cv2.cvtColor(_read(self.image_paths[index], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
-
-    def label(self, index: int) -> NDArray[np.uint8]:
-        """Class ids of frame `index` as (H, W) uint8, void 255.
-
-        Raises:
-            DataError: a label is neither a class id nor void; the message names the file and the value.
-        """
-        path = self.label_paths[index]
-        if self.colour_labels:
-            return _ids_from_colours(cv2.cvtColor(_read(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), path)  # pyright: ignore[reportArgumentType]
-        label = _read(path, cv2.IMREAD_GRAYSCALE)
-        worst = int(label.max())
-        if worst > SEGNET_VOID:
-            raise DataError(f"{path}: label {worst} found, expected 0 to 10 or {SEGNET_VOID} for void")
-        return np.where(label == SEGNET_VOID, np.uint8(VOID), label)
+_Frame = tuple[int, Path, Path]
+"""Number, image and label of a frame."""
 
 
-@dataclass(frozen=True)
-class CamVid:
-    """One split of CamVid; keeps the `VideoData` protocol.
-
-    Attributes:
-        name: `camvid/SPLIT`.
-        classes: the 11 classes.
-        sequences: the gap-free runs of frames, in order of name.
-    """
-
-    name: str
-    classes: Classes
-    sequences: tuple[Sequence, ...]
-
-
-def load_camvid(root: Path, split: str) -> CamVid:
+def load_camvid(root: Path, split: str) -> FileData:
     """CamVid from disk.
 
     Args:
@@ -142,44 +86,58 @@ def load_camvid(root: Path, split: str) -> CamVid:
     Raises:
         DataError: a folder, a label or every frame is missing; the message says what was looked for.
     """
+    return scan_camvid(root, split).complete()
+
+
+def scan_camvid(root: Path, split: str) -> FileData:
+    """As `load_camvid`; frames without label and misnamed ones are left out and told of in `problems`."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the folder that holds CamVid")
     if (root / "701_StillsRaw_full").is_dir():
-        pairs = _cambridge_pairs(root, split)
-        colours = True
+        labels = root / "LabeledApproved_full"
+        if not labels.is_dir():
+            raise DataError(f"{labels} is missing: the colour labels of CamVid go there")
+        images, suffix, read_label = root / "701_StillsRaw_full", "_L.png", _read_colours
     else:
-        pairs = _segnet_pairs(root, split)
-        colours = False
-    return CamVid(f"camvid/{split}", CAMVID_CLASSES, tuple(_gap_free_runs(pairs, colours)))
+        images, labels = root / split, root / f"{split}annot"
+        suffix, read_label = ".png", SEGNET_IDS
+        if not images.is_dir() or not labels.is_dir():
+            found = sorted(
+                p.name for p in root.iterdir() if p.is_dir() and (root / f"{p.name}annot").is_dir()
+            )
+            raise DataError(
+                f"{root} has no split {split!r}: expected folders {split} and {split}annot (SegNet layout) or "
+                f"701_StillsRaw_full and LabeledApproved_full (Cambridge layout); splits found: {found or 'none'}"
+            )
+    frames: dict[str, list[_Frame]] = defaultdict(list)
+    problems = []
+    for image in sorted(images.glob("*.png")):
+        name = re.fullmatch(r"(.+?)_f?(\d+)", image.stem)
+        if name is None:
+            problems.append(f"{image}: expected a CamVid name, SEQUENCE_NUMBER.png, such as 0016E5_07959.png")
+            continue
+        sequence, number = name[1], int(name[2])
+        if suffix == "_L.png" and split not in ("all", _cambridge_split(sequence, number)):
+            continue
+        label = labels / f"{image.stem}{suffix}"
+        if label.is_file():
+            frames[sequence].append((number, image, label))
+        else:
+            problems.append(f"{label} is missing: the label of {image}")
+    if not frames and not problems:
+        raise DataError(f"{images} holds no frames of this split (*.png)")
+    return FileData(
+        f"camvid/{split}", CAMVID_CLASSES, tuple(_gap_free_runs(frames, read_label)), tuple(problems)
+    )
 
 
-def _segnet_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    images, labels = root / split, root / f"{split}annot"
-    if not images.is_dir() or not labels.is_dir():
-        found = sorted(p.name for p in root.iterdir() if p.is_dir() and (root / f"{p.name}annot").is_dir())
-        raise DataError(
-            f"{root} has no split {split!r}: expected folders {split} and {split}annot (SegNet layout) or "
-            f"701_StillsRaw_full and LabeledApproved_full (Cambridge layout); splits found: {found or 'none'}"
-        )
-    return _pair(sorted(images.glob("*.png")), lambda image: labels / image.name, images)
-
-
-def _cambridge_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    images, labels = root / "701_StillsRaw_full", root / "LabeledApproved_full"
-    if not labels.is_dir():
-        raise DataError(f"{labels} is missing: the colour labels of CamVid go there")
-    paths = [p for p in sorted(images.glob("*.png")) if split in ("all", _cambridge_split(p.stem))]
-    return _pair(paths, lambda image: labels / f"{image.stem}_L.png", images)
-
-
-def _cambridge_split(stem: str) -> str:
+def _cambridge_split(sequence: str, number: int) -> str:
     """The SegNet split of a frame of the Cambridge layout.
 
     The 701 frames divide by sequence and number: Seq05VD and the later part of 0001TP are test; of 0016E5 the
     one densely labelled clip is val; the rest is train.
     """
-    sequence, number = _parse_name(stem)
     if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):
         return "test"
     if sequence == "0016E5" and 7959 <= number <= 8159 and number % 2 == 1:
@@ -187,36 +145,22 @@ def _cambridge_split(stem: str) -> str:
     return "train"
 
 
-def _pair(images: list[Path], label_of, folder: Path) -> list[tuple[Path, Path]]:
-    if not images:
-        raise DataError(f"{folder} holds no frames of this split (*.png)")
-    pairs = [(image, label_of(image)) for image in images]
-    missing = [label for _, label in pairs if not label.is_file()]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(pairs)} frames have no label, the first missing is {missing[0]}"
-        )
-    return pairs
-
-
-def _gap_free_runs(pairs: list[tuple[Path, Path]], colours: bool) -> list[CamVidSequence]:
-    by_sequence: dict[str, list[tuple[int, Path, Path]]] = defaultdict(list)
-    for image, label in pairs:
-        sequence, number = _parse_name(image.stem)
-        by_sequence[sequence].append((number, image, label))
+def _gap_free_runs(
+    frames: dict[str, list[_Frame]], read_label: Callable[[Path], NDArray[np.uint8]]
+) -> list[FileSequence]:
     runs = []
-    for sequence, frames in sorted(by_sequence.items()):
-        frames.sort()
-        for start, stop, step in _even_runs([number for number, _, _ in frames]):
-            run = frames[start:stop]
+    for sequence, of_sequence in sorted(frames.items()):
+        of_sequence.sort()
+        for start, stop, step in _even_runs([number for number, _, _ in of_sequence]):
+            run = of_sequence[start:stop]
             runs.append(
-                CamVidSequence(
+                FileSequence(
                     name=f"{sequence}-{run[0][0]:05d}",
                     frame_names=tuple(image.stem for _, image, _ in run),
                     spacing_s=step / FRAME_RATE,
                     image_paths=tuple(image for _, image, _ in run),
                     label_paths=tuple(label for _, _, label in run),
-                    colour_labels=colours,
+                    read_label=read_label,
                 )
             )
     return runs
@@ -243,22 +187,9 @@ def _even_runs(numbers: list[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _parse_name(stem: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(.+?)_f?(\d+)", stem)
-    if match is None:
-        raise DataError(f"{stem}: expected a CamVid frame name, SEQUENCE_NUMBER, such as 0016E5_07959")
-    return match[1], int(match[2])
-
-
-def _read(path: Path, flags: int) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise DataError(f"{path} cannot be read as an image: download it again")
-    return image  # pyright: ignore[reportReturnType]
-
-
-def _ids_from_colours(colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB label colours to (H, W) uint8 class ids."""
+def _read_colours(path: Path) -> NDArray[np.uint8]:
+    """A label file in Cambridge colours as (H, W) uint8 class ids."""
+    colours = read_image(path)
     packed = (colours.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(-1, dtype=np.uint32)
     known = np.array([r << 16 | g << 8 | b for r, g, b in CAMBRIDGE_COLOURS], np.uint32)
     order = np.argsort(known)

@@ -1,34 +1,88 @@
-"""Data sets named on the command line: `camvid:PATH`, `synthetic:`."""
+"""Data sets named on the command line, such as `camvid:PATH` and `cityscapes:PATH,size=512x1024,past=4`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from lmanet.data.base import VideoData
+from lmanet.data.camvid import scan_camvid
+from lmanet.data.cityscapes import scan_cityscapes
+from lmanet.data.files import FileData, refuse_problems
+from lmanet.data.folder import scan_folder
+from lmanet.data.resize import resize_data
+from lmanet.data.vspw import scan_vspw
 from lmanet.errors import DataError
 
 SPLITS = ("train", "val", "test")
+
+KINDS: dict[str, Callable[..., FileData]] = {
+    "camvid": scan_camvid,
+    "cityscapes": scan_cityscapes,
+    "vspw": scan_vspw,
+    "folder": scan_folder,
+}
+"""The data sets on disk and what opens them."""
 
 
 def open_data(spec: str, split: str) -> VideoData:
     """One split of a data set.
 
     Args:
-        spec: `camvid:PATH` (SegNet or Cambridge layout) or `synthetic:` (rendered, needs no path).
-        split: `train`, `val` or `test`; for CamVid any split that the folder holds.
+        spec: `camvid:PATH` (SegNet or Cambridge layout), `cityscapes:PATH`, `vspw:PATH`, `folder:PATH` (see
+            `lmanet.data.folder`) or `synthetic:` (rendered, needs no path). `,size=HxW` behind it resizes frames and
+            labels; `,past=N` takes N frames before the labelled one, for Cityscapes.
+        split: `train`, `val` or `test`; for CamVid and folders any split that there is.
 
     Raises:
         DataError: an unknown kind of data set, a missing path, or what the data set itself finds wrong.
     """
-    kind, colon, path = spec.partition(":")
-    if not colon or kind not in ("camvid", "synthetic"):
-        raise DataError(f"data {spec!r}: expected camvid:PATH or synthetic:")
-    if kind == "camvid":
-        from lmanet.data.camvid import load_camvid
+    data, problems = scan_data(spec, split)
+    refuse_problems(problems)
+    return data
 
+
+def scan_data(spec: str, split: str) -> tuple[VideoData, tuple[str, ...]]:
+    """As `open_data`, but what the names of its files show to be wrong is left out and returned with it."""
+    kind, colon, rest = spec.partition(":")
+    if not colon or kind not in (*KINDS, "synthetic"):
+        known = ", ".join(f"{kind}:PATH" for kind in KINDS)
+        raise DataError(f"data {spec!r}: expected {known} or synthetic:")
+    path, options = _split_options(rest)
+    size, past = options.pop("size", None), options.pop("past", None)
+    if past is not None and kind != "cityscapes":
+        raise DataError(f"data {spec!r}: past= is for cityscapes: leave it out")
+    problems: tuple[str, ...] = ()
+    if kind == "synthetic":
+        data = _synthetic(path, split)
+    else:
         if not path:
-            raise DataError("camvid: needs a path, such as camvid:/data/CamVid")
-        return load_camvid(Path(path).expanduser(), split)
+            raise DataError(f"{kind}: needs a path, such as {kind}:/data/{kind}")
+        extra = {} if past is None else {"past": int(past)}
+        data = KINDS[kind](Path(path).expanduser(), split, **extra)
+        problems = data.problems
+    if size is not None:
+        height, width = map(int, size.split("x"))
+        data = resize_data(data, (height, width))
+    return data, problems
+
+
+def _split_options(text: str) -> tuple[str, dict[str, str]]:
+    """A path, which may hold commas, and the options behind it."""
+    options: dict[str, str] = {}
+    while match := re.fullmatch(r"(.*),(?:(size)=(\d+x\d+)|(past)=(\d+))", text):
+        text = match[1]
+        name, value = (match[2], match[3]) if match[2] else (match[4], match[5])
+        options[name] = value
+    if wrong := re.fullmatch(r".*,((?:size|past)=[^,/]*)", text):
+        raise DataError(
+            f"data option {wrong[1]!r}: expected size=HEIGHTxWIDTH, such as size=512x1024, or past=N"
+        )
+    return text, options
+
+
+def _synthetic(path: str, split: str) -> VideoData:
     from lmanet.data.synthetic import SyntheticDrive
 
     if path:

@@ -93,6 +93,11 @@ class StreetSequence:
         """Seconds between neighbouring frames."""
         return 1 / self.config.fps
 
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        """Every frame is."""
+        return (True,) * self.config.frames
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """Frame `index` as (H, W, 3) uint8 RGB, spoiled as configured.
 

@@ -1,0 +1,228 @@
+"""Data sets made of image files: reading frames and labels, and sequences of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lmanet.data.base import Classes, Sequence
+from lmanet.errors import DataError
+
+UNKNOWN = 254
+"""Stands in an `IdTable` for values that a label file must not hold: data sets have at most 254 classes."""
+
+
+@dataclass(frozen=True)
+class IdTable:
+    """Reads label files of one value a pixel and turns the values into class ids.
+
+    Attributes:
+        classes: class id, or void 255, of each value 0 to 255; 254 for values that do not occur.
+        expected: those that do, in words.
+    """
+
+    classes: bytes
+    expected: str
+
+    @classmethod
+    def of(cls, ids: dict[int, int], expected: str) -> IdTable:
+        """From the class ids of the values that occur."""
+        return cls(bytes(ids.get(value, UNKNOWN) for value in range(256)), expected)
+
+    def __call__(self, path: Path) -> NDArray[np.uint8]:
+        """Class ids (H, W) uint8, void 255.
+
+        Raises:
+            DataError: the file is no label of one byte a pixel, or holds another value; the message names it.
+        """
+        values = read_values(path)
+        ids = np.asarray(cv2.LUT(values, np.frombuffer(self.classes, np.uint8)), np.uint8)
+        wrong = ids == UNKNOWN
+        if wrong.any():
+            first = values[wrong][0]
+            raise DataError(
+                f"{path}: label {first} found, in {np.count_nonzero(values == first)} pixels, expected {self.expected}"
+            )
+        return ids
+
+
+@dataclass(frozen=True)
+class FileSequence:
+    """A gap-free run of frames that are image files; keeps the `Sequence` protocol.
+
+    Attributes:
+        name: unique in the data set.
+        frame_names: in time order.
+        spacing_s: seconds between neighbouring frames.
+        image_paths: one image file per frame.
+        label_paths: one label file per frame; None where the frame has no label.
+        read_label: label file to class ids (H, W) uint8, void 255.
+    """
+
+    name: str
+    frame_names: tuple[str, ...]
+    spacing_s: float
+    image_paths: tuple[Path, ...]
+    label_paths: tuple[Path | None, ...]
+    read_label: Callable[[Path], NDArray[np.uint8]]
+
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        """Whether each frame has a label."""
+        return tuple(path is not None for path in self.label_paths)
+
+    @property
+    def stamp(self) -> str:
+        """Changes whenever one of the files does: sizes and times of change, without reading the files."""
+        stats = [path.stat() for path in (*self.image_paths, *self.label_paths) if path is not None]
+        return hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in stats]).encode()).hexdigest()
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        return image_size(self.image_paths[0])
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Frame `index` as (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: the file cannot be read, or the image is not as large as the sequence's first.
+        """
+        path = self.image_paths[index]
+        image = read_image(path)
+        _check_size(path, image.shape[:2], self._size, self.image_paths[0])
+        return image
+
+    def label(self, index: int) -> NDArray[np.uint8] | None:
+        """Class ids of frame `index` as (H, W) uint8, void 255; None where the frame has no label.
+
+        Raises:
+            DataError: the file cannot be read, is not as large as its image, or holds a value that is no class id;
+                the message names the file and the value.
+        """
+        path = self.label_paths[index]
+        if path is None:
+            return None
+        label = self.read_label(path)
+        _check_size(path, label.shape, image_size(self.image_paths[index]), self.image_paths[index])
+        return label
+
+
+@dataclass(frozen=True)
+class FileData:
+    """One split of a data set on disk; keeps the `VideoData` protocol.
+
+    Attributes:
+        name: such as `camvid/val`.
+        classes: of its labels.
+        sequences: the gap-free runs of frames, in order of name.
+        problems: what is wrong with its files, as far as their names tell: one sentence each, naming the file.
+    """
+
+    name: str
+    classes: Classes
+    sequences: tuple[Sequence, ...]
+    problems: tuple[str, ...] = ()
+
+    def complete(self) -> FileData:
+        """Itself.
+
+        Raises:
+            DataError: there are problems.
+        """
+        refuse_problems(self.problems)
+        return self
+
+
+def refuse_problems(problems: tuple[str, ...]) -> None:
+    """Raise DataError with the first of them, if there are any."""
+    if problems:
+        more = f" (and {len(problems) - 1} more: lmanet data check lists them)" if problems[1:] else ""
+        raise DataError(f"{problems[0]}{more}")
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8 RGB; grey is repeated over the channels, transparency dropped.
+
+    Raises:
+        DataError: it cannot be read or has more than 8 bits a channel.
+    """
+    with _open(path) as file:
+        if file.mode.startswith(("I", "F")):
+            raise DataError(f"{path}: an image of mode {file.mode}: expected 8 bits a channel")
+        if file.format == "JPEG":
+            ImageOps.exif_transpose(file, in_place=True)
+        return np.array(file if file.mode == "RGB" else file.convert("RGB"))
+
+
+def read_values(path: Path) -> NDArray[np.uint8]:
+    """A label file of one byte a pixel, grey or with a palette, as (H, W) uint8.
+
+    Raises:
+        DataError: it cannot be read, or is another kind of image.
+    """
+    with _open(path) as file:
+        if file.mode not in ("L", "P"):
+            raise DataError(
+                f"{path}: an image of mode {file.mode}: expected class ids, one byte a pixel (grey or with a palette)"
+            )
+        return np.array(file)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image as `read_image` gives it, from the file's header alone.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _open(path) as file:
+        width, height = file.size
+        turned = file.format == "JPEG" and file.getexif().get(0x0112, 1) >= 5
+        return (width, height) if turned else (height, width)
+
+
+def consecutive(numbers: list[int]) -> list[tuple[int, int]]:
+    """(start, stop) of each longest run of numbers that follow one another; the numbers are in rising order."""
+    cuts = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
+    return list(zip([0, *cuts], [*cuts, len(numbers)], strict=True)) if numbers else []
+
+
+def generated_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` distinct RGB colours, at most 255, none black: those of PASCAL VOC's label maps from 1 on.
+
+    Bits 0, 3, 6 of the number become the red channel's highest bits, 1, 4, 7 green's, 2, 5 blue's.
+    """
+
+    def channel(number: int, first: int) -> int:
+        return sum((number >> (3 * i + first) & 1) << (7 - i) for i in range(3))
+
+    return tuple((channel(n, 0), channel(n, 1), channel(n, 2)) for n in range(1, count + 1))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as file:
+            yield file
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing") from error
+    except Exception as error:  # Pillow has a dozen kinds for damaged files, SyntaxError among them
+        raise DataError(f"{path} cannot be read as an image ({error}): download or make it again") from error
+
+
+def _check_size(path: Path, size: tuple[int, ...], expected: tuple[int, int], other: Path) -> None:
+    if size != expected:
+        raise DataError(
+            f"{path}: height and width are {size[0]}×{size[1]}, those of {other} {expected[0]}×{expected[1]}: expected "
+            f"the same"
+        )
