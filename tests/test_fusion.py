@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from contracts.fusion import FusionContract
 from lmanet.errors import InputError
-from lmanet.fusion import ConcatFusion, FastGatedFusion, GatedFusion
+from lmanet.fusion import BottleneckFusion, ConcatFusion, FastGatedFusion, GatedFusion
 
 
 def norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
@@ -61,6 +61,37 @@ class TestConcat(FusionContract):
     def expected(self, state, query, read):
         parts = [norm(query, state, "query_in.0"), norm(read, state, "memory_in.0")]
         return torch.cat(parts, dim=1).clamp(min=0)
+
+
+class TestBottleneck(FusionContract):
+    value_channels = 12
+    norms_kept = ("norm",)
+    drops = False
+
+    def make(self) -> BottleneckFusion:
+        return BottleneckFusion(self.value_channels, self.channels, width=5)
+
+    def expected(self, state, query, read):
+        def conv(x: Tensor, name: str) -> Tensor:
+            weight = state[f"{name}.weight"][:, :, 0, 0]
+            return torch.einsum("oc,bcyx->boyx", weight, x) + state[f"{name}.bias"][:, None, None]
+
+        narrow = norm(conv(query, "down") + conv(read, "down"), state, "down_norm").clamp(min=0)
+        total = query / (1 + torch.exp(-conv(narrow, "query_gate")))
+        total = total + read / (1 + torch.exp(-conv(narrow, "memory_gate")))
+        return norm(total, state, "norm").clamp(min=0)
+
+
+def test_bottleneck_is_of_256_channels():
+    fusion = BottleneckFusion(2048, 2048)
+    shapes = {name: tuple(p.shape) for name, p in fusion.named_parameters() if p.ndim == 4}
+    gate = (2048, 256, 1, 1)
+    assert shapes == {"down.weight": (256, 2048, 1, 1), "query_gate.weight": gate, "memory_gate.weight": gate}
+
+
+def test_bottleneck_needs_the_map_itself():
+    with pytest.raises(InputError, match=r"64 channels into a map of 2048.*leave value_channels out"):
+        BottleneckFusion(64, 2048)
 
 
 def test_concat_needs_values_of_half_the_channels():

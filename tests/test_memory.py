@@ -104,3 +104,18 @@ def test_key_convolutions_start_equal_and_are_apart():
     with torch.no_grad():
         project.query_key.weight.zero_()
     assert not torch.equal(project.query(fused)[0], project.memory(fused)[0])
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_without_a_convolution_the_value_is_the_map(side):
+    with seeded(), torch.no_grad():
+        project = KeyValue(8, 3, None, side=side).double()
+        fused = torch.randn(2, 8, 4, 5, dtype=torch.float64)
+        project.memory_key.weight.mul_(2)
+        (query_key, query_value), (memory_key, memory_value) = project(fused)
+        torch.testing.assert_close(query_key, project.query_key(fused))
+        torch.testing.assert_close(memory_key, project.memory_key(fused))
+        assert query_value is fused and memory_value is fused
+        torch.testing.assert_close((project.query(fused), project.memory(fused)), project(fused))
+    names = {"query_key.weight", "query_key.bias", "memory_key.weight", "memory_key.bias"}
+    assert set(project.state_dict()) == names

@@ -142,9 +142,10 @@ def test_backends_and_borders_are_passed_on(segmenter):
         segmenter(clip)
 
 
-def test_concat_fusion_equals_step_after_step():
+@pytest.mark.parametrize(("fusion", "value_channels"), [("concat", 6), ("bottleneck", None)])
+def test_other_fusions_equal_step_after_step(fusion, value_channels):
     with seeded(), torch.no_grad():
-        segmenter = make(fusion="concat").double()
+        segmenter = make(fusion=fusion, value_channels=value_channels).double()
         clip = frames(segmenter, 4)
         state = None
         for image in clip:
@@ -172,9 +173,10 @@ def test_weights_are_channels_last():
         ({"window": 0}, r"window 0: .* such as 1"),
         ({"window": -3}, r"window -3"),
         ({"memory_size": 0}, r"memory size 0: expected at least 1 .* use the backbone"),
-        ({"fusion": "sum"}, r"fusion 'sum': expected one of gated, concat"),
+        ({"fusion": "sum"}, r"fusion 'sum': expected one of gated, concat, bottleneck"),
         ({"convolutions": "slow"}, r"convolutions 'slow': expected one of paper, fast"),
         ({"fusion": "concat", "value_channels": 8}, r"gives 16, but the decoder takes 12"),
+        ({"fusion": "bottleneck"}, r"values of 6 channels into a map of 12: .* leave value_channels out"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -225,12 +227,14 @@ def test_size_must_not_change_within_a_stream(segmenter, shape):
 
 
 @pytest.mark.parametrize("border", ["mask", "zero"])
-@pytest.mark.parametrize("fusion", ["gated", "concat"])
+@pytest.mark.parametrize(("fusion", "value_channels"), [("gated", 6), ("concat", 6), ("bottleneck", None)])
 @pytest.mark.parametrize("convolutions", ["paper", "fast"])
 @torch.no_grad()
-def test_optimised_copies_of_every_kind_give_the_same_logits(convolutions, fusion, border):
+def test_optimised_copies_of_every_kind_give_the_same_logits(convolutions, fusion, value_channels, border):
     with seeded():
-        segmenter = make(convolutions=convolutions, fusion=fusion, border=border)
+        segmenter = make(
+            convolutions=convolutions, fusion=fusion, value_channels=value_channels, border=border
+        )
         clip = torch.rand(2, 4, 3, 18, 27)
     expected = segmenter(clip)
     error = (segmenter.optimize()(clip) - expected).abs().max()
@@ -249,6 +253,8 @@ def test_value_channels_go_with_the_convolutions():
     paper, fast = (VideoSegmenter(ERFNet(3), convolutions=name) for name in ("paper", "fast"))
     assert (paper.value_channels, fast.value_channels) == (64, 32)
     assert VideoSegmenter(ERFNet(3), convolutions="fast", value_channels=48).value_channels == 48
+    bottleneck = VideoSegmenter(ERFNet(3), fusion="bottleneck")
+    assert (paper.key_channels, bottleneck.key_channels, bottleneck.value_channels) == (16, 128, 128)
 
 
 def test_an_optimised_copy_leaves_the_model_as_it_is(segmenter):

@@ -14,13 +14,13 @@ from lmanet.errors import InputError
 
 BATCH_NORM_EPS = 1e-3
 
-FusionName = Literal["gated", "concat"]
+FusionName = Literal["gated", "concat", "bottleneck"]
 Convolutions = Literal["paper", "fast"]
 """Those that make keys, values and the fused map: the paper's 3×3, or 1×1."""
 
 
 class Branch(nn.Sequential):
-    """What all fusions do to each of their inputs first: BatchNorm, Dropout2d; a ReLU follows."""
+    """What gated and concat fusion do to each of their inputs first: BatchNorm, Dropout2d; a ReLU follows."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__(nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS), nn.Dropout2d(dropout))
@@ -31,7 +31,26 @@ class Branch(nn.Sequential):
 
 
 class Fusion(nn.Module, ABC):
-    """What all fusions have in common.
+    """What the memory is fused by: query value and reading to the map that the decoder takes."""
+
+    @abstractmethod
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
+
+    @abstractmethod
+    def fold_norms(self, query_value: nn.Conv2d | None) -> None:
+        """Fold BatchNorm into the convolutions around it, in place: same output in `eval` mode, no training.
+
+        What is done to the reading first stays: folded into the memory's values, it would change what a stream's
+        memory holds.
+
+        Args:
+            query_value: the convolution that makes the query values; None where they are the map itself.
+        """
+
+
+class BranchFusion(Fusion):
+    """Fusion of inputs that are normalised first, each by itself.
 
     Args:
         value_channels: Cv of both inputs.
@@ -43,26 +62,17 @@ class Fusion(nn.Module, ABC):
         self.query_in = Branch(value_channels, dropout)
         self.memory_in = Branch(value_channels, dropout)
 
-    @abstractmethod
-    def forward(self, query: Tensor, read: Tensor) -> Tensor:
-        """Query value and memory reading, both (B, Cv, h, w), to a fused map (B, C, h, w)."""
-
     def side_by_side(self, query: Tensor, read: Tensor) -> Tensor:
         """Both inputs (B, Cv, h, w), normalised and rectified, as one map (B, 2 Cv, h, w)."""
         return F.relu_(torch.cat([self.query_in(query), self.memory_in(read)], 1))
 
-    def fold_norms(self, query_value: nn.Conv2d) -> None:
-        """Fold BatchNorm into the convolutions around it, in place: same output in `eval` mode, no training.
-
-        The norm of the reading stays: folded into the memory's values, it would change what a stream's memory holds.
-
-        Args:
-            query_value: the convolution that makes the query values.
-        """
-        self.query_in.fold_norm(query_value)
+    def fold_norms(self, query_value: nn.Conv2d | None) -> None:
+        """As of every fusion; that of the query goes into the convolution that makes it."""
+        if query_value is not None:
+            self.query_in.fold_norm(query_value)
 
 
-class GatedFusion(Fusion):
+class GatedFusion(BranchFusion):
     """Equation 6 of the paper: σ(A_Q(V_Q, V_M)) · E_Q(V_Q) + σ(A_M(V_Q, V_M)) · E_M(V_M), BatchNorm, ReLU.
 
     Args:
@@ -87,13 +97,13 @@ class GatedFusion(Fusion):
         total = torch.addcmul(for_query * self.query_encode(query), for_memory, self.memory_encode(read))
         return F.relu_(self.norm(total))
 
-    def fold_norms(self, query_value: nn.Conv2d) -> None:
+    def fold_norms(self, query_value: nn.Conv2d | None) -> None:
         """As of every fusion; of the norm after the gated sum a shift remains."""
         super().fold_norms(query_value)
         self.norm = fold_scale((self.query_encode, self.memory_encode), self.norm)
 
 
-class FastGatedFusion(Fusion):
+class FastGatedFusion(BranchFusion):
     """Gated fusion by two 1×1 convolutions: E(σ(A(V_Q, V_M)) · (V_Q, V_M)), BatchNorm, ReLU.
 
     Equation 6 with the gates before the encoders: there are gates for the 2 Cv channels of the inputs in place of
@@ -117,13 +127,13 @@ class FastGatedFusion(Fusion):
         gated = self.gate(both).sigmoid_() * both
         return F.relu_(self.norm(self.encode(gated)))
 
-    def fold_norms(self, query_value: nn.Conv2d) -> None:
+    def fold_norms(self, query_value: nn.Conv2d | None) -> None:
         """As of every fusion; the norm at the end goes into the encoding convolution."""
         super().fold_norms(query_value)
         self.norm = fold_norm(self.encode, self.norm)
 
 
-class ConcatFusion(Fusion):
+class ConcatFusion(BranchFusion):
     """The paper's plain alternative (Table III): both normalised inputs side by side.
 
     Args:
@@ -145,7 +155,52 @@ class ConcatFusion(Fusion):
         return self.side_by_side(query, read)
 
 
-FUSIONS: dict[Convolutions, dict[FusionName, type[GatedFusion | FastGatedFusion | ConcatFusion]]] = {
-    "paper": {"gated": GatedFusion, "concat": ConcatFusion},
-    "fast": {"gated": FastGatedFusion, "concat": ConcatFusion},
+class BottleneckFusion(Fusion):
+    """The paper's for PSPNet: σ(G_Q(Z)) · Q + σ(G_M(Z)) · M, BatchNorm, ReLU; Z = ReLU(BatchNorm(D(Q) + D(M))).
+
+    D goes from the many channels of the inputs to few, G_Q and G_M back, all by 1×1; the inputs themselves are gated.
+
+    Args:
+        value_channels: Cv of both inputs, which is C: the values are the map itself.
+        channels: C of the output.
+        width: channels of Z.
+    """
+
+    def __init__(self, value_channels: int, channels: int, *, width: int = 256) -> None:
+        if value_channels != channels:
+            raise InputError(
+                f"bottleneck fusion of values of {value_channels} channels into a map of {channels}: it gates the map "
+                f"itself, so leave value_channels out, or use fusion='gated'"
+            )
+        super().__init__()
+        self.down = nn.Conv2d(channels, width, 1)
+        self.down_norm = nn.BatchNorm2d(width, eps=BATCH_NORM_EPS)
+        self.query_gate = nn.Conv2d(width, channels, 1)
+        self.memory_gate = nn.Conv2d(width, channels, 1)
+        self.norm = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, query: Tensor, read: Tensor) -> Tensor:
+        """Query value and memory reading, both (B, C, h, w), to a fused map (B, C, h, w)."""
+        assert self.down.bias is not None
+        # One convolution of the sum is the sum of two.
+        narrow = F.relu_(self.down_norm(F.conv2d(query + read, self.down.weight, 2 * self.down.bias)))
+        total = self.query_gate(narrow).sigmoid_() * query
+        total = torch.addcmul(total, self.memory_gate(narrow).sigmoid_(), read)
+        return F.relu_(self.norm(total))
+
+    @torch.no_grad()
+    def fold_norms(self, query_value: nn.Conv2d | None) -> None:
+        """As of every fusion; the norm after the gated sum stays, as no convolution makes what is gated."""
+        assert self.down.bias is not None
+        self.down.bias *= 2
+        self.down_norm = fold_norm(self.down, self.down_norm)
+        self.down.bias /= 2
+
+
+FUSIONS: dict[
+    Convolutions,
+    dict[FusionName, type[GatedFusion | FastGatedFusion | ConcatFusion | BottleneckFusion]],
+] = {
+    "paper": {"gated": GatedFusion, "concat": ConcatFusion, "bottleneck": BottleneckFusion},
+    "fast": {"gated": FastGatedFusion, "concat": ConcatFusion, "bottleneck": BottleneckFusion},
 }

@@ -73,34 +73,43 @@ class KeyValue(nn.Module):
     Args:
         channels: C of the fused map.
         key_channels: Ck.
-        value_channels: Cv.
+        value_channels: Cv; None makes the map itself the value of both, without a convolution.
         side: of the convolutions' kernels, odd.
     """
 
-    def __init__(self, channels: int, key_channels: int, value_channels: int, *, side: int = 3) -> None:
+    def __init__(
+        self, channels: int, key_channels: int, value_channels: int | None, *, side: int = 3
+    ) -> None:
         super().__init__()
-        self.query_key = nn.Conv2d(channels, key_channels, side, padding=side // 2)
-        self.query_value = nn.Conv2d(channels, value_channels, side, padding=side // 2)
-        self.memory_key = nn.Conv2d(channels, key_channels, side, padding=side // 2)
-        self.memory_value = nn.Conv2d(channels, value_channels, side, padding=side // 2)
+
+        def project(outputs: int) -> nn.Conv2d:
+            return nn.Conv2d(channels, outputs, side, padding=side // 2)
+
+        self.query_key = project(key_channels)
+        self.query_value = None if value_channels is None else project(value_channels)
+        self.memory_key = project(key_channels)
+        self.memory_value = None if value_channels is None else project(value_channels)
         self.memory_key.load_state_dict(self.query_key.state_dict())
 
     def query(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Fused map (B, C, h, w) to K_Q (B, Ck, h, w) and V_Q (B, Cv, h, w)."""
-        joint = convolve_as_one((self.query_key, self.query_value), fused)
-        return self._key_and_value(joint)
+        return self._key_and_value(_convolve(fused, self.query_key, self.query_value), fused)
 
     def memory(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Fused map (B, C, h, w) to K_M (B, Ck, h, w) and V_M (B, Cv, h, w)."""
-        joint = convolve_as_one((self.memory_key, self.memory_value), fused)
-        return self._key_and_value(joint)
+        return self._key_and_value(_convolve(fused, self.memory_key, self.memory_value), fused)
 
     def forward(self, fused: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Fused map (B, C, h, w) to what `query` and `memory` give."""
         convolutions = (self.query_key, self.query_value, self.memory_key, self.memory_value)
-        query, memory = convolve_as_one(convolutions, fused).chunk(2, 1)
-        return self._key_and_value(query), self._key_and_value(memory)
+        query, memory = _convolve(fused, *convolutions).chunk(2, 1)
+        return self._key_and_value(query, fused), self._key_and_value(memory, fused)
 
-    def _key_and_value(self, joint: Tensor) -> tuple[Tensor, Tensor]:
-        """Views of the channels of one map."""
-        return joint[:, : self.query_key.out_channels], joint[:, self.query_key.out_channels :]
+    def _key_and_value(self, joint: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of the channels of one map; the value is the fused map where no convolution makes it."""
+        channels = self.query_key.out_channels
+        return joint[:, :channels], fused if self.query_value is None else joint[:, channels:]
+
+
+def _convolve(fused: Tensor, *convolutions: nn.Conv2d | None) -> Tensor:
+    return convolve_as_one([one for one in convolutions if one is not None], fused)

@@ -22,7 +22,12 @@ PROJECTION_SIDES: dict[Convolutions, int] = {"paper": 3, "fast": 1}
 """Side of the kernels that make keys and values."""
 
 VALUE_CHANNELS: dict[Convolutions, int] = {"paper": 64, "fast": 32}
-"""Cv where nothing else is asked for."""
+"""Cv where nothing else is asked for, but for bottleneck fusion, which takes the map itself as value."""
+
+
+def default_channels(fusion: FusionName, convolutions: Convolutions, backbone: Backbone) -> tuple[int, int]:
+    """Ck and Cv where nothing else is asked for."""
+    return (128, backbone.channels) if fusion == "bottleneck" else (16, VALUE_CHANNELS[convolutions])
 
 
 class VideoSegmenter(nn.Module):
@@ -30,11 +35,13 @@ class VideoSegmenter(nn.Module):
 
     Args:
         backbone: the single-frame network.
-        key_channels: Ck.
-        value_channels: Cv; if not given, the paper's 64, or 32 with `fast` convolutions.
+        key_channels: Ck; if not given, the paper's 16, or 128 for `bottleneck`.
+        value_channels: Cv; if not given, the paper's 64, or 32 with `fast` convolutions; `bottleneck` takes the fused
+            map itself as value.
         memory_size: S, frames remembered; may be changed between streams (`segmenter.memory_size = 8`).
         window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
-        fusion: `gated` (the paper's, equation 6) or `concat`.
+        fusion: `gated` (the paper's, equation 6), `concat`, or `bottleneck` (the paper's for PSPNet: for maps of many
+            channels).
         convolutions: those that make keys, values and the fused map: `paper` (3×3) or `fast` (1×1).
         border: `mask` leaves places outside the image out of the attention; `zero` gives them score 0 and value
             0, as checkpoints of the original implementation expect.
@@ -57,7 +64,7 @@ class VideoSegmenter(nn.Module):
         self,
         backbone: Backbone,
         *,
-        key_channels: int = 16,
+        key_channels: int | None = None,
         value_channels: int | None = None,
         memory_size: int = 4,
         window: int = 21,
@@ -73,10 +80,14 @@ class VideoSegmenter(nn.Module):
         ):
             if got not in get_args(known):
                 raise InputError(f"{name} {got!r}: expected one of {', '.join(get_args(known))}")
-        value_channels = value_channels or VALUE_CHANNELS[convolutions]
+        default_key, default_value = default_channels(fusion, convolutions, backbone)
+        key_channels, value_channels = key_channels or default_key, value_channels or default_value
         self.backbone = backbone
         self.key_value = KeyValue(
-            backbone.channels, key_channels, value_channels, side=PROJECTION_SIDES[convolutions]
+            backbone.channels,
+            key_channels,
+            None if fusion == "bottleneck" else value_channels,
+            side=PROJECTION_SIDES[convolutions],
         )
         self.fusion = FUSIONS[convolutions][fusion](value_channels, backbone.channels)
         self.key_channels, self.value_channels = key_channels, value_channels

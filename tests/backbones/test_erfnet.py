@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from contracts.backbone import BackboneContract
+from contracts.formulas import erfnet_by_formula
 from contracts.networks import TinyBackbone, lively, seeded
 from lmanet.backbones import ERFNet
 
@@ -59,45 +59,3 @@ def test_decodes_to_any_size(network):
 def test_dropout_is_the_papers():
     rates = [m.p for m in ERFNet(3).modules() if isinstance(m, torch.nn.Dropout2d)]
     assert rates == [0.03] * 5 + [0.3] * 8 + [0.0] * 4
-
-
-def erfnet_by_formula(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """Fused map and logits of a state dict, by the formulas of the ERFNet paper and no module."""
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
-        scale = state[f"{name}.weight"] / torch.sqrt(var + 1e-3)
-        return x * scale[:, None, None] + (state[f"{name}.bias"] - mean * scale)[:, None, None]
-
-    def down(x: Tensor, name: str) -> Tensor:
-        convolved = F.conv2d(x, state[f"{name}.conv.weight"], state[f"{name}.conv.bias"], 2, 1)
-        return norm(torch.cat([convolved, F.max_pool2d(x, 2)], 1), f"{name}.bn").relu()
-
-    def factorised(x: Tensor, name: str, pair: int, dilation: int) -> Tensor:
-        tall, wide = f"{name}.conv3x1_{pair}", f"{name}.conv1x3_{pair}"
-        x = F.conv2d(F.pad(x, (0, 0, dilation, dilation)), state[f"{tall}.weight"], dilation=(dilation, 1))
-        x = (x + state[f"{tall}.bias"][:, None, None]).relu()
-        x = F.conv2d(F.pad(x, (dilation, dilation)), state[f"{wide}.weight"], dilation=(1, dilation))
-        return norm(x + state[f"{wide}.bias"][:, None, None], f"{name}.bn{pair}")
-
-    def residual(x: Tensor, name: str, dilation: int = 1) -> Tensor:
-        return (x + factorised(factorised(x, name, 1, 1).relu(), name, 2, dilation)).relu()
-
-    def up(x: Tensor, name: str) -> Tensor:
-        weight, bias = state[f"{name}.conv.weight"], state[f"{name}.conv.bias"]
-        return norm(F.conv_transpose2d(x, weight, bias, 2, 1, output_padding=1), f"{name}.bn").relu()
-
-    x = down(images, "encoder.initial_block")
-    x = down(x, "encoder.layers.0")
-    for i in range(1, 6):
-        x = residual(x, f"encoder.layers.{i}")
-    x = down(x, "encoder.layers.6")
-    for i, dilation in enumerate((2, 4, 8, 16, 2, 4, 8, 16), start=7):
-        x = residual(x, f"encoder.layers.{i}", dilation)
-    fused = x
-    for i in (0, 3):
-        x = up(x, f"decoder.layers.{i}")
-        x = residual(x, f"decoder.layers.{i + 1}")
-        x = residual(x, f"decoder.layers.{i + 2}")
-    weight, bias = state["decoder.output_conv.weight"], state["decoder.output_conv.bias"]
-    return fused, F.conv_transpose2d(x, weight, bias, 2)

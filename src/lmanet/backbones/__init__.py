@@ -2,5 +2,6 @@
 
 from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.erfnet import ERFNet
+from lmanet.backbones.pspnet import PSPNet
 
-__all__ = ["Backbone", "ERFNet", "Features"]
+__all__ = ["Backbone", "ERFNet", "Features", "PSPNet"]

@@ -15,7 +15,7 @@ from lmanet.atomic import check_folder
 from lmanet.backbones import Backbone
 from lmanet.data.base import VideoData
 from lmanet.errors import InputError
-from lmanet.segmenter import VALUE_CHANNELS, VideoSegmenter
+from lmanet.segmenter import VideoSegmenter, default_channels
 from lmanet.training.checkpoint import Best, copy_weights
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
 from lmanet.training.distributed import synchronise_batch_norm
@@ -194,7 +194,7 @@ def _check(
             "key_channels": (initial.key_channels, recipe.key_channels),
             "value_channels": (
                 initial.value_channels,
-                recipe.value_channels or VALUE_CHANNELS[recipe.convolutions],
+                recipe.value_channels or default_channels(recipe.fusion, recipe.convolutions, backbone)[1],
             ),
             "fusion": (initial.fusion_name, recipe.fusion),
             "convolutions": (initial.convolutions, recipe.convolutions),

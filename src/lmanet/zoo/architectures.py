@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lmanet.backbones import Backbone, ERFNet
+from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.errors import InputError, WeightsError
 
-BACKBONES: dict[str, type[Backbone]] = {"erfnet": ERFNet}
+BACKBONES: dict[str, type[Backbone]] = {"erfnet": ERFNet, "pspnet": PSPNet}
 _BUILT_IN = frozenset(BACKBONES)
 
 
