@@ -1,11 +1,11 @@
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from contracts.dataset import VideoDataContract
+from contracts.imagefiles import SIZE, DiskDataContract, picture, write_image
 from lmanet.data.base import VOID
 from lmanet.data.camvid import CAMBRIDGE_COLOURS, load_camvid
 from lmanet.data.spec import open_data
@@ -14,7 +14,6 @@ from lmanet.training.frames import store_frames
 
 REAL = Path(os.environ.get("LMANET_CAMVID", Path(__file__).parents[2] / "../shared/camvid"))
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no CamVid at {REAL}: set LMANET_CAMVID")
-SIZE = (12, 16)
 
 # The data set's own list of colours (R, G, B), and the classes that the field's 11-class split makes of them.
 COLOURS = {
@@ -53,22 +52,11 @@ COLOURS = {
 }
 
 
-def write_png(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if array.ndim == 3:
-        array = array[..., ::-1]
-    assert cv2.imwrite(str(path), array)
-
-
-def picture(seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
-
-
 def segnet(root, names, split="train", label=None):
     for i, name in enumerate(names):
         ids = np.full(SIZE, i % 12, np.uint8) if label is None else label
-        write_png(root / split / f"{name}.png", picture(i))
-        write_png(root / f"{split}annot" / f"{name}.png", ids)
+        write_image(root / split / f"{name}.png", picture(i))
+        write_image(root / f"{split}annot" / f"{name}.png", ids)
     return root
 
 
@@ -76,8 +64,8 @@ def cambridge(root, names, colour=(128, 128, 128)):
     label = np.empty((*SIZE, 3), np.uint8)
     label[:] = colour
     for i, name in enumerate(names):
-        write_png(root / "701_StillsRaw_full" / f"{name}.png", picture(i))
-        write_png(root / "LabeledApproved_full" / f"{name}_L.png", label)
+        write_image(root / "701_StillsRaw_full" / f"{name}.png", picture(i))
+        write_image(root / "LabeledApproved_full" / f"{name}_L.png", label)
     return root
 
 
@@ -85,16 +73,28 @@ def layout(data):
     return [(s.name, len(s.frame_names), round(s.spacing_s * 30)) for s in data.sequences]
 
 
-class TestSegNetLayout(VideoDataContract):
-    @pytest.fixture
-    def data(self, tmp_path):
-        return load_camvid(segnet(tmp_path, [f"0016E5_{n:05d}" for n in (390, 420, 450, 900, 930)]), "train")
+class TestSegNetLayout(DiskDataContract):
+    image = "train/0016E5_00420.png"
+    label = "trainannot/0016E5_00420.png"
+    wrong_value = 12
+
+    def make(self, root):
+        segnet(root, [f"0016E5_{n:05d}" for n in (390, 420, 450, 900, 930)])
+
+    def load(self, root):
+        return load_camvid(root, "train")
 
 
-class TestCambridgeLayout(VideoDataContract):
-    @pytest.fixture
-    def data(self, tmp_path):
-        return load_camvid(cambridge(tmp_path, ["0006R0_f00930", "0006R0_f00960", "0001TP_006690"]), "train")
+class TestCambridgeLayout(DiskDataContract):
+    image = "701_StillsRaw_full/0006R0_f00960.png"
+    label = "LabeledApproved_full/0006R0_f00960_L.png"
+    wrong_value = None
+
+    def make(self, root):
+        cambridge(root, ["0006R0_f00930", "0006R0_f00960", "0001TP_006690"])
+
+    def load(self, root):
+        return load_camvid(root, "train")
 
 
 class TestStoredFrames(VideoDataContract):
@@ -194,7 +194,7 @@ def test_colours_are_mapped_pixel_by_pixel(tmp_path):
     label = np.full((*SIZE, 3), (128, 64, 128), np.uint8)
     label[2, 5] = (64, 0, 128)
     label[11, 15] = 0
-    write_png(root / "LabeledApproved_full/0006R0_f00930_L.png", label)
+    write_image(root / "LabeledApproved_full/0006R0_f00930_L.png", label)
     expected = np.full(SIZE, 3)
     expected[2, 5], expected[11, 15] = 8, VOID
     np.testing.assert_array_equal(load_camvid(root, "train").sequences[0].label(0), expected)
@@ -218,21 +218,15 @@ def test_unknown_colour_names_file_colour_and_place(tmp_path):
     root = cambridge(tmp_path, ["0006R0_f00930"])
     label = np.zeros((*SIZE, 3), np.uint8)
     label[3, 4] = (1, 2, 3)
-    write_png(root / "LabeledApproved_full/0006R0_f00930_L.png", label)
+    write_image(root / "LabeledApproved_full/0006R0_f00930_L.png", label)
     with pytest.raises(DataError, match=r"0006R0_f00930_L\.png: colour \(1, 2, 3\) at row 3, column 4"):
-        load_camvid(root, "train").sequences[0].label(0)
-
-
-def test_label_beyond_void_is_refused(tmp_path):
-    root = segnet(tmp_path, ["0016E5_00390"], label=np.full(SIZE, 12, np.uint8))
-    with pytest.raises(DataError, match=r"0016E5_00390\.png: label 12 found, in 192 pixels, expected 0 to 10 or 11"):
         load_camvid(root, "train").sequences[0].label(0)
 
 
 def test_missing_label_is_named(tmp_path):
     root = segnet(tmp_path, ["0016E5_00390", "0016E5_00420"])
     (root / "trainannot/0016E5_00420.png").unlink()
-    with pytest.raises(DataError, match=r"trainannot/0016E5_00420\.png is missing: the label of .*train/0016E5_00420\.png"):
+    with pytest.raises(DataError, match=r"trainannot/0016E5_00420\.png is missing.*train/0016E5_00420\.png"):
         load_camvid(root, "train")
 
 
@@ -257,25 +251,6 @@ def test_what_is_no_camvid_is_refused(tmp_path, make, message):
     make(root)
     with pytest.raises(DataError, match=message):
         load_camvid(root, "train")
-
-
-@pytest.mark.parametrize("folder", ["train", "trainannot"])
-def test_unreadable_picture_is_named(tmp_path, folder, capfd):
-    root = segnet(tmp_path, ["0016E5_00390"])
-    whole = (root / folder / "0016E5_00390.png").read_bytes()
-    (root / folder / "0016E5_00390.png").write_bytes(whole[:20])
-    sequence = load_camvid(root, "train").sequences[0]
-    with pytest.raises(DataError, match=rf"{folder}/0016E5_00390\.png cannot be read as an image"):
-        (sequence.image if folder == "train" else sequence.label)(0)
-    capfd.readouterr()  # OpenCV's own complaint
-
-
-def test_a_changed_file_changes_the_stamp(tmp_path):
-    root = segnet(tmp_path, ["0016E5_00390", "0016E5_00420"])
-    before = load_camvid(root, "train").sequences[0].stamp
-    assert load_camvid(root, "train").sequences[0].stamp == before
-    os.utime(root / "trainannot/0016E5_00420.png", ns=(1, 1))
-    assert load_camvid(root, "train").sequences[0].stamp != before
 
 
 @pytest.mark.parametrize(

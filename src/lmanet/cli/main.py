@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tyro
 
 from lmanet.cli.bench import bench
+from lmanet.cli.data import data
 from lmanet.cli.demo import demo
 from lmanet.cli.evaluate import evaluate
 from lmanet.cli.info import info
@@ -19,6 +20,7 @@ VERBS = {
     "segment": segment,
     "train": train,
     "evaluate": evaluate,
+    "data": data,
     "demo": demo,
     "bench": bench,
     "info": info,

@@ -125,6 +125,10 @@ def scan_camvid(root: Path, split: str) -> FileData:
             frames[sequence].append((number, image, label))
         else:
             problems.append(f"{label} is missing: the label of {image}")
+    for label in sorted(labels.glob(f"*{suffix}")):
+        image = images / f"{label.name.removesuffix(suffix)}.png"
+        if not image.is_file():
+            problems.append(f"{image} is missing: the frame of {label}")
     if not frames and not problems:
         raise DataError(f"{images} holds no frames of this split (*.png)")
     return FileData(

@@ -51,7 +51,7 @@ def scan_folder(root: Path, split: str) -> FileData:
         images = _by_stem(root / "images" / name, SUFFIXES, problems)
         labels = _by_stem(root / "labels" / name, (".png",), problems)
         problems += [
-            f"{path}: expected its frame, {root / 'images' / name / stem}.png or .jpg"
+            f"{root / 'images' / name / stem}.png or .jpg is missing: the frame of {path}"
             for stem, path in labels.items()
             if stem not in images
         ]

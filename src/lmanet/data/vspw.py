@@ -80,13 +80,13 @@ def _sequences(video: Path, labelled: bool, problems: list[str]) -> list[FileSeq
     if not images:
         problems.append(f"{video / 'origin'} holds no frames (*.jpg)")
     problems += [
-        f"{path}: expected its frame, origin/{path.stem}.jpg"
+        f"{video / 'origin' / path.stem}.jpg is missing: the frame of {path}"
         for number, path in masks.items()
         if number not in images
     ]
     if labelled:
         problems += [
-            f"{path}: expected its label, mask/{path.stem}.png"
+            f"{video / 'mask' / path.stem}.png is missing: the label of {path}"
             for number, path in images.items()
             if number not in masks
         ]

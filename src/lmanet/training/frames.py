@@ -17,10 +17,22 @@ from lmanet.atomic import output_errors, whole_folder
 from lmanet.data.base import Classes, Sequence, VideoData
 from lmanet.errors import DataError, OutputError
 
+VERSION = 2
+"""Counts changes in what the files hold: those of before are written anew."""
+
 
 @dataclass(frozen=True)
 class StoredSequence:
-    """A sequence whose frames lie decoded in memory-mapped arrays; keeps the `Sequence` protocol."""
+    """A sequence whose frames lie decoded in memory-mapped arrays; keeps the `Sequence` protocol.
+
+    Attributes:
+        name: the sequence's.
+        frame_names: the sequence's.
+        spacing_s: the sequence's.
+        images: (frames, H, W, 3) uint8.
+        labels: (labelled frames, H, W) uint8: those without a label take no room.
+        labelled: whether each frame has a label.
+    """
 
     name: str
     frame_names: tuple[str, ...]
@@ -35,7 +47,7 @@ class StoredSequence:
 
     def label(self, index: int) -> NDArray[np.uint8] | None:
         """Class ids of frame `index` as (H, W) uint8, void 255; None where the frame has no label."""
-        return self.labels[index] if self.labelled[index] else None
+        return self.labels[sum(self.labelled[:index])] if self.labelled[index] else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def store_frames(
 
     Args:
         data: the data set; within one sequence all frames have one size.
-        folder: where the arrays go, about 4 bytes a pixel and frame.
+        folder: where the arrays go: 3 bytes a pixel of every frame and 1 a pixel of every label.
         on_frame: called with (done, total) after each frame.
 
     Raises:
@@ -75,6 +87,7 @@ def store_frames(
         OutputError: the folder cannot be written to, or the disk has no room for them.
     """
     head = {
+        "version": VERSION,
         "data": data.name,
         "sequences": [[s.name, list(s.frame_names)] for s in data.sequences],
         "stamps": [getattr(s, "stamp", None) for s in data.sequences],
@@ -134,27 +147,30 @@ def _same_first_frame(now: Sequence, stored: StoredSequence) -> bool:
 
 
 def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, int], None] | None) -> None:
-    digest, labelled = hashlib.sha256(), []
+    digest = hashlib.sha256()
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)
     with whole_folder(folder) as part:
+        # By the first sequence's size, so that a disk too small is told before hours of decoding.
+        check_space(part.parent, sum(_bytes(s, data.sequences[0].image(0).shape) for s in data.sequences))
         for n, sequence in enumerate(data.sequences):
-            count = len(sequence.frame_names)
             shape = sequence.image(0).shape
+            check_space(part.parent, _bytes(sequence, shape))
             with output_errors(folder):
-                images, labels = _allocate(part, n, (count, *shape))
-            has_label = []
-            for i in range(count):
+                images = _allocate(part / f"{n:04d}-images.npy", (len(sequence.frame_names), *shape))
+                labels = _allocate(part / f"{n:04d}-labels.npy", (sum(sequence.labelled), *shape[:2]))
+            stored = 0
+            for i, name in enumerate(sequence.frame_names):
                 image, label = sequence.image(i), sequence.label(i)
                 if image.shape != shape or (label is not None and label.shape != shape[:2]):
                     raise DataError(
-                        f"{sequence.name}, frame {sequence.frame_names[i]}: image {image.shape}, label "
+                        f"{sequence.name}, frame {name}: image {image.shape}, label "
                         f"{None if label is None else label.shape}, but the sequence began with {shape}: "
                         f"all frames of a sequence must have one size"
                     )
                 images[i] = image
                 if label is not None:
-                    labels[i] = label
-                has_label.append(label is not None)
+                    labels[stored] = label
+                    stored += 1
                 digest.update(image.tobytes())
                 digest.update(b"-" if label is None else label.tobytes())
                 done += 1
@@ -163,19 +179,17 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
             with output_errors(folder):
                 images.flush()
                 labels.flush()
-            labelled.append(has_label)
+        labelled = [sequence.labelled for sequence in data.sequences]
         index = {"head": head, "labelled": labelled, "fingerprint": digest.hexdigest()}
         with output_errors(folder):
             (part / "index.json").write_text(json.dumps(index))
 
 
-def _allocate(folder: Path, number: int, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
-    """The files of a sequence's images (count, H, W, 3) and labels (count, H, W), all zeros."""
-    check_space(folder.parent, math.prod(shape[:3]) * 4)
-    images, labels = (
-        np.lib.format.open_memmap(
-            folder / f"{number:04d}-{name}.npy", mode="w+", dtype=np.uint8, shape=its_shape
-        )
-        for name, its_shape in (("images", shape), ("labels", shape[:3]))
-    )
-    return images, labels
+def _bytes(sequence: Sequence, shape: tuple[int, ...]) -> int:
+    """Room that a sequence of images of this shape takes."""
+    return math.prod(shape) * len(sequence.frame_names) + math.prod(shape[:2]) * sum(sequence.labelled)
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A file of zeros, uint8."""
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)

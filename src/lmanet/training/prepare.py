@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmanet.backbones import Backbone
-from lmanet.data.base import VOID, Classes, VideoData
+from lmanet.data.base import VOID, Classes, VideoData, labelled_frames
 from lmanet.errors import DataError, InputError
 from lmanet.training.frames import StoredData, store_frames
 from lmanet.training.loop import Progress
@@ -90,8 +90,7 @@ def check_network(backbone: Backbone, data: VideoData) -> None:
 
 
 def _labels(data: StoredData) -> Iterator[NDArray[np.uint8]]:
-    for sequence in data.sequences:
-        for i in range(len(sequence.frame_names)):
-            label = sequence.label(i)
-            if label is not None:
-                yield label
+    for n, i in labelled_frames(data):
+        label = data.sequences[n].label(i)
+        assert label is not None
+        yield label

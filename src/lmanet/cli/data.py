@@ -1,0 +1,193 @@
+"""`lmanet data`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmanet.data.check import DataCheck
+
+LISTED_MEMORY_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read a data set once: what it holds, how fast it is read, and everything that is wrong, file by file.
+
+    Attributes:
+        spec: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:; behind it, if need be, ,size=HxW to
+            resize frames and labels, and for cityscapes ,past=N to ask for N frames before the labelled one.
+        split: train, val, test, or another that the data set has.
+        threads: that read; as many as there are processors, if not given.
+    """
+
+    spec: tyro.conf.Positional[str]
+    split: str = "train"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Cityscapes:
+    """Cityscapes: which files of the 324 GB of sequences are needed, and what its test server takes.
+
+    Attributes:
+        root: the folder that holds leftImg8bit, leftImg8bit_sequence and gtFine.
+        list_needed: print the needed files of leftImg8bit_sequence, one a line, as they lie below ROOT.
+        submit: label the split and write this folder, to be zipped for the test server.
+        split: train, val or test; if not given, all that are there for --list-needed, test for --submit.
+        memory_size: frames remembered; if not given, 4 for --list-needed, the model's own for --submit.
+        weights: for --submit: a bundled name, a .safetensors file, or a Hub id.
+        resize: for --submit: height and width that the network sees; the labels keep the frames' size.
+        precision: for --submit, of the network.
+        device: for --submit: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
+    """
+
+    root: tyro.conf.Positional[Path]
+    list_needed: bool = False
+    submit: Path | None = None
+    split: Literal["train", "val", "test"] | None = None
+    memory_size: int | None = None
+    weights: str | None = None
+    resize: tuple[int, int] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str | None = None
+
+
+def data(
+    *,
+    what: Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[Cityscapes, tyro.conf.subcommand("cityscapes", prefix_name=False)],
+) -> None:
+    """Check labelled data before anything is trained on them; Cityscapes' downloads and submissions.
+
+    Args:
+        what: what to do.
+    """
+    if isinstance(what, Check):
+        _check(what)
+    else:
+        _cityscapes(what)
+
+
+def _check(what: Check) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lmanet.data.check import check_data
+    from lmanet.data.spec import scan_data
+    from lmanet.errors import DataError, InputError
+
+    if what.threads is not None and what.threads < 1:
+        raise InputError(f"threads {what.threads}: expected at least 1")
+    frames, problems = scan_data(what.spec, what.split)
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(f"reading {frames.name}", total=None)
+        result = check_data(
+            frames,
+            problems,
+            threads=what.threads,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    _print_check(result, Console())
+    count = len(result.found.problems)
+    if count:
+        raise DataError(f"{frames.name}: {count} problem{'s' if count > 1 else ''}, listed above")
+
+
+def _print_check(result: DataCheck, console: Console) -> None:
+    from rich.table import Table
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    found, lengths = result.found, result.lengths
+    if lengths:
+        each = str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)} to {max(lengths)}"
+        spacings = " or ".join(f"{spacing:.3g}" for spacing in result.spacings_s)
+        say(
+            f"{result.name}: {sum(lengths)} frames in {len(lengths)} sequences of {each}, {spacings} s apart"
+        )
+        sizes = ", ".join(f"{h}×{w} ({n})" for (h, w), n in found.sizes.most_common(8))
+        say(f"heights and widths: {sizes}{', …' if len(found.sizes) > 8 else ''}")
+        say(
+            f"read {found.images} images and {found.labels} labels in {result.seconds:.1f} s: "
+            f"{found.images / result.seconds:.0f} images a second, {result.threads} threads"
+        )
+    if found.labels:
+        void = found.pixels[255] / found.pixels.sum()
+        table = Table("id", "class", "share of pixels", box=None)
+        for i, (name, share) in enumerate(zip(result.classes.names, result.shares, strict=True)):
+            table.add_row(str(i), name, f"{100 * share:6.2f} %" if share > 0 else "none")
+        console.print(table)
+        say(f"void: {100 * void:.2f} % of all pixels")
+    elif not found.problems:
+        say("no frame is labelled: nothing to train on, nothing to score")
+    for problem in found.problems:
+        say(f"problem: {problem}")
+
+
+def _cityscapes(what: Cityscapes) -> None:
+    from lmanet.errors import InputError
+
+    if what.list_needed == (what.submit is not None):
+        raise InputError("lmanet data cityscapes: give either --list-needed or --submit FOLDER")
+    if what.list_needed:
+        _list_needed(what)
+    else:
+        _submit(what)
+
+
+def _list_needed(what: Cityscapes) -> None:
+    from lmanet.data.cityscapes import SPLITS, needed_files
+
+    there = [s for s in SPLITS if any((what.root / k / s).is_dir() for k in ("leftImg8bit", "gtFine"))]
+    size = LISTED_MEMORY_SIZE if what.memory_size is None else what.memory_size
+    for split in [what.split] if what.split else there or SPLITS:
+        for path in needed_files(what.root, split, size):
+            print(path)
+
+
+def _submit(what: Cityscapes) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lmanet.atomic import check_folder
+    from lmanet.cli.models import find_device, with_memory
+    from lmanet.data.cityscapes import load_cityscapes, to_label_ids
+    from lmanet.errors import InputError
+    from lmanet.evaluation.models import check_classes
+    from lmanet.evaluation.submission import write_submission
+    from lmanet.segmenter import VideoSegmenter
+    from lmanet.session import Session
+    from lmanet.zoo.names import load
+
+    assert what.submit is not None
+    if what.weights is None:
+        raise InputError("--submit needs --weights NAME or FILE of a model with Cityscapes' classes")
+    check_folder(what.submit)
+    model = with_memory(load(what.weights), what.memory_size, None).to(find_device(what.device))
+    past = model.memory_size if isinstance(model, VideoSegmenter) else 0
+    frames = load_cityscapes(what.root, what.split or "test", past=past)
+    check_classes(model, frames.classes.names, frames.name)
+    session = Session(model, precision=what.precision, resize=what.resize)
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True) as bars:
+        task = bars.add_task(f"labelling {frames.name}", total=None)
+        paths = write_submission(
+            frames,
+            session,
+            what.submit,
+            ids=to_label_ids,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    errors.print(
+        f"{len(paths)} label maps in {what.submit}: zip them for the test server",
+        markup=False,
+        soft_wrap=True,
+    )
