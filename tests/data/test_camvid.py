@@ -6,6 +6,7 @@ import pytest
 
 from contracts.dataset import VideoDataContract
 from contracts.imagefiles import SIZE, DiskDataContract, picture, write_image
+from contracts.trees import cambridge, segnet
 from lmanet.data.base import VOID
 from lmanet.data.camvid import CAMBRIDGE_COLOURS, load_camvid
 from lmanet.data.spec import open_data
@@ -50,23 +51,6 @@ COLOURS = {
     "Void": ((0, 0, 0), None),
     "Wall": ((64, 192, 0), "building"),
 }
-
-
-def segnet(root, names, split="train", label=None):
-    for i, name in enumerate(names):
-        ids = np.full(SIZE, i % 12, np.uint8) if label is None else label
-        write_image(root / split / f"{name}.png", picture(i))
-        write_image(root / f"{split}annot" / f"{name}.png", ids)
-    return root
-
-
-def cambridge(root, names, colour=(128, 128, 128)):
-    label = np.empty((*SIZE, 3), np.uint8)
-    label[:] = colour
-    for i, name in enumerate(names):
-        write_image(root / "701_StillsRaw_full" / f"{name}.png", picture(i))
-        write_image(root / "LabeledApproved_full" / f"{name}_L.png", label)
-    return root
 
 
 def layout(data):

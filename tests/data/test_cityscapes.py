@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from contracts.imagefiles import SIZE, DiskDataContract, picture, read_all, write_image
+from contracts.trees import snippet, stem
 from lmanet.data.base import VOID
 from lmanet.data.cityscapes import (
     CITYSCAPES_CLASSES,
@@ -53,36 +54,6 @@ LABELS = {
     "motorcycle": (32, 17, (0, 0, 230)),
     "bicycle": (33, 18, (119, 11, 32)),
 }
-
-
-def stem(city, number, frame):
-    return f"{city}_{number:06d}_{frame:06d}"
-
-
-def snippet(
-    root,
-    city="aachen",
-    number=0,
-    frame=19,
-    *,
-    split="train",
-    before=2,
-    still=True,
-    kind="labelIds",
-    label=None,
-):
-    """A labelled frame, and some before it; `still`: the labelled one lies in leftImg8bit, as the others never do."""
-    for age in range(before + 1):
-        folder = "leftImg8bit" if still and age == 0 else "leftImg8bit_sequence"
-        path = root / folder / split / city / f"{stem(city, number, frame - age)}_leftImg8bit.png"
-        write_image(path, picture(100 * number + age))
-    if kind:
-        values = np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE) % 34 if label is None else label
-        write_image(root / "gtFine" / split / city / f"{stem(city, number, frame)}_gtFine_{kind}.png", values)
-        write_image(
-            root / "gtFine" / split / city / f"{stem(city, number, frame)}_gtFine_color.png", picture()
-        )
-    return root
 
 
 class TestCityscapes(DiskDataContract):

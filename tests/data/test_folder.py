@@ -1,30 +1,11 @@
-import json
-
 import numpy as np
 import pytest
 
 from contracts.imagefiles import SIZE, DiskDataContract, picture, write_image
+from contracts.trees import sequence, write_classes
 from lmanet.data.base import VOID
 from lmanet.data.folder import load_folder, scan_folder
 from lmanet.errors import DataError
-
-CLASSES = {"names": ["road", "car", "tree"], "fps": 25}
-
-
-def write_classes(root, **changes):
-    root.mkdir(parents=True, exist_ok=True)
-    content = {key: value for key, value in (CLASSES | changes).items() if value is not None}
-    (root / "classes.json").write_text(json.dumps(content))
-    return root
-
-
-def sequence(root, name, frames, labelled=(), *, suffix=".png", label=None):
-    for i, frame in enumerate(frames):
-        write_image(root / f"images/{name}/{frame}{suffix}", picture(i))
-        if frame in labelled:
-            ids = np.full(SIZE, i % 3, np.uint8) if label is None else label
-            write_image(root / f"labels/{name}/{frame}.png", ids)
-    return root
 
 
 class TestFolder(DiskDataContract):

@@ -1,23 +1,11 @@
 import numpy as np
 import pytest
 
-from contracts.imagefiles import SIZE, DiskDataContract, picture, write_image
+from contracts.imagefiles import DiskDataContract, picture, write_image
+from contracts.trees import video
 from lmanet.data.base import VOID
 from lmanet.data.vspw import VSPW_CLASSES, load_vspw, scan_vspw
 from lmanet.errors import DataError
-
-
-def video(root, name, numbers, *, split="train", masks=True, label=None):
-    folder = root / "data" / name
-    for n in numbers:
-        write_image(folder / f"origin/{n:08d}.jpg", picture(n), quality=95)
-        if masks:
-            write_image(
-                folder / f"mask/{n:08d}.png", np.full(SIZE, n % 125, np.uint8) if label is None else label
-            )
-    with (root / f"{split}.txt").open("a") as file:
-        file.write(f"{name}\n")
-    return root
 
 
 class TestVSPW(DiskDataContract):

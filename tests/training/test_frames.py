@@ -70,6 +70,16 @@ def test_stored_frames_equal_the_source_and_are_reused(tmp_path):
     assert isinstance(again.sequences[0].image(0), np.memmap)
 
 
+@pytest.mark.parametrize("without", [(0,), (1, 2), (0, 1, 2)])
+def test_frames_without_label_take_no_room_for_one(tmp_path, without):
+    data = tiny_data()
+    for frame in without:
+        data = with_label(data, 1, frame, None)
+    assert_same(store_frames(data, tmp_path / "frames"), data)
+    assert_same(store_frames(data, tmp_path / "frames"), data)
+    assert np.load(tmp_path / "frames/0001-labels.npy").shape == (3 - len(without), 48, 64)
+
+
 def test_sequences_may_differ_in_size(tmp_path):
     small, large = tiny_data(size=(16, 24)), tiny_data(size=(24, 32))
     data = TinyData((small.sequences[0], large.sequences[1]))

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contracts.imagefiles import SIZE, picture, write_image
+from contracts.trees import segnet, snippet
+from lmanet import ERFNet, Session, VideoSegmenter
+from lmanet.cli.main import main
+from lmanet.data.cityscapes import CITYSCAPES_CLASSES, LABEL_IDS
+from lmanet.evaluation.results import EvaluationReport
+from lmanet.zoo import load, save_model
+
+
+@pytest.fixture
+def cityscapes_weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    backbone = ERFNet(19)
+    save_model(backbone, tmp_path / "single.safetensors", classes=CITYSCAPES_CLASSES)
+    model = VideoSegmenter(backbone, memory_size=2, window=5)
+    path = tmp_path / "cityscapes.safetensors"
+    save_model(model, path, classes=CITYSCAPES_CLASSES, single_frame="single.safetensors")
+    return path
+
+
+def test_check_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segnet(tmp_path, [f"0016E5_{n:05d}" for n in (390, 420, 900)], label=np.full(SIZE, 3, np.uint8))
+    assert main(["data", "check", f"camvid:{tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "camvid/train: 3 frames in 2 sequences of 1 to 2, 1 s apart" in shown
+    assert "heights and widths: 12×16 (3)" in shown
+    assert "read 3 images and 3 labels in" in shown and "images a second" in shown
+    assert "100.00 %" in shown and "void: 0.00 %" in shown
+
+
+def test_check_lists_every_problem_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segnet(tmp_path, [f"0016E5_{n:05d}" for n in (390, 420, 450)])
+    (tmp_path / "trainannot/0016E5_00390.png").unlink()
+    write_image(tmp_path / "trainannot/0016E5_00450.png", picture())
+    assert main(["data", "check", f"camvid:{tmp_path}"]) == 2
+    shown = capsys.readouterr()
+    problems = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == 2
+    assert (
+        "0016E5_00390.png is missing" in problems[0]
+        and "0016E5_00450.png: an image of mode RGB" in problems[1]
+    )
+    assert shown.err.strip().splitlines()[-1] == "lmanet: camvid/train: 2 problems, listed above"
+
+
+def test_check_of_frames_alone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    snippet(tmp_path, split="test")
+    assert main(["data", "check", f"cityscapes:{tmp_path}", "--split", "test"]) == 0
+    assert "no frame is labelled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "kitti:x"], ["cityscapes:PATH", "vspw:PATH"]),
+        (["check", "synthetic:", "--threads", "0"], ["threads 0"]),
+        (["cityscapes", "."], ["--list-needed or --submit"]),
+        (["cityscapes", ".", "--list-needed", "--submit", "x"], ["--list-needed or --submit"]),
+        (["cityscapes", ".", "--submit", "x"], ["--weights"]),
+        (["cityscapes", ".", "--list-needed"], ["holds no Cityscapes train"]),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+
+
+def test_needed_files_are_listed_one_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    snippet(tmp_path, before=0)
+    snippet(tmp_path, "frankfurt", split="val", frame=294, before=0)
+    assert main(["data", "cityscapes", str(tmp_path), "--list-needed"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    val = [
+        f"leftImg8bit_sequence/val/frankfurt/frankfurt_000000_{i:06d}_leftImg8bit.png"
+        for i in range(290, 294)
+    ]
+    assert len(lines) == 8 and lines[4:] == val
+    command = ["data", "cityscapes", str(tmp_path), "--list-needed", "--split", "val", "--memory-size", "2"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines() == val[2:]
+
+
+@pytest.mark.parametrize("resize", [(), ("--resize", "8", "8")])
+def test_submission_holds_the_servers_ids_of_every_labelled_frame(
+    resize: tuple[str, ...], cityscapes_weights: Path, tmp_path: Path
+) -> None:
+    root, out = tmp_path / "data", tmp_path / "submission"
+    for number in range(2):
+        snippet(root, "berlin", number, split="test", before=4)
+    command = [
+        "data",
+        "cityscapes",
+        root,
+        "--submit",
+        out,
+        "--weights",
+        cityscapes_weights,
+        "--device",
+        "cpu",
+        *resize,
+    ]
+    assert main([str(a) for a in command]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [f"berlin_00000{i}_000019_labelIds.png" for i in range(2)]
+    session = Session(load(str(cityscapes_weights)), resize=(8, 8) if resize else None)
+    for number, name in enumerate(names):
+        session.reset()
+        for age in (2, 1, 0):
+            labels = session.step(picture(100 * number + age)).labels
+        with Image.open(out / name) as file:
+            assert (file.mode, file.size) == ("L", SIZE[::-1])
+            np.testing.assert_array_equal(np.array(file), np.array(LABEL_IDS)[labels])
+
+
+def test_submission_needs_the_memorys_frames_and_the_classes(
+    cityscapes_weights: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = snippet(tmp_path / "data", "berlin", split="test", before=1)
+    command = [
+        "data",
+        "cityscapes",
+        str(root),
+        "--submit",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--weights",
+    ]
+    assert main([*command, str(cityscapes_weights)]) == 2
+    assert "berlin_000000_000017_leftImg8bit.png is missing" in capsys.readouterr().err
+    assert main([*command, str(weights), "--memory-size", "1"]) == 2
+    assert "11 classes" in capsys.readouterr().err
+
+
+def test_cityscapes_is_scored_on_its_labelled_frames(
+    cityscapes_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "data", tmp_path / "report.json"
+    for number in range(2):
+        snippet(root, "frankfurt", number, split="val", before=3)
+    data = f"cityscapes:{root},size=24x32"
+    assert main(["evaluate", "--data", data, "--weights", str(cityscapes_weights), "--json", str(out)]) == 0
+    report = EvaluationReport.from_json(out.read_text())
+    assert report.data == "cityscapes/val,size=24x32"
+    for scores in report.scores.values():
+        assert (scores.frames, scores.labelled_frames) == (8, 2)
+        assert 0 <= scores.miou <= 1 and 0 <= scores.tc <= 1
+        assert np.isnan([scores.flicker, *scores.vc.values()]).all()
+    assert "nan" not in capsys.readouterr().out.lower()
+
+
+def test_training_from_cityscapes(tmp_path: Path) -> None:
+    root, single, memory = tmp_path / "data", tmp_path / "single", tmp_path / "memory"
+    for split in ("train", "val"):
+        for number in range(2):
+            snippet(root, "aachen", number, split=split, before=2)
+    common = ["--data", f"cityscapes:{root},size=24x32", "--precision", "fp32", "--workers", "0", "-o"]
+    stage = ["--stage.epochs", "1", "--stage.batch-size", "2", "--augmentation.crop", "16", "16"]
+    assert main(["train", "erfnet", *common, str(single), *stage]) == 0
+    weights = ["--weights", str(single / "single-frame.safetensors")]
+    steps = ["--memory-size", "2", "--draws", "1", "--pseudo", "1", "--memories", "real"]
+    steps += [
+        "--module.epochs",
+        "1",
+        "--joint.epochs",
+        "1",
+        "--module.batch-size",
+        "2",
+        "--joint.batch-size",
+        "2",
+    ]
+    assert main(["train", "lmanet", *common, str(memory), *weights, *steps]) == 0
+    assert load(str(memory / "lmanet.safetensors")).classes == CITYSCAPES_CLASSES
+    # Only labelled frames have a label on disk.
+    labels = sorted((memory / "frames/train").glob("*-labels.npy"))
+    assert [np.load(path).shape for path in labels] == [(1, 24, 32)] * 2
