@@ -110,14 +110,12 @@ def _print_check(result: DataCheck, console: Console) -> None:
     if lengths:
         each = str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)} to {max(lengths)}"
         spacings = " or ".join(f"{spacing:.3g}" for spacing in result.spacings_s)
-        say(
-            f"{result.name}: {sum(lengths)} frames in {len(lengths)} sequences of {each}, {spacings} s apart"
-        )
+        say(f"{result.name}: {sum(lengths)} frames in {len(lengths)} sequences of {each}, {spacings} s apart")
         sizes = ", ".join(f"{h}×{w} ({n})" for (h, w), n in found.sizes.most_common(8))
         say(f"heights and widths: {sizes}{', …' if len(found.sizes) > 8 else ''}")
         say(
             f"read {found.images} images and {found.labels} labels in {result.seconds:.1f} s: "
-            f"{found.images / result.seconds:.0f} images a second, {result.threads} threads"
+            f"{found.images / result.seconds:.0f} images a second (threads: {result.threads})"
         )
     if found.labels:
         void = found.pixels[255] / found.pixels.sum()

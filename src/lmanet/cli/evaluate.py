@@ -26,9 +26,10 @@ def evaluate(
     Every sequence is streamed through once; no memory reaches across a gap.
 
     Args:
-        data: camvid:PATH or synthetic:
+        data: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:, with ,size=HxW behind it to resize
+            frames and labels (see lmanet data check --help).
         weights: a bundled name, a .safetensors file, or a Hub id.
-        split: train, val or test.
+        split: train, val, test, or another that the data set has.
         control: weights trained with `--memories current`: scored as a further column that sees no past.
         memory_size: frames remembered, if not the model's own.
         window: side of the search window in cells, odd, if not the model's own.

@@ -36,7 +36,8 @@ def train(
     Args:
         recipe: a preset: `erfnet…` trains a single-frame network, `lmanet…` and `paper` a memory on one. Every
             field of it can be changed.
-        data: camvid:PATH or synthetic:
+        data: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:, with ,size=HxW behind it to resize
+            frames and labels (see lmanet data check --help).
         out: folder for frames, checkpoints, logs and the weights.
         weights: the single-frame network that a memory is put on; for `erfnet…`, where to start from (random).
         start_from: a video model whose keys, values and fusion a memory starts from (random).

@@ -151,16 +151,18 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)
     with whole_folder(folder) as part:
         # By the first sequence's size, so that a disk too small is told before hours of decoding.
-        check_space(part.parent, sum(_bytes(s, data.sequences[0].image(0).shape) for s in data.sequences))
+        size = data.sequences[0].image(0).shape if data.sequences else ()
+        check_space(part.parent, sum(_bytes(sequence, size) for sequence in data.sequences))
         for n, sequence in enumerate(data.sequences):
-            shape = sequence.image(0).shape
+            first = sequence.image(0)
+            shape = first.shape
             check_space(part.parent, _bytes(sequence, shape))
             with output_errors(folder):
                 images = _allocate(part / f"{n:04d}-images.npy", (len(sequence.frame_names), *shape))
                 labels = _allocate(part / f"{n:04d}-labels.npy", (sum(sequence.labelled), *shape[:2]))
             stored = 0
             for i, name in enumerate(sequence.frame_names):
-                image, label = sequence.image(i), sequence.label(i)
+                image, label = sequence.image(i) if i else first, sequence.label(i)
                 if image.shape != shape or (label is not None and label.shape != shape[:2]):
                     raise DataError(
                         f"{sequence.name}, frame {name}: image {image.shape}, label "
