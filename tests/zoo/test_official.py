@@ -1,4 +1,4 @@
-"""The published ERFNet checkpoint, made here with its keys and shapes: PyTorch 0.3 knew no batch counter."""
+"""Published checkpoints, made with their keys and shapes. What all kinds have in common is tested on ERFNet's."""
 
 from __future__ import annotations
 
@@ -10,53 +10,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from contracts.checkpoints import (
+    Tensors,
+    erfnet_checkpoint,
+    lmanet_erfnet_checkpoint,
+    lmanet_pspnet_checkpoint,
+    pspnet_checkpoint,
+)
+from contracts.formulas import (
+    erfnet_decoder_by_formula,
+    erfnet_encoder_by_formula,
+    lmanet_erfnet_by_formula,
+    lmanet_pspnet_by_formula,
+    pspnet_by_formula,
+)
+from lmanet import ERFNet, VideoSegmenter
+from lmanet.backbones import Backbone, PSPNet
 from lmanet.errors import WeightsError
-from lmanet.zoo import load_official_erfnet
-
-
-def official(num_classes: int = 20) -> dict[str, Tensor]:
-    """Random weights under the published keys, in the published order."""
-    generator = torch.Generator().manual_seed(0)
-    tensors: dict[str, Tensor] = {}
-
-    def conv(name: str, *shape: int, bias: int) -> None:
-        tensors[f"module.{name}.weight"] = torch.randn(shape, generator=generator) * 0.1
-        tensors[f"module.{name}.bias"] = torch.randn(bias, generator=generator) * 0.1
-
-    def norm(name: str, channels: int) -> None:
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            tensors[f"module.{name}.{key}"] = torch.rand(channels, generator=generator) + 0.5
-
-    def down(name: str, inputs: int, outputs: int) -> None:
-        conv(f"{name}.conv", outputs - inputs, inputs, 3, 3, bias=outputs - inputs)
-        norm(f"{name}.bn", outputs)
-
-    def block(name: str, channels: int) -> None:
-        for pair in (1, 2):
-            conv(f"{name}.conv3x1_{pair}", channels, channels, 3, 1, bias=channels)
-            conv(f"{name}.conv1x3_{pair}", channels, channels, 1, 3, bias=channels)
-            norm(f"{name}.bn{pair}", channels)
-
-    def up(name: str, inputs: int, outputs: int) -> None:
-        conv(f"{name}.conv", inputs, outputs, 3, 3, bias=outputs)
-        norm(f"{name}.bn", outputs)
-
-    down("encoder.initial_block", 3, 16)
-    down("encoder.layers.0", 16, 64)
-    for i in range(1, 6):
-        block(f"encoder.layers.{i}", 64)
-    down("encoder.layers.6", 64, 128)
-    for i in range(7, 15):
-        block(f"encoder.layers.{i}", 128)
-    conv("encoder.output_conv", num_classes, 128, 1, 1, bias=num_classes)
-    up("decoder.layers.0", 128, 64)
-    block("decoder.layers.1", 64)
-    block("decoder.layers.2", 64)
-    up("decoder.layers.3", 64, 16)
-    block("decoder.layers.4", 16)
-    block("decoder.layers.5", 16)
-    conv("decoder.output_conv", 16, num_classes, 2, 2, bias=num_classes)
-    return tensors
+from lmanet.zoo import load_official, load_official_erfnet
 
 
 @pytest.fixture
@@ -70,7 +41,7 @@ def without(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "as PyTorch 0.3 wrote"])
 def test_every_weight_is_taken(path, zipped):
-    tensors = official()
+    tensors = erfnet_checkpoint()
     torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
     network = load_official_erfnet(path)
     assert network.num_classes == 20 and not network.training
@@ -106,21 +77,21 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_of_the_file(path, variant):
-    torch.save(official(), path)
+    torch.save(erfnet_checkpoint(), path)
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     expected = load_official_erfnet(path)(image)
-    torch.save(VARIANTS[variant](official()), path)
+    torch.save(VARIANTS[variant](erfnet_checkpoint()), path)
     assert torch.equal(load_official_erfnet(path)(image), expected)
 
 
 def test_batch_counters_are_kept_where_there_are_any(path):
-    torch.save(VARIANTS["with batch counters"](official()), path)
+    torch.save(VARIANTS["with batch counters"](erfnet_checkpoint()), path)
     assert load_official_erfnet(path).encoder.initial_block.bn.num_batches_tracked == 9
 
 
 @pytest.mark.parametrize("num_classes", [1, 12])
 def test_number_of_classes_is_read_off(path, num_classes):
-    torch.save(official(num_classes), path)
+    torch.save(erfnet_checkpoint(num_classes), path)
     assert load_official_erfnet(path).num_classes == num_classes
 
 
@@ -148,7 +119,7 @@ def test_number_of_classes_is_read_off(path, num_classes):
     ],
 )
 def test_another_architecture_names_the_first_key(path, change, message):
-    torch.save(change(official()), path)
+    torch.save(change(erfnet_checkpoint()), path)
     with pytest.raises(WeightsError, match=f"belongs to another architecture.*{message}"):
         load_official_erfnet(path)
 
@@ -170,7 +141,9 @@ class Unsafe:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_the_file_is_not_run(path, tmp_path, zipped):
-    torch.save(official() | {"x": Unsafe(tmp_path / "run")}, path, _use_new_zipfile_serialization=zipped)
+    torch.save(
+        erfnet_checkpoint() | {"x": Unsafe(tmp_path / "run")}, path, _use_new_zipfile_serialization=zipped
+    )
     with pytest.raises(WeightsError, match="could run code and was not loaded"):
         load_official_erfnet(path)
     assert not (tmp_path / "run").exists()
@@ -179,7 +152,7 @@ def test_code_in_the_file_is_not_run(path, tmp_path, zipped):
 @pytest.mark.parametrize("share", [0, 1e-5, 0.5, 0.999])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_truncated_file(path, zipped, share):
-    torch.save(official(), path, _use_new_zipfile_serialization=zipped)
+    torch.save(erfnet_checkpoint(), path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(WeightsError, match=f"{re.escape(path.name)} is damaged"):
@@ -195,3 +168,106 @@ def test_other_files(path):
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(WeightsError, match="is damaged"):
         load_official_erfnet(path)
+
+
+def bare(tensors: Tensors) -> Tensors:
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def assert_equal_to(logits: Tensor, expected: Tensor) -> None:
+    """To 1e-5 of their range."""
+    assert logits.shape == expected.shape
+    assert (logits - expected).abs().max() < 1e-5 * (expected.max() - expected.min())
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_erfnet_is_its_formula(path):
+    torch.save(erfnet_checkpoint(), path)
+    official = load_official(path)
+    assert isinstance(official.model, ERFNet) and "ERFNet" in official.kind
+    assert official.left_out == ("encoder.output_conv.weight", "encoder.output_conv.bias")
+    images = draw(1, 3, 64, 96)
+    state = bare(erfnet_checkpoint())
+    expected = erfnet_decoder_by_formula(state, erfnet_encoder_by_formula(state, images))
+    assert_equal_to(official.model(images), expected)
+
+
+@pytest.mark.parametrize("layers", [50, 101])
+@torch.no_grad()
+def test_pspnet_is_its_formula(path, layers):
+    tensors = pspnet_checkpoint(layers)
+    torch.save({"epoch": 200, "state_dict": tensors, "optimizer": {"state": {}}}, path)
+    official = load_official(path)
+    assert isinstance(official.model, PSPNet) and official.model.config == {"layers": layers}
+    assert {key.split(".")[0] for key in official.left_out} == {"aux"} and len(official.left_out) == 8
+    images = draw(1, 3, 65, 97)
+    assert_equal_to(official.model(images), pspnet_by_formula(bare(tensors), images))
+
+
+@torch.no_grad()
+def test_pspnet_of_an_evaluation_s_state_without_the_auxiliary_head(path):
+    torch.save(without(pspnet_checkpoint(50, 150), "module.aux"), path)
+    official = load_official(path)
+    assert isinstance(official.model, Backbone) and official.model.num_classes == 150
+    assert official.left_out == ()
+
+
+@torch.no_grad()
+def test_lmanet_on_erfnet_is_its_formula(path):
+    tensors = lmanet_erfnet_checkpoint()
+    torch.save(tensors, path)
+    model = load_official(path).model
+    assert isinstance(model, VideoSegmenter) and not model.training
+    assert (model.memory_size, model.window, model.border, model.fusion_name) == (4, 21, "zero", "gated")
+    clip = draw(1, 7, 3, 64, 96)
+    assert_equal_to(model(clip), lmanet_erfnet_by_formula(bare(tensors), clip[:, 2:], window=21))
+
+
+@torch.no_grad()
+def test_lmanet_on_pspnet_is_its_formula(path):
+    tensors = lmanet_pspnet_checkpoint()
+    torch.save(tensors, path)
+    official = load_official(path)
+    model = official.model
+    assert isinstance(model, VideoSegmenter) and model.backbone.config == {"layers": 101}
+    assert (model.memory_size, model.window, model.border, model.fusion_name) == (3, 21, "zero", "bottleneck")
+    assert official.left_out == ("memory_fusion.conv_layer_2.weight", "memory_fusion.conv_layer_2.bias")
+    clip = draw(1, 5, 3, 65, 97)
+    expected = lmanet_pspnet_by_formula(bare(tensors), clip[:, 1:], window=21)
+    assert_equal_to(model(clip), expected)
+    state = None
+    for image in clip.unbind(1):
+        logits, state = model.step(image, state)
+    assert_equal_to(logits, expected)
+    model.border = "mask"
+    with pytest.raises(AssertionError):
+        assert_equal_to(model(clip), expected)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (lambda: {}, "it holds no weights"),
+        (lambda: {"conv1.weight": torch.ones(3)}, "it holds 1 weights, the first 'conv1.weight'"),
+        (lambda: pspnet_checkpoint(152), "it holds 'layer2.4.conv1.weight', which PSPNet has not"),
+        (lambda: without(pspnet_checkpoint(50), "module.cls"), "it lacks 'cls.0.weight'"),
+        (
+            lambda: without(lmanet_erfnet_checkpoint(), "module.kv_Q_r4.Value"),
+            "it lacks 'key_value.query_value.weight'",
+        ),
+        (
+            lambda: lmanet_erfnet_checkpoint() | {"module.memory_module_local.const": torch.zeros(1)},
+            "it holds 'memory_module_local.const', which VideoSegmenter has not",
+        ),
+    ],
+    ids=["empty", "another", "PSPNet-152", "headless", "without values", "with a learnt constant"],
+)
+def test_what_is_not_recognised_names_the_key(path, tensors, message):
+    torch.save(tensors(), path)
+    with pytest.raises(WeightsError, match=re.escape(message)) as caught:
+        load_official(path)
+    assert str(path) in str(caught.value)

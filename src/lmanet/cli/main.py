@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tyro
 
 from lmanet.cli.bench import bench
+from lmanet.cli.convert import convert
 from lmanet.cli.data import data
 from lmanet.cli.demo import demo
 from lmanet.cli.evaluate import evaluate
@@ -23,6 +24,7 @@ VERBS = {
     "data": data,
     "demo": demo,
     "bench": bench,
+    "convert": convert,
     "info": info,
 }
 

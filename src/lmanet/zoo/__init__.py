@@ -3,6 +3,14 @@
 from lmanet.zoo.architectures import register_backbone
 from lmanet.zoo.files import load_model, save_model
 from lmanet.zoo.names import bundled, load
-from lmanet.zoo.official import load_official_erfnet
+from lmanet.zoo.official import load_official, load_official_erfnet
 
-__all__ = ["bundled", "load", "load_model", "load_official_erfnet", "register_backbone", "save_model"]
+__all__ = [
+    "bundled",
+    "load",
+    "load_model",
+    "load_official",
+    "load_official_erfnet",
+    "register_backbone",
+    "save_model",
+]

@@ -1,56 +1,206 @@
-"""Checkpoints that the authors of other networks published, read into the backbones here."""
+"""Checkpoints that the authors of networks published, read into the networks here."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lmanet.backbones import ERFNet
+from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.errors import WeightsError
+from lmanet.fusion import FusionName
+from lmanet.segmenter import VideoSegmenter
 from lmanet.zoo.files import load_strictly
 
-ENCODER_CLASSIFIER = ("encoder.output_conv.weight", "encoder.output_conv.bias")
-"""With it ERFNet's encoder is trained alone, first; the whole network does not run it."""
-
 BATCH_COUNTER = "num_batches_tracked"
-"""BatchNorm keeps it since PyTorch 0.4.1, later than the published checkpoints."""
+"""BatchNorm keeps it since PyTorch 0.4.1, later than some of the checkpoints."""
+
+Tensors = dict[str, Tensor]
 
 
-def load_official_erfnet(path: Path) -> ERFNet:
-    """ERFNet with the weights of a checkpoint of the original implementation, in `eval` mode.
+@dataclass(frozen=True)
+class Official:
+    """A published checkpoint, read.
 
-    Such as `erfnet_pretrained.pth` (Cityscapes; 20 outputs, the 19 classes and void last). The file holds a state
-    dict, or a dict with one under `state_dict`; keys may begin with `module.`. The encoder's own classifier is
-    left out. Nothing in the file is executed.
+    Attributes:
+        kind: whose and of which network.
+        model: with its weights, in `eval` mode.
+        left_out: the keys of weights that the network's forward pass does not use.
+    """
+
+    kind: str
+    model: VideoSegmenter | Backbone
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How to read one kind of checkpoint.
+
+    Attributes:
+        name: whose and of which network.
+        marks: the keys that it is known by; the first kind whose marks are all there is taken.
+        build: the network for the checkpoint's tensors, under the names here.
+        names: what begins its keys, and what begins ours in its place.
+        unused: what begins the keys of weights that the forward pass does not use.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    build: Callable[[Tensors], VideoSegmenter | Backbone]
+    names: tuple[tuple[str, str], ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def rename(self, key: str) -> str:
+        """A key of the checkpoint under the name here."""
+        old, new = next((pair for pair in self.names if key.startswith(pair[0])), ("", ""))
+        return new + key.removeprefix(old)
+
+
+def _outputs(tensors: Tensors, key: str, axis: int) -> int:
+    """How many classes a classifier has. Where it is missing, `load_strictly` is to say so: then any number."""
+    weight = tensors.get(key)
+    return weight.shape[axis] if weight is not None and weight.ndim == 4 else 1
+
+
+def _erfnet(tensors: Tensors, inside: str = "") -> ERFNet:
+    return ERFNet(_outputs(tensors, f"{inside}decoder.output_conv.weight", 1))
+
+
+def _pspnet(tensors: Tensors, inside: str = "") -> PSPNet:
+    layers: Literal[50, 101] = 101 if f"{inside}layer3.6.conv1.weight" in tensors else 50
+    return PSPNet(_outputs(tensors, f"{inside}cls.4.weight", 0), layers=layers)
+
+
+def _video(
+    tensors: Tensors, *, backbone: Callable[[Tensors, str], Backbone], fusion: FusionName, memory_size: int
+) -> VideoSegmenter:
+    """S and R are those of the published evaluation: they are not in the file."""
+    inner = backbone(tensors, "backbone.")
+    return VideoSegmenter(inner, memory_size=memory_size, window=21, fusion=fusion, border="zero")
+
+
+_KEYS_AND_VALUES = (
+    ("kv_Q_r4.Key.", "key_value.query_key."),
+    ("kv_Q_r4.Value.", "key_value.query_value."),
+    ("kv_M_r4.Key.", "key_value.memory_key."),
+    ("kv_M_r4.Value.", "key_value.memory_value."),
+    ("memory_fusion.conv_layer_3.", "fusion.query_gate."),
+    ("memory_fusion.conv_layer_4.", "fusion.memory_gate."),
+    ("memory_fusion.bn.", "fusion.norm."),
+)
+
+_ERFNET = _Kind(
+    "ERFNet, of its authors",
+    marks=("encoder.initial_block.conv.weight",),
+    build=_erfnet,
+    # With it the encoder is trained alone, first; the whole network does not run it.
+    unused=("encoder.output_conv.",),
+)
+
+_KINDS = (
+    _Kind(
+        "LMANet on ERFNet, of the paper's authors",
+        marks=("kv_M_r4.Key.weight", "encoder.initial_block.conv.weight"),
+        build=partial(_video, backbone=_erfnet, fusion="gated", memory_size=4),
+        names=(
+            *_KEYS_AND_VALUES,
+            ("memory_fusion.bn1.", "fusion.query_in.0."),
+            ("memory_fusion.bn2.", "fusion.memory_in.0."),
+            ("memory_fusion.conv_layer_1.", "fusion.query_encode."),
+            ("memory_fusion.conv_layer_2.", "fusion.memory_encode."),
+            ("encoder.", "backbone.encoder."),
+            ("decoder.", "backbone.decoder."),
+        ),
+    ),
+    _Kind(
+        "LMANet on PSPNet, of the paper's authors",
+        marks=("kv_M_r4.Key.weight", "encoder.layer0.0.weight"),
+        build=partial(_video, backbone=_pspnet, fusion="bottleneck", memory_size=3),
+        names=(
+            *_KEYS_AND_VALUES,
+            ("memory_fusion.bn0.", "fusion.down_norm."),
+            ("memory_fusion.conv_layer_1.", "fusion.down."),
+            ("encoder.", "backbone."),
+            ("ppm.", "backbone.ppm."),
+            ("decoder.", "backbone."),
+        ),
+        # Made for the memory's reading, which goes through the query's convolution instead.
+        unused=("memory_fusion.conv_layer_2.",),
+    ),
+    _ERFNET,
+    _Kind(
+        "PSPNet, of the semseg repository",
+        marks=("layer0.0.weight",),
+        build=_pspnet,
+        # The auxiliary head is there for the training's second loss.
+        unused=("aux.",),
+    ),
+)
+
+RECOGNISED = "; ".join(kind.name for kind in _KINDS)
+"""What `load_official` reads, for messages."""
+
+
+def load_official(path: Path) -> Official:
+    """The network of a published checkpoint, recognised by its keys, in `eval` mode.
+
+    The file holds a state dict, or a dict with one under `state_dict`; keys may begin with `module.`. Every weight
+    that the forward pass uses must be there, and none besides those known to be unused. Nothing in the file is
+    executed. Known are
+
+    - ERFNet (`erfnet_pretrained.pth`: Cityscapes; 20 outputs, the 19 classes and void last),
+    - semseg's PSPNet-50 and -101,
+    - the original LMANet on ERFNet (`lmanet_erf_best.pth`) and on PSPNet-101 (`lmanet_psp101_best.pth`), with
+      `border="zero"`. The original starts a stream without a memory, and gives PSPNet's logits a void class that is
+      always 0; from frame S + 1 on the logits here are the same but for that class, which is left out.
 
     Args:
         path: the `.pth` file.
 
-    Returns:
-        The network; its number of classes is that of the checkpoint.
+    Raises:
+        WeightsError: the file is missing, damaged, holds more than tensors, or is of another architecture.
+    """
+    tensors = _read_state_dict(path)
+    for kind in _KINDS:
+        if all(mark in tensors for mark in kind.marks):
+            return _load(kind, tensors, path)
+    first = next(iter(tensors), None)
+    holds = "no weights" if first is None else f"{len(tensors)} weights, the first {first!r}"
+    raise WeightsError(f"{path} is not recognised: it holds {holds}. Recognised are: {RECOGNISED}")
+
+
+def load_official_erfnet(path: Path) -> ERFNet:
+    """ERFNet of a published checkpoint, in `eval` mode, as of `load_official`.
 
     Raises:
         WeightsError: the file is missing, damaged, holds more than tensors, or is of another architecture (naming
             the first key that differs).
     """
-    tensors = {key.removeprefix("module."): value for key, value in _read_state_dict(path).items()}
-    for key in ENCODER_CLASSIFIER:
-        tensors.pop(key, None)
-    classifier = tensors.get("decoder.output_conv.weight")
-    # Without the classifier `load_strictly` names the first key that differs, whatever the number of classes.
-    model = ERFNet(classifier.shape[1] if classifier is not None and classifier.ndim == 4 else 1)
+    model = _load(_ERFNET, _read_state_dict(path), path).model
+    assert isinstance(model, ERFNet)
+    return model
+
+
+def _load(kind: _Kind, tensors: Tensors, path: Path) -> Official:
+    left_out = tuple(key for key in tensors if key.startswith(kind.unused))
+    renamed = {kind.rename(key): value for key, value in tensors.items() if key not in left_out}
+    model = kind.build(renamed)
     for key, value in model.state_dict().items():
         if key.endswith(BATCH_COUNTER):
-            tensors.setdefault(key, value)
-    load_strictly(model, tensors, path)
-    return model.eval()
+            renamed.setdefault(key, value)
+    load_strictly(model, renamed, path)
+    return Official(kind.name, model.eval(), left_out)
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def _read_state_dict(path: Path) -> Tensors:
+    """The tensors of a file, `module.` taken off their keys."""
     if not path.is_file():
         raise WeightsError(f"{path} is not a file: give the .pth file that the network's authors published")
     try:
@@ -63,7 +213,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         # what is in the file, stays the cause.
         raise WeightsError(
             f"{path} is damaged, or holds more than tensors, which could run code and was not loaded: download it "
-            "again, or save the network's state_dict() with torch.save"
+            f"again, or save the network's state_dict() with torch.save. Recognised are: {RECOGNISED}"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -72,6 +222,6 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     ):
         raise WeightsError(
             f"{path} holds a {type(content).__name__} that is no state dict: expected tensors by name, or a dict "
-            "with them under 'state_dict'"
+            f"with them under 'state_dict'. Recognised are: {RECOGNISED}"
         )
-    return content
+    return {key.removeprefix("module."): value for key, value in content.items()}

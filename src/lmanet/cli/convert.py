@@ -1,0 +1,64 @@
+"""`lmanet convert`."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from lmanet.data.base import Classes
+
+
+def convert(
+    file: tyro.conf.Positional[Path],
+    /,
+    *,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+) -> None:
+    """Make a weights file of a checkpoint that a network's authors published.
+
+    Recognised by their keys: ERFNet (erfnet_pretrained.pth), semseg's PSPNet-50 and -101, and the original LMANet on
+    ERFNet (lmanet_erf_best.pth) and on PSPNet-101 (lmanet_psp101_best.pth). Nothing in the file is executed.
+
+    Args:
+        file: the checkpoint (.pth).
+        output: the weights file (.safetensors), for --weights and lmanet.load.
+    """
+    from lmanet.cli.outputs import check_file
+    from lmanet.segmenter import VideoSegmenter
+    from lmanet.zoo import load_official, save_model
+
+    check_file(output, (".safetensors",))
+    official = load_official(file)
+    model = official.model
+    backbone = model.backbone if isinstance(model, VideoSegmenter) else model
+    classes = _classes(backbone.num_classes)
+    save_model(
+        model,
+        output,
+        classes=classes,
+        card={"kind": official.kind, "file": file.name, "command": f"lmanet convert {file.name}"},
+    )
+    memory = f", S={model.memory_size}, R={model.window}" if isinstance(model, VideoSegmenter) else ""
+    print(f"{output}: {official.kind}; {len(classes)} classes ({', '.join(classes.names[:3])}, …){memory}")
+    if official.left_out:
+        print(f"left out, as only its training used them: {', '.join(official.left_out)}")
+
+
+def _classes(count: int) -> Classes:
+    """Cityscapes', with void where the network has an output for it; numbered ones where it has others."""
+    from lmanet.data.base import Classes
+    from lmanet.data.cityscapes import CITYSCAPES_CLASSES
+
+    names, palette = CITYSCAPES_CLASSES.names, CITYSCAPES_CLASSES.palette
+    if count == len(names):
+        return CITYSCAPES_CLASSES
+    if count == len(names) + 1:
+        return Classes((*names, "void"), (*palette, (0, 0, 0)))
+    # Steps of the golden ratio keep the hues of neighbouring numbers apart.
+    hues = [colorsys.hsv_to_rgb(i * 0.618 % 1, 0.7, 0.9) for i in range(count)]
+    colours = ((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues)
+    return Classes(tuple(f"class {i}" for i in range(count)), tuple(colours))
