@@ -1,11 +1,14 @@
 import os
+import resource
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contracts.dataset import VideoDataContract
+from contracts.disk import files_no_larger_than
 from contracts.tiny import TinyData, TinySequence, tiny_data
 from lmanet.errors import DataError, OutputError
 from lmanet.training.frames import store_frames
@@ -77,7 +80,29 @@ def test_frames_without_label_take_no_room_for_one(tmp_path, without):
         data = with_label(data, 1, frame, None)
     assert_same(store_frames(data, tmp_path / "frames"), data)
     assert_same(store_frames(data, tmp_path / "frames"), data)
-    assert np.load(tmp_path / "frames/0001-labels.npy").shape == (3 - len(without), 48, 64)
+    assert (tmp_path / "frames/labels.bin").stat().st_size == (6 - len(without)) * 48 * 64
+
+
+def test_data_without_any_label_are_stored(tmp_path):
+    data = tiny_data(sequences=1)
+    data = replace(data, sequences=(replace(data.sequences[0], labels=(None,) * 3),))
+    assert_same(store_frames(data, tmp_path / "frames"), data)
+
+
+def test_more_sequences_than_a_process_may_have_open_files(tmp_path):
+    data = tiny_data(sequences=40, frames=2, size=(8, 8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 20, hard))
+    try:
+        assert_same(store_frames(data, tmp_path / "frames"), data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(OutputError, match="free some space"), files_no_larger_than(20_000):
+        store_frames(tiny_data(), tmp_path / "frames")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sequences_may_differ_in_size(tmp_path):

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +59,20 @@ class FeatureCache:
     """Features of every frame under every view; `encode` gives the same without a cache.
 
     Args:
-        arrays: for each sequence and each map of the features, the fused one first, a memory-mapped
+        paths: for each sequence and each map of the features, the fused one first, the file of a
             (frames, views, h, w, C) array of bfloat16 bits.
     """
 
-    def __init__(self, arrays: list[list[np.ndarray]]) -> None:
-        self._arrays = arrays
+    def __init__(self, paths: list[list[Path]]) -> None:
+        self._paths = paths
 
     def fused(self, sequence: int, frame: int, view: int) -> Tensor:
         """The fused map (C, h, w), bfloat16, channels last in memory."""
-        return _tensor(self._arrays[sequence][0][frame, view])
+        return _tensor(_mapped(self._paths[sequence][0])[frame, view])
 
     def rest(self, sequence: int, frame: int, view: int) -> tuple[Tensor, ...]:
         """The other maps of the features, each (C, h, w) bfloat16."""
-        return tuple(_tensor(array[frame, view]) for array in self._arrays[sequence][1:])
+        return tuple(_tensor(_mapped(path)[frame, view]) for path in self._paths[sequence][1:])
 
 
 def build_feature_cache(
@@ -108,11 +109,7 @@ def build_feature_cache(
         with output_errors(final), whole_folder(final, replace=False) as part:
             _encode_all(backbone, data, views, part, torch.device(device), on_frame)
             (part / "key.json").write_text(json.dumps(key))
-    arrays = []
-    for n in range(len(data.sequences)):
-        paths = sorted(final.glob(f"{n:04d}-*.npy"))
-        arrays.append([np.load(path, mmap_mode="r") for path in paths])
-    return FeatureCache(arrays)
+    return FeatureCache([sorted(final.glob(f"{n:04d}-*.npy")) for n in range(len(data.sequences))])
 
 
 @torch.no_grad()
@@ -168,6 +165,13 @@ def _fingerprint(backbone: Backbone) -> str:
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _mapped(path: Path) -> np.ndarray:
+    # Not all at once: there may be more sequences than a process may have files open. What a path holds never
+    # changes, as its folder is named after it.
+    return np.load(path, mmap_mode="r")
 
 
 def _tensor(bits: np.ndarray) -> Tensor:

@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ from lmanet.atomic import output_errors, whole_folder
 from lmanet.data.base import Classes, Sequence, VideoData
 from lmanet.errors import DataError, OutputError
 
-VERSION = 2
+IMAGES, LABELS = "images.bin", "labels.bin"
+VERSION = 3
 """Counts changes in what the files hold: those of before are written anew."""
 
 
@@ -26,9 +29,9 @@ class StoredSequence:
     """A sequence whose frames lie decoded in memory-mapped arrays; keeps the `Sequence` protocol.
 
     Attributes:
-        name: the sequence's.
-        frame_names: the sequence's.
-        spacing_s: the sequence's.
+        name: of the sequence.
+        frame_names: in time order.
+        spacing_s: seconds between neighbouring frames.
         images: (frames, H, W, 3) uint8.
         labels: (labelled frames, H, W) uint8: those without a label take no room.
         labelled: whether each frame has a label.
@@ -113,17 +116,29 @@ def check_space(folder: Path, size: int) -> None:
 
 
 def _open(data: VideoData, folder: Path, facts: dict) -> tuple[StoredSequence, ...]:
-    return tuple(
-        StoredSequence(
-            sequence.name,
-            sequence.frame_names,
-            sequence.spacing_s,
-            np.load(folder / f"{n:04d}-images.npy", mmap_mode="r"),
-            np.load(folder / f"{n:04d}-labels.npy", mmap_mode="r"),
-            tuple(facts["labelled"][n]),
+    images, labels = (_map(folder / name) for name in (IMAGES, LABELS))
+    sequences = []
+    for sequence, labelled, (height, width) in zip(
+        data.sequences, facts["labelled"], facts["sizes"], strict=True
+    ):
+        own, images = np.split(images, [len(labelled) * height * width * 3])
+        own_labels, labels = np.split(labels, [sum(labelled) * height * width])
+        sequences.append(
+            StoredSequence(
+                sequence.name,
+                sequence.frame_names,
+                sequence.spacing_s,
+                own.reshape(-1, height, width, 3),
+                own_labels.reshape(-1, height, width),
+                tuple(labelled),
+            )
         )
-        for n, sequence in enumerate(data.sequences)
-    )
+    return tuple(sequences)
+
+
+def _map(path: Path) -> NDArray[np.uint8]:
+    # One file for all sequences: there may be more of them than a process may have files open.
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
 
 
 def _is_current(folder: Path, head: dict, data: VideoData) -> bool:
@@ -147,51 +162,58 @@ def _same_first_frame(now: Sequence, stored: StoredSequence) -> bool:
 
 
 def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, int], None] | None) -> None:
-    digest = hashlib.sha256()
+    digest, sizes = hashlib.sha256(), []
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)
-    with whole_folder(folder) as part:
-        # By the first sequence's size, so that a disk too small is told before hours of decoding.
-        size = data.sequences[0].image(0).shape if data.sequences else ()
-        check_space(part.parent, sum(_bytes(sequence, size) for sequence in data.sequences))
-        for n, sequence in enumerate(data.sequences):
+    with (
+        whole_folder(folder) as part,
+        _output(part / IMAGES, folder) as images,
+        _output(part / LABELS, folder) as labels,
+    ):
+        for sequence in data.sequences:
             first = sequence.image(0)
-            shape = first.shape
-            check_space(part.parent, _bytes(sequence, shape))
-            with output_errors(folder):
-                images = _allocate(part / f"{n:04d}-images.npy", (len(sequence.frame_names), *shape))
-                labels = _allocate(part / f"{n:04d}-labels.npy", (sum(sequence.labelled), *shape[:2]))
-            stored = 0
+            if not sizes:  # by the first size, so that a disk too small is told before hours of decoding
+                check_space(part.parent, sum(_bytes(s, first.shape) for s in data.sequences))
             for i, name in enumerate(sequence.frame_names):
                 image, label = sequence.image(i) if i else first, sequence.label(i)
-                if image.shape != shape or (label is not None and label.shape != shape[:2]):
+                if image.shape != first.shape or (label is not None and label.shape != first.shape[:2]):
                     raise DataError(
                         f"{sequence.name}, frame {name}: image {image.shape}, label "
-                        f"{None if label is None else label.shape}, but the sequence began with {shape}: "
+                        f"{None if label is None else label.shape}, but the sequence began with {first.shape}: "
                         f"all frames of a sequence must have one size"
                     )
-                images[i] = image
-                if label is not None:
-                    labels[stored] = label
-                    stored += 1
-                digest.update(image.tobytes())
-                digest.update(b"-" if label is None else label.tobytes())
+                _append(image, images, folder, digest)
+                if label is None:
+                    digest.update(b"-")
+                else:
+                    _append(label, labels, folder, digest)
                 done += 1
                 if on_frame:
                     on_frame(done, total)
-            with output_errors(folder):
-                images.flush()
-                labels.flush()
+            sizes.append(first.shape[:2])
         labelled = [sequence.labelled for sequence in data.sequences]
-        index = {"head": head, "labelled": labelled, "fingerprint": digest.hexdigest()}
+        index = {"head": head, "labelled": labelled, "sizes": sizes, "fingerprint": digest.hexdigest()}
         with output_errors(folder):
             (part / "index.json").write_text(json.dumps(index))
+
+
+@contextmanager
+def _output(path: Path, folder: Path) -> Iterator[BinaryIO]:
+    with output_errors(folder):
+        file = path.open("wb")
+    try:
+        yield file
+    finally:
+        with output_errors(folder):
+            file.close()
+
+
+def _append(array: NDArray[np.uint8], file: BinaryIO, folder: Path, digest: hashlib._Hash) -> None:
+    content = array.tobytes()
+    digest.update(content)
+    with output_errors(folder):
+        file.write(content)
 
 
 def _bytes(sequence: Sequence, shape: tuple[int, ...]) -> int:
     """Room that a sequence of images of this shape takes."""
     return math.prod(shape) * len(sequence.frame_names) + math.prod(shape[:2]) * sum(sequence.labelled)
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A file of zeros, uint8."""
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
