@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,22 @@ def test_needed_files_are_listed_one_a_line(tmp_path: Path, capsys: pytest.Captu
     command = ["data", "cityscapes", str(tmp_path), "--list-needed", "--split", "val", "--memory-size", "2"]
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines() == val[2:]
+
+
+def test_needed_files_may_be_piped_into_head(tmp_path: Path) -> None:
+    folder = tmp_path / "gtFine/train/aachen"
+    folder.mkdir(parents=True)
+    for number in range(100):
+        (folder / f"aachen_{number:06d}_000019_gtFine_labelIds.png").touch()
+    command = [sys.executable, "-m", "lmanet.cli.main", "data", "cityscapes", str(tmp_path), "--list-needed"]
+    with subprocess.Popen(
+        [*command, "--memory-size", "19"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "aachen_000000_000000" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("resize", [(), ("--resize", "8", "8")])

@@ -142,13 +142,20 @@ def _cityscapes(what: Cityscapes) -> None:
 
 
 def _list_needed(what: Cityscapes) -> None:
+    import os
+    import sys
+
     from lmanet.data.cityscapes import SPLITS, needed_files
 
     there = [s for s in SPLITS if any((what.root / k / s).is_dir() for k in ("leftImg8bit", "gtFine"))]
     size = LISTED_MEMORY_SIZE if what.memory_size is None else what.memory_size
-    for split in [what.split] if what.split else there or SPLITS:
-        for path in needed_files(what.root, split, size):
-            print(path)
+    try:
+        for split in [what.split] if what.split else there or SPLITS:
+            for path in needed_files(what.root, split, size):
+                print(path)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `head` has read enough: what Python still holds goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _submit(what: Cityscapes) -> None:

@@ -1,5 +1,9 @@
 """Cityscapes (Cordts et al., 2016): snippets of 30 frames whose 20th is labelled.
 
+The paper trains and scores on the labelled frames, with the S frames before each as memory: `cityscapes:PATH,past=S`.
+Its ERFNet works at 512×1024 (`,size=512x1024`, S = 4), its PSPNet at 1025×2049 (`,size=1025x2049`, S = 3): frames
+are resized, and so are the labels that they are scored on, by nearest pixel.
+
 Names, ids and colours: https://github.com/mcordts/cityscapesScripts (`README.md`, `helpers/labels.py`).
 """
 

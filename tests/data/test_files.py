@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from contracts.imagefiles import SIZE, picture, write_image
+from lmanet.data.files import (
+    FileSequence,
+    IdTable,
+    consecutive,
+    generated_palette,
+    image_size,
+    read_image,
+)
+from lmanet.errors import DataError
+
+
+def test_images_of_all_kinds_become_rgb(tmp_path):
+    grey = picture()[..., 0]
+    for name, image in {
+        "grey": Image.fromarray(grey),
+        "alpha": Image.fromarray(np.dstack([picture(), grey])),
+        "palette": Image.fromarray(picture()).quantize(16),
+    }.items():
+        path = tmp_path / f"{name}.png"
+        image.save(path)
+        expected = np.asarray(image.convert("RGB"))
+        got = read_image(path)
+        assert got.dtype == np.uint8 and got.flags.writeable
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright_as_their_labels_are(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write_image(tmp_path / "a.jpg", np.zeros((12, 16, 3), np.uint8), exif=exif)
+    size = (16, 12) if orientation >= 5 else (12, 16)
+    assert read_image(tmp_path / "a.jpg").shape[:2] == image_size(tmp_path / "a.jpg") == size
+    write_image(tmp_path / "a.png", np.zeros(size, np.uint8))
+    table = IdTable.of({0: 0}, "0")
+    sequence = FileSequence("s", ("a",), 1.0, (tmp_path / "a.jpg",), (tmp_path / "a.png",), table)
+    assert sequence.label(0).shape == size
+
+
+def test_a_missing_file_is_named(tmp_path):
+    path = tmp_path / "gone.png"
+    for read in (read_image, image_size, IdTable.of({0: 0}, "0")):
+        with pytest.raises(DataError, match=r"gone\.png is missing"):
+            read(path)
+
+
+def test_the_table_maps_values_and_counts_wrong_ones(tmp_path):
+    values = np.zeros(SIZE, np.uint8)
+    values[3] = 7
+    write_image(tmp_path / "label.png", values)
+    ids = IdTable.of({0: 5, 7: 255}, "")(tmp_path / "label.png")
+    np.testing.assert_array_equal(ids, np.where(values == 7, 255, 5))
+    with pytest.raises(DataError, match="label 7 found, in 16 pixels, expected zeros"):
+        IdTable.of({0: 5}, "zeros")(tmp_path / "label.png")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "runs"),
+    [([], []), ([4], [(0, 1)]), ([4, 5, 6], [(0, 3)]), ([1, 3, 4, 9], [(0, 1), (1, 3), (3, 4)])],
+)
+def test_consecutive_numbers(numbers, runs):
+    assert consecutive(numbers) == runs
+
+
+def test_generated_colours_are_those_of_pascal_voc_and_distinct():
+    palette = generated_palette(254)
+    # Its first classes: aeroplane, bicycle, bird, boat, bottle, bus, car, cat.
+    assert palette[:8] == (
+        (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
+        (64, 0, 0),
+    )  # fmt: skip
+    assert len(set(palette)) == 254 and (0, 0, 0) not in palette
