@@ -28,8 +28,9 @@ def test_there_are_some() -> None:
 def test_results_follow_the_schema(name: str) -> None:
     content = dict(CONTENTS[name])
     assert content.pop("schema_version") == 1
-    what = content.pop("command").removeprefix("lmanet bench ")
-    assert name == f"{what}.json"
+    what, *options = content.pop("command").removeprefix("lmanet bench ").split()
+    assert name == ("pspnet.json" if options else f"{what}.json")
+    assert options in ([], ["--network", "pspnet101"])
     assert isinstance(content.pop("settings"), dict)
     environment = Environment(**content.pop("environment"))
     assert all(isinstance(getattr(environment, field.name), str | int) for field in fields(environment))

@@ -44,6 +44,26 @@ def test_bench_model_writes_figures_and_plot(
     assert "ERFNet at 48×32, fp32" in shown and "paper, R=3, S=4" in shown and "n/a" in shown
 
 
+def test_bench_model_of_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model, "can_measure", lambda: False)
+    out = tmp_path / "pspnet.json"
+    command = ["bench", "model", "--network", "pspnet50", "--size", "17", "25", "--repeats", "1"]
+    assert main([*command, "--json", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert content["command"] == "lmanet bench model --network pspnet50"
+    assert content["settings"]["size"] == [17, 25]
+    networks = [network["variant"] for network in content["networks"]]
+    assert [(n["precision"], n["window"], n["memory_size"]) for n in networks if n["convolutions"]] == [
+        ("fp32", 21, 3),
+        ("bf16", 21, 3),
+    ]
+    assert {n["network"] for n in networks} == {"pspnet50"} and len(networks) == 4
+    shown = capsys.readouterr().out
+    assert "PSPNet-50 at 25×17, fp32" in shown and "PSPNet-50 at 25×17, bf16" in shown
+
+
 def test_bench_stream_writes_figures_and_plot(weights: Path, tmp_path: Path) -> None:
     out, plot = tmp_path / "stream.json", tmp_path / "stream.pdf"
     command = ["bench", "stream", "--weights", weights, "--frames", "2", "--device", "cpu", "--repeats", "1"]

@@ -6,12 +6,12 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lmanet.backbones import ERFNet
+from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.benchmarks.memory import can_measure, in_fresh_process, process_peak_bytes, resident_bytes
 from lmanet.benchmarks.timing import Timing, time_in_turn
 from lmanet.fusion import Convolutions
@@ -20,10 +20,23 @@ from lmanet.ops import global_attention
 from lmanet.segmenter import VideoSegmenter, decode_to_size, encode_any_size, segment_single
 from lmanet.session import Precision
 
-CLASSES = 20
-"""As ERFNet has for Cityscapes."""
+Network = Literal["erfnet", "pspnet50", "pspnet101"]
 
-BUDGET_S = 30.0
+NETWORKS: dict[Network, Callable[[], Backbone]] = {
+    "erfnet": partial(ERFNet, 20),
+    "pspnet50": partial(PSPNet, 19, layers=50),
+    "pspnet101": partial(PSPNet, 19, layers=101),
+}
+"""With their outputs for Cityscapes."""
+
+SIZES: dict[Network, tuple[int, int]] = {
+    "erfnet": (512, 1024),
+    "pspnet50": (1025, 2049),
+    "pspnet101": (1025, 2049),
+}
+"""The paper's, (H, W)."""
+
+BUDGET_S = 120.0
 """What is so slow that its counted runs would take longer has fewer of them, at least one."""
 
 _STEPS = 3
@@ -32,9 +45,10 @@ _STEPS = 3
 
 @dataclass(frozen=True)
 class Variant:
-    """A network on ERFNet with random weights, in one precision.
+    """A network with random weights, in one precision.
 
     Attributes:
+        network: the single-frame network; PSPNet's memory module has bottleneck fusion.
         precision: of the weights.
         convolutions: of the memory module; None is the bare network.
         window: R in cells; None, with a memory module, is global attention.
@@ -42,6 +56,7 @@ class Variant:
         optimized: BatchNorm folded, as `Session` has it.
     """
 
+    network: Network = "erfnet"
     precision: Precision = "fp32"
     convolutions: Convolutions | None = None
     window: int | None = None
@@ -70,6 +85,20 @@ TABLE: tuple[Variant, ...] = (
 VARIANTS: tuple[Variant, ...] = TABLE + tuple(
     replace(variant, precision="bf16") for variant in TABLE if variant.optimized
 )
+
+
+PSPNET_TABLE: tuple[Variant, ...] = tuple(
+    replace(variant, precision=precision)
+    for precision in ("fp32", "bf16")
+    for variant in (Variant(), replace(PAPER, memory_size=3))
+)
+
+
+def variants_of(network: Network) -> tuple[Variant, ...]:
+    """What `lmanet bench model` measures of a network; of PSPNet the paper's S=3, R=21."""
+    if network == "erfnet":
+        return VARIANTS
+    return tuple(replace(variant, network=network) for variant in PSPNET_TABLE)
 
 
 @dataclass(frozen=True)
@@ -109,7 +138,7 @@ def bench_model(
     """Time all variants in turn in this process, then read each one's peak memory in a process of its own.
 
     Args:
-        variants: what to measure; see `VARIANTS`.
+        variants: what to measure; see `variants_of`.
         size: (H, W) of the frames.
         repeats: counted frames of each; see `BUDGET_S`.
         on_variant: told for how many variants the memory is known, and of how many.
@@ -168,7 +197,7 @@ def _frames_through(variant: Variant, size: tuple[int, int]) -> Callable[[], Non
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-        backbone = ERFNet(CLASSES).eval()
+        backbone = NETWORKS[variant.network]().eval()
         if variant.convolutions is None:
             if variant.optimized:
                 backbone = backbone.optimize()
@@ -179,6 +208,7 @@ def _frames_through(variant: Variant, size: tuple[int, int]) -> Callable[[], Non
             convolutions=variant.convolutions,
             memory_size=variant.memory_size,
             window=variant.window or 1,
+            fusion="gated" if variant.network == "erfnet" else "bottleneck",
         ).eval()
     if variant.optimized:
         model = model.optimize(torch.bfloat16 if variant.precision == "bf16" else None)
@@ -187,7 +217,7 @@ def _frames_through(variant: Variant, size: tuple[int, int]) -> Callable[[], Non
 
 
 @torch.inference_mode()
-def _single(backbone: ERFNet, images: Tensor) -> None:
+def _single(backbone: Backbone, images: Tensor) -> None:
     segment_single(backbone, images)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmanet.benchmarks.model import Measured, bare_peak, bare_s
+from lmanet.benchmarks.model import Measured, Network, bare_peak, bare_s
 from lmanet.benchmarks.tables import Table, change, mebibytes, milliseconds
 from lmanet.session import Precision
+
+NAMES: dict[Network, str] = {"erfnet": "ERFNet", "pspnet50": "PSPNet-50", "pspnet101": "PSPNet-101"}
 
 
 def model_tables(results: Sequence[Measured], size: Sequence[int]) -> list[Table]:
     """One table for each precision.
 
     Args:
-        results: with at least one bare network in each precision.
+        results: of one network, with at least one bare in each precision.
         size: (H, W) of the frames.
     """
     precisions: dict[Precision, None] = dict.fromkeys(one.variant.precision for one in results)
@@ -39,4 +41,9 @@ def _table(results: Sequence[Measured], size: Sequence[int], precision: Precisio
         "without imports, less what it held before the network was built.",
     )
     headings = ("", "ms", "ΔT", "peak MiB", "ΔM", "without imports, MiB", "ΔM")
-    return Table(f"ERFNet at {size[1]}×{size[0]}, {precision}", headings, tuple(rows), notes)
+    return Table(
+        f"{NAMES[results[0].variant.network]} at {size[1]}×{size[0]}, {precision}",
+        headings,
+        tuple(rows),
+        notes,
+    )

