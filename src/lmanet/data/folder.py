@@ -69,7 +69,7 @@ def scan_folder(root: Path, split: str) -> FileData:
                 read_label=read_label,
             )
         )
-    return FileData(f"{root.name}/{split}", classes, tuple(sequences), tuple(problems))
+    return FileData(f"{root.resolve().name}/{split}", classes, tuple(sequences), tuple(problems))
 
 
 def _read_classes(path: Path) -> tuple[Classes, set[int], float]:
@@ -120,6 +120,12 @@ def _sequence_names(root: Path, split: str, problems: list[str]) -> list[str]:
         f"{path}: expected folders of frames, one for each sequence" for path in entries if path.is_file()
     ]
     found = [path.name for path in entries if path.is_dir()]
+    labels = root / "labels"
+    problems += [
+        f"{images / path.name} is missing: the frames of {path}"
+        for path in (sorted(labels.iterdir()) if labels.is_dir() else [])
+        if path.is_dir() and path.name not in found
+    ]
     if split == "all":
         wanted, named_by = found, images
     else:
