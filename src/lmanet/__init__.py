@@ -5,11 +5,13 @@ Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021), streamin
 
 from importlib.metadata import version
 
-from lmanet.backbones import Backbone, ERFNet, Features
+from lmanet.backbones import Backbone, ERFNet, Features, PSPNet
+from lmanet.backbones.inspection import inspect
 from lmanet.errors import LmanetError
 from lmanet.memory import MemoryState
 from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Segmentation, Session
+from lmanet.wrapping import wrap
 from lmanet.zoo import load
 
 __version__ = version("lmanet")
@@ -20,9 +22,12 @@ __all__ = [
     "Features",
     "LmanetError",
     "MemoryState",
+    "PSPNet",
     "Segmentation",
     "Session",
     "VideoSegmenter",
     "__version__",
+    "inspect",
     "load",
+    "wrap",
 ]

@@ -1,0 +1,174 @@
+"""Run a network up to one of its submodules, and on from there with another map in the place of what that made.
+
+Nothing is traced or rewritten. Before the cut, the calls that the network makes to its submodules are noted. After it,
+the network's own `forward` runs again, and each of these calls is answered with its note instead of being computed, so
+that only the code between the submodules runs twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+Forward = Callable[..., Any]
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while a network's forwards are replaced: threads may share it."""
+
+
+class _Reached(BaseException):
+    """The cut is reached; not an Exception, which the network's code might catch."""
+
+
+def early_calls(model: nn.Module, at: nn.Module, images: Tensor) -> tuple[list[nn.Module], int]:
+    """The submodules whose calls are over when `at` is, and so make up what comes before the cut.
+
+    Of nested calls only the outermost counts.
+
+    Args:
+        model: the network.
+        at: one of its submodules.
+        images: (B, 3, H, W), what to run it with.
+
+    Returns:
+        The modules of these calls, `at`'s own last, and how often `at` was called in all.
+    """
+    stack: list[tuple[nn.Module, list[nn.Module]]] = [(model, [])]
+    early: list[nn.Module] = []
+    count = 0
+
+    def enter(module: nn.Module, _: Any) -> None:
+        stack.append((module, []))
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        nonlocal count
+        stack.pop()
+        stack[-1][1].append(module)
+        if module is at:
+            count += 1
+            if count == 1:
+                early.extend(m for _, finished in stack for m in finished if m is not at)
+
+    hooks = [
+        hook
+        for module in model.modules()
+        if module is not model
+        for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))
+    ]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [*dict.fromkeys(early), at], count
+
+
+def late_modules(model: nn.Module, at: nn.Module, images: Tensor) -> set[nn.Module]:
+    """Every submodule that is called after `at` is over."""
+    late: set[nn.Module] = set()
+    over = False
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if over:
+            late.add(module)
+
+    def leave(*_: Any) -> None:
+        nonlocal over
+        over = True
+
+    hooks = [module.register_forward_pre_hook(enter) for module in model.modules() if module is not model]
+    hooks.append(at.register_forward_hook(leave))
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return late
+
+
+def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list[Any]:
+    """Run up to the end of the last of `early`.
+
+    Args:
+        model: the network.
+        early: what `early_calls` gave.
+        images: (B, 3, H, W).
+
+    Returns:
+        What each outermost call of these gave, in order; the cut's own is the last.
+    """
+    made: list[Any] = []
+    depth = 0
+
+    def noting(module: nn.Module, original: Forward) -> Forward:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            depth += 1
+            try:
+                out = original(*args, **kwargs)
+            finally:
+                depth -= 1
+            if depth == 0:
+                made.append(out)
+                if module is early[-1]:
+                    raise _Reached
+            return out
+
+        return forward
+
+    with _replaced({module: noting(module, module.forward) for module in early}):
+        try:
+            model(images)
+        except _Reached:
+            return made
+    raise AssertionError("the network did not call the submodule that it is cut at")
+
+
+def run_after(model: nn.Module, early: list[nn.Module], made: list[Any], images: Tensor) -> Any:
+    """Run from the end of the last of `early` on.
+
+    Args:
+        model: the network.
+        early: what `early_calls` gave.
+        made: what `run_before` gave, or the same with other tensors in it.
+        images: (B, 3, H, W), of the frames' shape; no value of it is used.
+
+    Returns:
+        What the network returns.
+    """
+    left = iter(made)
+    over = False
+
+    def answering(module: nn.Module, original: Forward) -> Forward:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            nonlocal over
+            if over:
+                return original(*args, **kwargs)
+            over = module is early[-1]
+            return next(left)
+
+        return forward
+
+    with _replaced({module: answering(module, module.forward) for module in early}):
+        return model(images)
+
+
+@contextmanager
+def _replaced(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
+    """Give modules other forwards for a while."""
+    with _ONE_AT_A_TIME:
+        own = {module: module.__dict__.get("forward") for module in forwards}
+        for module, forward in forwards.items():
+            module.__dict__["forward"] = forward
+        try:
+            yield
+        finally:
+            for module, forward in own.items():
+                if forward is None:
+                    del module.__dict__["forward"]
+                else:
+                    module.__dict__["forward"] = forward
