@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/lmanet"
-MODELS = ("errors", "convolution", "ops", "backbones", "memory", "fusion", "segmenter")
+MODELS = (
+    "errors", "convolution", "ops", "backbones", "memory", "fusion",
+    "streaming", "segmenter", "trainingfree", "wrapping",
+)  # fmt: skip
 MAY_IMPORT = {
     "errors": (),
     "atomic": ("errors",),
@@ -17,7 +20,10 @@ MAY_IMPORT = {
     "backbones": ("errors", "convolution"),
     "memory": ("errors", "convolution"),
     "fusion": ("errors", "convolution"),
+    "streaming": ("errors", "backbones", "memory"),
     "segmenter": MODELS,
+    "trainingfree": MODELS,
+    "wrapping": MODELS,
     "session": MODELS,
     "zoo": (*MODELS, "atomic", "data.base"),
     "data": ("errors",),

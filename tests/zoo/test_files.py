@@ -206,10 +206,10 @@ def test_newer_format(backbone, path):
 
 def test_unknown_backbone(backbone, path):
     save_model(backbone, path, classes=CLASSES)
-    altered(path, backbone={"name": "pspnet", "num_classes": 3})
+    altered(path, backbone={"name": "fastscnn", "num_classes": 3})
     with pytest.raises(
         WeightsError,
-        match=r"has backbone 'pspnet', this program knows erfnet: .*register_backbone\('pspnet', CLASS\)",
+        match=r"has backbone 'fastscnn', this program knows erfnet, .*register_backbone\('fastscnn', CLASS\)",
     ):
         load_model(path)
 

@@ -41,7 +41,8 @@ class Backbone(nn.Module, ABC):
         classes: names and colours of the classes; set by `lmanet.load`.
         card: where the weights came from; set by `lmanet.load`.
         optimized: whether this is a copy that `optimize` made.
-        config: optional; arguments that a registered class is built again from (`lmanet.zoo.register_backbone`).
+        architecture: the name that it is registered under (`lmanet.zoo.register_backbone`), where it was built by name.
+        config: optional; arguments that a registered architecture is built again from.
     """
 
     channels: int
@@ -49,6 +50,8 @@ class Backbone(nn.Module, ABC):
     num_classes: int
     classes: Classes
     card: dict[str, Any]
+    architecture: str | None = None
+    config: dict[str, Any]
     optimized: bool = False
 
     @abstractmethod

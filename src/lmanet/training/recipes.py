@@ -17,11 +17,13 @@ class SingleRecipe:
 
     Attributes:
         network: the architecture, by its name in weights files.
+        imagenet: begin with an encoder trained on ImageNet, where there is one (`efficient-unet`).
         augmentation: drawn anew for every frame in every epoch.
         stage: the optimiser's run.
     """
 
     network: str = "erfnet"
+    imagenet: bool = False
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
             crop=(288, 352), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
@@ -97,6 +99,12 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
             crop=(256, 256), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
         ),
         stage=Stage(epochs=100, batch_size=4, lr=1.5e-3, weight_decay=1e-2, ema=0.998, validate_every=10),
+    ),
+    "unet-camvid": SingleRecipe(
+        network="efficient-unet",
+        imagenet=True,
+        augmentation=Augmentation(crop=(256, 256), scale=(0.75, 1.75), gain=0.25, gamma=0.2),
+        stage=Stage(epochs=30, batch_size=6, lr=8e-4, weight_decay=1e-2, ema=0.99, validate_every=6),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(

@@ -22,7 +22,7 @@ from lmanet.training.loop import fit
 from lmanet.training.prepare import Report, check_classes, check_network, loss_weights, store_splits
 from lmanet.training.recipes import SingleRecipe
 from lmanet.training.validation import validate
-from lmanet.zoo.architectures import build_backbone, describe_backbone
+from lmanet.zoo.architectures import IMAGENET, build_backbone, describe_backbone
 from lmanet.zoo.files import save_model
 
 
@@ -135,7 +135,14 @@ class SingleFrame(nn.Module):
 
 def _build(recipe: SingleRecipe, num_classes: int, initial: Backbone | None) -> Backbone:
     if initial is None:
-        return build_backbone({"name": recipe.network, "num_classes": num_classes}, "the recipe")
+        backbone = build_backbone({"name": recipe.network, "num_classes": num_classes}, "the recipe")
+        if recipe.imagenet:
+            if recipe.network not in IMAGENET:
+                raise InputError(
+                    f"imagenet with the network {recipe.network!r}: there are such weights for {', '.join(IMAGENET)}"
+                )
+            IMAGENET[recipe.network](backbone)
+        return backbone
     description = describe_backbone(initial)
     if description["name"] != recipe.network:
         raise InputError(

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from lmanet.backbones import Backbone, ERFNet, PSPNet
+from lmanet.backbones.efficient_unet import efficient_unet, start_from_imagenet
 from lmanet.errors import InputError, WeightsError
 
-BACKBONES: dict[str, type[Backbone]] = {"erfnet": ERFNet, "pspnet": PSPNet}
+Builder = Callable[..., Backbone]
+"""Takes the number of classes, and further JSON values by name; a class is one."""
+
+BACKBONES: dict[str, Builder] = {"erfnet": ERFNet, "pspnet": PSPNet, "efficient-unet": efficient_unet}
+IMAGENET: dict[str, Callable[[Any], None]] = {"efficient-unet": start_from_imagenet}
+"""How a network gets an encoder trained on ImageNet."""
 _BUILT_IN = frozenset(BACKBONES)
 
 
-def register_backbone(name: str, kind: type[Backbone]) -> None:
-    """Let networks of a class be saved, trained and loaded again, under a name for the architecture.
+def register_backbone(name: str, build: Builder) -> None:
+    """Let networks be saved, trained and loaded again, under a name for the architecture.
 
     A weights file holds the name, the number of classes, and the network's attribute `config` if it has one: a
-    dict of JSON values. Loading calls `kind(num_classes, **config)`, which must build the same architecture again,
-    with any weights. The class itself is not saved: register it in every program that loads its files. The
-    command line knows lmanet's own networks only.
+    dict of JSON values. Loading calls `build(num_classes, **config)`, which must build the same architecture again,
+    with any weights. The code itself is not saved: register it in every program that loads its files. On the command
+    line `--model MODULE:FUNCTION` does so.
 
     ```python
     class Mine(Backbone):
@@ -30,24 +37,31 @@ def register_backbone(name: str, kind: type[Backbone]) -> None:
     lmanet.zoo.register_backbone("mine", Mine)
     ```
 
+    A network that a function builds (`lambda num_classes: Wrapped(Net(num_classes), at="encoder")`) can be saved if it
+    came from `build_backbone`, which notes the name.
+
     Args:
         name: of the architecture, in weights files.
-        kind: the class; registered again under the same name (as a notebook's cell does), it takes its place.
+        build: a class made from `Backbone`, or a function that gives one; registered again under the same name (as a
+            notebook's cell does), it takes its place.
 
     Raises:
-        InputError: not a `Backbone` class, or the name or the class is taken.
+        InputError: it cannot be called, is a class of something else, or the name or the class is taken.
     """
-    if not (isinstance(kind, type) and issubclass(kind, Backbone)):
-        raise InputError(f"register_backbone({name!r}, {kind!r}): expected a class made from lmanet.Backbone")
-    known = BACKBONES.get(name)
-    if known is not None and (name in _BUILT_IN or _path(known) != _path(kind)):
+    if not callable(build) or (isinstance(build, type) and not issubclass(build, Backbone)):
         raise InputError(
-            f"the name {name!r} is taken by {_path(known)}: register {_path(kind)} under another"
+            f"register_backbone({name!r}, {build!r}): expected a class made from lmanet.Backbone, or a function that "
+            f"builds one"
         )
-    other = next((n for n, k in BACKBONES.items() if k is kind and n != name), None)
+    known = BACKBONES.get(name)
+    if known is not None and (name in _BUILT_IN or _path(known) != _path(build)):
+        raise InputError(
+            f"the name {name!r} is taken by {_path(known)}: register {_path(build)} under another"
+        )
+    other = next((n for n, b in BACKBONES.items() if b is build and n != name), None)
     if other is not None:
-        raise InputError(f"{_path(kind)} is registered as {other!r} already: one name is enough")
-    BACKBONES[name] = kind
+        raise InputError(f"{_path(build)} is registered as {other!r} already: one name is enough")
+    BACKBONES[name] = build
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:
@@ -57,11 +71,14 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
         WeightsError: its class is not registered, or its `config` is no dict of JSON values.
     """
     kind = type(backbone)
-    name = next((name for name, known in BACKBONES.items() if known is kind), None)
+    name = backbone.architecture
+    if name not in BACKBONES:
+        name = next((name for name, known in BACKBONES.items() if known is kind), None)
     if name is None:
         raise WeightsError(
             f"a {kind.__name__} cannot be saved, as nothing would know how to build it again (known: "
-            f"{', '.join(BACKBONES)}): call lmanet.zoo.register_backbone(NAME, {kind.__name__}) first"
+            f"{', '.join(BACKBONES)}): call lmanet.zoo.register_backbone(NAME, {kind.__name__}) first, or "
+            f"register a function, and get the network from lmanet.zoo.build_backbone"
         )
     config = getattr(backbone, "config", {})
     try:
@@ -76,34 +93,49 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     return {"name": name, "num_classes": backbone.num_classes, **({"config": config} if config else {})}
 
 
-def build_backbone(description: dict[str, Any], wanted_by: str) -> Backbone:
+def build_backbone(description: dict[str, Any], wanted_by: str = "this program") -> Backbone:
     """The network of a description, with weights of its own making.
 
     Args:
-        description: what `describe_backbone` gave.
+        description: `name`, `num_classes` and, if it has any, `config`, as `describe_backbone` gives them.
         wanted_by: who asks, for the error message.
 
     Raises:
-        WeightsError: its name is not registered, or the class registered does not take its arguments.
+        WeightsError: its name is not registered, or what is registered does not take its arguments, or gives another
+            number of classes.
     """
     name, num_classes, config = (
         description["name"],
         description["num_classes"],
         description.get("config", {}),
     )
+    own = (
+        "give --model, or call lmanet.zoo.register_backbone"
+        if ":" in name
+        else "call lmanet.zoo.register_backbone"
+    )
     if name not in BACKBONES:
         raise WeightsError(
             f"{wanted_by} has backbone {name!r}, this program knows {', '.join(BACKBONES)}: if it is a network of your "
-            f"own, call lmanet.zoo.register_backbone({name!r}, CLASS) first; if it is lmanet's, upgrade lmanet"
+            f"own, {own}({name!r}, CLASS) first; if it is lmanet's, upgrade lmanet"
         )
     try:
-        return BACKBONES[name](num_classes, **config)
+        backbone = BACKBONES[name](num_classes, **config)
     except TypeError as error:
         raise WeightsError(
             f"{wanted_by} wants {name!r} built as {_path(BACKBONES[name])}({num_classes}, **{config}), which fails "
             f"({error}): register the class that it was saved from"
         ) from error
+    if backbone.num_classes != num_classes:
+        raise WeightsError(
+            f"{wanted_by} wants {name!r} with {num_classes} classes, {_path(BACKBONES[name])} built it with "
+            f"{backbone.num_classes}: register what it was saved from"
+        )
+    backbone.architecture = name
+    if config:
+        backbone.config = config
+    return backbone
 
 
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _path(build: Builder) -> str:
+    return f"{build.__module__}.{getattr(build, '__qualname__', type(build).__qualname__)}"
