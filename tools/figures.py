@@ -39,6 +39,27 @@ def accuracy(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def networks(contents: dict[str, dict[str, Any]]) -> str:
+    """Every network on CamVid val by the kind of its memory, of the evaluation reports by file name."""
+    lines = [
+        "| network | memory | mIoU ↑ | flicker ↓ | VC8 ↑ | frames/s ↑ |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for network, content in contents.items():
+        for title, scores in content["scores"].items():
+            cells = [f"{100 * scores['miou']:.1f} %", f"{100 * scores['flicker']:.2f} %"]
+            cells += [f"{100 * scores['vc']['8']:.1f} %", f"{1000 / scores['median_ms']:.1f}"]
+            lines.append(f"| {network} | {KINDS.get(title, title)} | {' | '.join(cells)} |")
+    content = next(iter(contents.values()))
+    environment, settings = content["environment"], ", ".join(content["settings"].values())
+    lines += ["", f"{environment['machine']}, threads: {environment['threads']}, {settings}."]
+    return "\n".join(lines)
+
+
+KINDS = {"single-frame": "none", "training-free": "without training", "LMANet": "trained: LMANet"}
+"""What an evaluation report's columns are called where networks are compared."""
+
+
 def stream(content: dict[str, Any]) -> str:
     """Frames per second in memory and from file to file."""
     timings, frames = content["timings"], content["settings"]["frames"]
@@ -115,8 +136,10 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "op-all": ("op.json", op_all),
     "model": ("model.json", model),
     "model-all": ("model.json", model_all),
+    "networks": ("networks/*.json", networks),
 }
-"""By the name in the mark: the file in `results/`, and what makes a table of its content."""
+"""By the name in the mark: the file in `results/`, and what makes a table of its content; of a pattern, the contents by
+file name."""
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
@@ -134,7 +157,10 @@ def filled(text: str, results: Path = RESULTS) -> str:
         if match[2] not in TABLES:
             raise ValueError(f"{match[1]}: expected one of {', '.join(TABLES)}")
         file, make = TABLES[match[2]]
-        return f"{match[1]}\n{make(json.loads((results / file).read_text()))}\n<!-- end -->"
+        content = (
+            {p.stem: json.loads(p.read_text()) for p in sorted(results.glob(file))} if "*" in file else None
+        )
+        return f"{match[1]}\n{make(content or json.loads((results / file).read_text()))}\n<!-- end -->"
 
     # Up to the mark's own end: the text between two tables must not pass for a table.
     block = r"^(<!-- figures: ([\w-]+) -->)\n(?:(?!<!-- ).*\n)*?<!-- end -->$"

@@ -141,6 +141,30 @@ def test_missing_results_are_named(figures, results):
         figures.filled("<!-- figures: synthetic -->\n<!-- end -->\n", results)
 
 
+def test_networks_are_compared_file_by_file(figures, results):
+    def report(miou: float, *titles: str) -> str:
+        scores = {"miou": miou, "flicker": 0.0123, "vc": {"8": 0.9}, "median_ms": 80.0}
+        environment = {"machine": "Linux, a CPU", "threads": 2}
+        return json.dumps(
+            {
+                "scores": dict.fromkeys(titles, scores),
+                "environment": environment,
+                "settings": {"precision": "fp32"},
+            }
+        )
+
+    (results / "networks").mkdir()
+    (results / "networks/b.json").write_text(report(0.7, "single-frame", "LMANet"))
+    (results / "networks/a.json").write_text(report(0.6, "training-free"))
+    text = figures.filled("<!-- figures: networks -->\n<!-- end -->\n", results)
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| a | without training | 60.0 % | 1.23 % | 90.0 % | 12.5 |",
+        "| b | none | 70.0 % | 1.23 % | 90.0 % | 12.5 |",
+        "| b | trained: LMANet | 70.0 % | 1.23 % | 90.0 % | 12.5 |",
+    ]
+
+
 ENVIRONMENT = {"machine": "Linux, a CPU", "threads": 2, "torch": "2.9"}
 
 
