@@ -11,6 +11,7 @@ from lmanet.errors import LmanetError
 from lmanet.memory import MemoryState
 from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Segmentation, Session
+from lmanet.trainingfree import TrainingFreeSegmenter
 from lmanet.wrapping import wrap
 from lmanet.zoo import load
 
@@ -25,6 +26,7 @@ __all__ = [
     "PSPNet",
     "Segmentation",
     "Session",
+    "TrainingFreeSegmenter",
     "VideoSegmenter",
     "__version__",
     "inspect",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Self, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
@@ -14,9 +14,7 @@ from lmanet.errors import InputError
 from lmanet.fusion import FUSIONS, Convolutions, FusionName
 from lmanet.memory import KeyValue, MemoryState
 from lmanet.ops import Backend, Border, local_attention
-
-if TYPE_CHECKING:
-    from lmanet.data.base import Classes
+from lmanet.streaming import VideoModel
 
 PROJECTION_SIDES: dict[Convolutions, int] = {"paper": 3, "fast": 1}
 """Side of the kernels that make keys and values."""
@@ -30,7 +28,7 @@ def default_channels(fusion: FusionName, convolutions: Convolutions, backbone: B
     return (128, backbone.channels) if fusion == "bottleneck" else (16, VALUE_CHANNELS[convolutions])
 
 
-class VideoSegmenter(nn.Module):
+class VideoSegmenter(VideoModel):
     """A single-frame network with a local memory attention module between its encoder and its decoder.
 
     Args:
@@ -55,10 +53,6 @@ class VideoSegmenter(nn.Module):
     Raises:
         InputError: a size is out of range or does not fit the backbone.
     """
-
-    classes: Classes
-    card: dict[str, Any]
-    optimized: bool = False
 
     def __init__(
         self,
@@ -97,30 +91,6 @@ class VideoSegmenter(nn.Module):
         self.border: Border = border
         self.attention: Backend = attention
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    @property
-    def memory_size(self) -> int:
-        """S, frames remembered by streams that start from now on."""
-        return self._memory_size
-
-    @memory_size.setter
-    def memory_size(self, size: int) -> None:
-        if size < 1:
-            raise InputError(
-                f"memory size {size}: expected at least 1 frame; without memory, use the backbone"
-            )
-        self._memory_size = size
-
-    @property
-    def window(self) -> int:
-        """R, the side of the search window in cells of the fused map."""
-        return self._window
-
-    @window.setter
-    def window(self, side: int) -> None:
-        if side < 1 or side % 2 == 0:
-            raise InputError(f"window {side}: expected an odd number of cells, such as {max(1, side | 1)}")
-        self._window = side
 
     def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
         """Segment the next frame of a stream.
@@ -185,7 +155,7 @@ class VideoSegmenter(nn.Module):
             values = torch.cat([values[:, :1].expand(-1, missing, -1, -1, -1), values], 1)
         return self.decode(Features(fused[:, -1], rest), MemoryState(keys, values), size)
 
-    def optimize(self, dtype: torch.dtype | None = None) -> VideoSegmenter:
+    def optimize(self, dtype: torch.dtype | None = None) -> Self:
         """A copy for inference, as fast as it gets: BatchNorm folded into the convolutions around it.
 
         The logits are this model's up to rounding, and labels differ only where two classes are that close: in
@@ -212,7 +182,7 @@ class VideoSegmenter(nn.Module):
 
 
 def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple[int, int]]:
-    """Check, scale to [0, 1], cast to the network's dtype, pad right and below to `padded_length`, and encode.
+    """Encode images that `as_network_takes` made fit.
 
     Args:
         backbone: the network.
@@ -223,6 +193,14 @@ def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple
 
     Raises:
         InputError: not an image batch, or NaN or infinity in it.
+    """
+    return backbone.encode(as_network_takes(backbone, images)), (images.shape[-2], images.shape[-1])
+
+
+def as_network_takes(backbone: Backbone, images: Tensor) -> Tensor:
+    """Check, scale to [0, 1], cast to the network's dtype, and pad right and below to `padded_length`.
+
+    Arguments and errors are those of `encode_any_size`.
     """
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise InputError(f"images {tuple(images.shape)}: expected (B, 3, H, W), RGB")
@@ -237,7 +215,7 @@ def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple
     below, right = (backbone.padded_length(n) - n for n in (height, width))
     if below or right:
         images = F.pad(images, (0, right, 0, below), mode="replicate")
-    return backbone.encode(images), (height, width)
+    return images
 
 
 def decode_to_size(backbone: Backbone, features: Features, size: tuple[int, int]) -> Tensor:

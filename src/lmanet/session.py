@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.memory import MemoryState
-from lmanet.segmenter import VideoSegmenter, segment_single
+from lmanet.segmenter import segment_single
+from lmanet.streaming import VideoModel
 
 Precision = Literal["fp32", "bf16"]
 
@@ -44,7 +45,7 @@ class Session:
     is, and what becomes of it later has no effect here. Sessions that are given an optimised model share it.
 
     Args:
-        model: a `VideoSegmenter`, or a bare `Backbone` to label every frame by itself.
+        model: a `VideoSegmenter`, a `TrainingFreeSegmenter`, or a bare `Backbone` to label every frame by itself.
         precision: `bf16` turns the copy's weights into bfloat16: faster on CPUs and GPUs that have it, slower on those
             that do not.
         resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.
@@ -52,7 +53,7 @@ class Session:
 
     def __init__(
         self,
-        model: VideoSegmenter | Backbone,
+        model: VideoModel | Backbone,
         *,
         precision: Precision = "fp32",
         resize: tuple[int, int] | None = None,
@@ -91,7 +92,7 @@ class Session:
             )
         if self.resize is not None and self.resize != size:
             images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
-        if isinstance(self.model, VideoSegmenter):
+        if isinstance(self.model, VideoModel):
             logits, self._state = self.model.step(images, self._state)
             self._size = size
         else:
@@ -125,7 +126,7 @@ class Session:
         expected = [*MemoryState._fields, "size"]
         if set(state) != set(expected):
             raise InputError(f"session state with {sorted(state)}: expected {expected}, or nothing")
-        if not isinstance(self.model, VideoSegmenter):
+        if not isinstance(self.model, VideoModel):
             raise InputError(
                 "a session of a single-frame network has no memory to restore: load an LMANet model"
             )

@@ -7,22 +7,22 @@ from numpy.typing import NDArray
 
 from lmanet.backbones import Backbone
 from lmanet.errors import InputError
-from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Precision, Session
+from lmanet.streaming import VideoModel
 
 
 class ModelPredictor:
     """A model labelling one sequence after the other; keeps the `Predictor` protocol.
 
     Args:
-        model: a segmenter, or a backbone by itself.
+        model: one with a memory, or a backbone by itself.
         precision: of the network.
         forget: begin a new stream at every frame, so that the memory holds the current frame S times: the
             control, which sees no past.
     """
 
     def __init__(
-        self, model: VideoSegmenter | Backbone, *, precision: Precision = "fp32", forget: bool = False
+        self, model: VideoModel | Backbone, *, precision: Precision = "fp32", forget: bool = False
     ) -> None:
         self._session = Session(model, precision=precision)
         self._forget = forget
@@ -38,14 +38,22 @@ class ModelPredictor:
         return self._session.step(image).labels
 
 
-def check_classes(model: VideoSegmenter | Backbone, names: tuple[str, ...], data: str) -> None:
-    """Raise InputError unless the model's classes are the data set's.
+def check_classes(model: VideoModel | Backbone, names: tuple[str, ...], data: str) -> None:
+    """Raise InputError unless the model's classes are the data set's: in name, or of a network without names in number.
 
     Args:
-        model: as `lmanet.load` gives it, with `classes`.
+        model: with `classes`, as `lmanet.load` gives it, or without.
         names: the data set's class names.
         data: its name, for the message.
     """
+    backbone = model.backbone if isinstance(model, VideoModel) else model
+    if not hasattr(model, "classes"):
+        if backbone.num_classes != len(names):
+            raise InputError(
+                f"the model has {backbone.num_classes} classes, {data} has {len(names)} ({', '.join(names)}): evaluate "
+                f"it on data with its own classes"
+            )
+        return
     own = model.classes.names
     if own != names:
         raise InputError(
