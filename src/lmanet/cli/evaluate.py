@@ -9,9 +9,12 @@ from typing import Literal
 def evaluate(
     *,
     data: str,
-    weights: str,
+    weights: str | None = None,
+    model: str | None = None,
+    at: str | None = None,
     split: str = "val",
     control: str | None = None,
+    training_free: bool = False,
     memory_size: int | None = None,
     window: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -29,10 +32,14 @@ def evaluate(
         data: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:, with ,size=HxW behind it to resize
             frames and labels (see lmanet data check --help).
         weights: a bundled name, a .safetensors file, or a Hub id.
+        model: MODULE:FUNCTION that builds a network of your own; with --weights of a memory trained on it, or without.
+        at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
         split: train, val, test, or another that the data set has.
         control: weights trained with `--memories current`: scored as a further column that sees no past.
-        memory_size: frames remembered, if not the model's own.
-        window: side of the search window in cells, odd, if not the model's own.
+        training_free: score as a further column the single-frame network steadied by a memory that needs no
+            training.
+        memory_size: frames remembered, if not the models' own.
+        window: side of the search window in cells, odd, if not the models' own.
         precision: of the network.
         device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
         mode: of the temporal metrics: `reference` computes VC and TC as VSPW's scripts do.
@@ -43,10 +50,10 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from lmanet.cli.models import find_device, load_video, set_threads, with_memory
+    from lmanet.backbones import Backbone
+    from lmanet.cli.models import find_device, find_models, load_video, set_threads, with_memory
     from lmanet.cli.outputs import check_file
     from lmanet.data.spec import open_data
-    from lmanet.errors import WeightsError
     from lmanet.evaluation.models import ModelPredictor, check_classes
     from lmanet.evaluation.report import (
         PLOT_SUFFIXES,
@@ -57,7 +64,8 @@ def evaluate(
     )
     from lmanet.evaluation.run import Predictor
     from lmanet.evaluation.run import evaluate as run
-    from lmanet.zoo.names import load, single_frame_of
+    from lmanet.streaming import VideoModel
+    from lmanet.trainingfree import TrainingFreeSegmenter
 
     set_threads(threads)
     chosen = find_device(device)
@@ -67,29 +75,29 @@ def evaluate(
         check_file(plot, PLOT_SUFFIXES)
     errors = Console(stderr=True)
     frames = open_data(data, split)
-    model = with_memory(load(weights), memory_size, window).to(chosen)
-    try:
-        base = single_frame_of(weights)
-    except WeightsError as error:
-        base = None
-        errors.print(
-            f"warning: no column for the single-frame network: {error}",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
-    predictors: dict[str, Predictor] = {}
-    if base is not None:
-        single = load(base).to(chosen)
-        check_classes(single, frames.classes.names, frames.name)
-        predictors["single-frame"] = ModelPredictor(single, precision=precision)
+    single, video = find_models(
+        weights,
+        model,
+        at,
+        training_free=training_free,
+        warn=lambda text: errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True),
+    )
+    columns: dict[str, VideoModel | Backbone] = {}
+    if single is not None:
+        columns["single-frame"] = single
+    if training_free and single is not None:
+        columns["training-free"] = TrainingFreeSegmenter(single)
     if control is not None:
-        forgetful = with_memory(load_video(control), memory_size, window).to(chosen)
-        check_classes(forgetful, frames.classes.names, frames.name)
-        predictors["control"] = ModelPredictor(forgetful, precision=precision, forget=True)
-    if base != weights:
-        check_classes(model, frames.classes.names, frames.name)
-        predictors["LMANet"] = ModelPredictor(model, precision=precision)
+        columns["control"] = load_video(control)
+    if video is not None:
+        columns["LMANet"] = video
+    remembering = [column for column in columns.values() if isinstance(column, VideoModel)]
+    for column in remembering or columns.values():
+        with_memory(column, memory_size, window)
+    predictors: dict[str, Predictor] = {}
+    for title, column in columns.items():
+        check_classes(column, frames.classes.names, frames.name)
+        predictors[title] = ModelPredictor(column.to(chosen), precision=precision, forget=title == "control")
     console = Console()
     with Progress(console=errors, transient=True) as bars:
         task = bars.add_task(f"evaluating {frames.name} on {chosen}", total=None)

@@ -7,18 +7,19 @@ from typing import Annotated, Literal
 
 import tyro
 
-DEFAULT_WEIGHTS = "lmanet-erfnet-camvid"
-
 
 def segment(
     source: tyro.conf.Positional[str],
     /,
     *,
     output: tyro.conf.UseAppendAction[Annotated[list[Path], tyro.conf.arg(aliases=["-o"])]],
-    weights: str = DEFAULT_WEIGHTS,
+    weights: str | None = None,
+    model: str | None = None,
+    at: str | None = None,
     view: Literal["overlay", "labels", "side-by-side"] = "overlay",
     opacity: float = 0.5,
     memory: bool = True,
+    training_free: bool = False,
     memory_size: int | None = None,
     window: int | None = None,
     resize: tuple[int, int] | None = None,
@@ -33,10 +34,13 @@ def segment(
         source: a video file, a folder of images, an image, or camera:0.
         output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); may be
             given several times.
-        weights: a bundled name, a .safetensors file, or a Hub id.
+        weights: a bundled name, a .safetensors file, or a Hub id; lmanet-erfnet-camvid if there is no --model.
+        model: MODULE:FUNCTION that builds a network of your own; the module lies in the current folder.
+        at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
         view: what the video shows.
         opacity: of the labels in the overlay, 0 to 1.
         memory: use the memory; --no-memory labels every frame by itself, by the single-frame network.
+        training_free: steady the single-frame network by a memory that needs no training, in place of LMANet's.
         memory_size: frames remembered, if not the model's own.
         window: side of the search window in cells, odd, if not the model's own.
         resize: height and width that the network sees; the output keeps the input's size.
@@ -50,19 +54,19 @@ def segment(
     from rich.console import Console
 
     from lmanet.cli.labelling import labelling_progress, print_summary, stopping_camera
-    from lmanet.cli.models import find_device, set_threads, with_memory
+    from lmanet.cli.models import find_device, find_model, set_threads, with_memory
+    from lmanet.cli.third_party import classes_of
     from lmanet.evaluation.shares import ClassShares
     from lmanet.session import Session
     from lmanet.video import open_sinks, open_source, run_pipeline
     from lmanet.video.view import drawer
-    from lmanet.zoo.names import load, single_frame_of
 
     set_threads(threads)
     chosen = find_device(device)
-    name = weights if memory else single_frame_of(weights)
-    model = with_memory(load(name), memory_size, window).to(chosen)
-    classes = model.classes
-    session = Session(model, precision=precision, resize=resize)
+    name, labeller = find_model(weights, model, at, memory=memory, training_free=training_free)
+    labeller = with_memory(labeller, memory_size, window).to(chosen)
+    classes = classes_of(labeller)
+    session = Session(labeller, precision=precision, resize=resize)
     shares = ClassShares(len(classes))
     draw = drawer(view, classes, opacity)
     console = Console(stderr=True)

@@ -18,6 +18,8 @@ def train(
     data: str,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     weights: str | None = None,
+    model: str | None = None,
+    at: str | None = None,
     start_from: str | None = None,
     val_split: str = "val",
     val_data: str | None = None,
@@ -40,6 +42,8 @@ def train(
             frames and labels (see lmanet data check --help).
         out: folder for frames, checkpoints, logs and the weights.
         weights: the single-frame network that a memory is put on; for `erfnet…`, where to start from (random).
+        model: MODULE:FUNCTION that builds a trained network of your own, in place of --weights.
+        at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
         start_from: a video model whose keys, values and fusion a memory starts from (random).
         val_split: the split that chooses the best epoch.
         val_data: validate on another data set.
@@ -55,15 +59,22 @@ def train(
     from lmanet.atomic import check_folder
     from lmanet.cli.models import load_single, load_video
     from lmanet.cli.progress import TrainingProgress
+    from lmanet.cli.third_party import third_party_backbone
     from lmanet.data.spec import open_data
     from lmanet.errors import InputError
     from lmanet.training.single import train_single
     from lmanet.training.train import train_memory
     from lmanet.zoo import bundled
 
-    if isinstance(recipe, MemoryRecipe) and weights is None:
-        raise InputError("a memory is put on a trained network: give --weights NAME or FILE of one")
-    model = load_single(weights) if weights else None
+    if isinstance(recipe, MemoryRecipe) and (weights is None) == (model is None):
+        raise InputError(
+            "a memory is put on a trained network: give --weights NAME or FILE of one, or --model MODULE:FUNCTION"
+        )
+    if isinstance(recipe, SingleRecipe) and model is not None:
+        raise InputError(
+            f"{recipe.network} is not your {model}: --model goes with the presets lmanet… and paper"
+        )
+    network = third_party_backbone(model, at) if model else load_single(weights) if weights else None
     start = load_video(start_from) if start_from else None
     train_data = open_data(data, "train")
     val = open_data(val_data or data, val_split)
@@ -77,17 +88,17 @@ def train(
                 recipe,
                 out,
                 accelerator=accelerator,
-                initial=model,
+                initial=network,
                 seed=seed,
                 workers=workers,
                 report=progress.report,
             )
         else:
-            assert isinstance(recipe, MemoryRecipe) and model is not None
+            assert isinstance(recipe, MemoryRecipe) and network is not None
             path = train_memory(
                 train_data,
                 val,
-                model,
+                network,
                 recipe,
                 out,
                 accelerator=accelerator,
