@@ -125,7 +125,7 @@ def inspect(model: nn.Module, *, probe: tuple[int, int] | None = None) -> list[C
             for hook in hooks:
                 hook.remove()
         maps = [value for _, _, value, _, _ in found.values()]
-        grads = torch.autograd.grad(logits.sum(), maps, allow_unused=True)
+        grads = torch.autograd.grad(logits.sum(), maps, allow_unused=True) if maps else ()
         total, megapixels = counter.get_total_flops(), images.shape[-2] * images.shape[-1] / 1e6
 
     def gmacs(flops: float) -> float:

@@ -311,7 +311,7 @@ def _needed(
             leaves[n].clone() if n in leaves else x.clone() if n == fused else x for n, x in enumerate(made)
         ]
         out = logits_of(run_after(model, early, pytree.tree_unflatten(values, layout.spec), images))
-        if not out.requires_grad:
+        if not leaves or not out.requires_grad:
             return tuple(sorted(fixed))
         wanted = list(leaves)
         grads = torch.autograd.grad(out.sum(), [leaves[n] for n in wanted], allow_unused=True)
