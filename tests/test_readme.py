@@ -7,10 +7,12 @@ import re
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lmanet.cli.main import main
 from lmanet.video import VideoSink
 from lmanet.zoo.names import bundled
 
@@ -40,15 +42,43 @@ def test_files_that_it_names_exist() -> None:
     assert links and all((ROOT / link).exists() for link in links), links
 
 
-@pytest.mark.skipif("lmanet-erfnet-camvid" not in bundled(), reason="lmanet-erfnet-camvid is not bundled yet")
-def test_streaming_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a street.mp4, as the current one."""
     with VideoSink(tmp_path / "street.mp4", width=64, height=48, fps=Fraction(10)) as sink:
         for i in range(3):
             sink.write(np.full((48, 64, 3), 60 * i, np.uint8), i / 10)
     monkeypatch.chdir(tmp_path)
-    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert example is not None
-    exec(example[1], {})
+    return tmp_path
+
+
+def example(word: str) -> str:
+    """The one Python example of the README with this word in it."""
+    found = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in code]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.skipif("lmanet-erfnet-camvid" not in bundled(), reason="lmanet-erfnet-camvid is not bundled yet")
+def test_streaming_example_runs(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(example("frame.time_s"), {})
     assert capsys.readouterr().out.splitlines() == [f"{i / 10} (48, 64)" for i in range(3)]
+
+
+MY_MODULE = """
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+def build():
+    return lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
+"""
+
+
+def test_your_own_network_runs(street: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (street / "my_module.py").write_text(MY_MODULE)
+    monkeypatch.syspath_prepend(street)
+    names: dict[str, Any] = {}
+    exec(example("from my_module import build"), names)
+    assert names["labels"].shape == (48, 64) and names["labels"].max() < 5
+    command = re.search(r"`lmanet (segment street.mp4 [^`]*--training-free)`", README)
+    assert command is not None and main(command[1].split()) == 0
+    assert (street / "street-labelled.mp4").is_file()

@@ -46,6 +46,18 @@ def test_video_and_label_maps(
     assert "5 frames" in summary and "frames/s" in summary and "%" in summary
 
 
+def test_without_a_name_the_output_is_named_after_the_input(
+    clip: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    cv2.imwrite("still.png", np.zeros((48, 64, 3), np.uint8))
+    assert run(clip, "--weights", weights) == run("still.png", "--weights", weights) == 0
+    assert run(".", "--weights", weights) == 0
+    names = {path.name for path in Path().iterdir()}
+    assert names == {f"{clip.stem}-labelled.mp4", "still.png", "still-labelled.png", "here-labelled.mp4"}
+
+
 def test_the_summary_s_time_covers_closing_the_video(
     clip: Path,
     weights: Path,
@@ -126,7 +138,7 @@ def test_resize_keeps_the_outputs_size(clip: Path, weights: Path, tmp_path: Path
     ("arguments", "words"),
     [
         (["missing.mp4", "-o", "out.mp4"], ["missing.mp4", "no such file"]),
-        (["CLIP"], ["no output", ".mp4"]),
+        (["camera:99"], ["camera"]),
         (["CLIP", "-o", "out.xyz"], [".xyz", ".mp4"]),
         (["CLIP", "-o", "out.mp4", "--weights", "nonsense"], ["nonsense", ".safetensors"]),
         (["CLIP", "-o", "out.mp4", "--window", "4"], ["window 4", "odd"]),

@@ -33,7 +33,7 @@ def segment(
     Args:
         source: a video file, a folder of images, an image, or camera:0.
         output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); may be
-            given several times.
+            given several times; NAME-labelled.mp4 in the current folder, if not given.
         weights: a bundled name, a .safetensors file, or a Hub id; lmanet-erfnet-camvid if there is no --model.
         model: MODULE:FUNCTION that builds a network of your own; the module lies in the current folder.
         at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
@@ -58,7 +58,7 @@ def segment(
     from lmanet.cli.third_party import classes_of
     from lmanet.evaluation.shares import ClassShares
     from lmanet.session import Session
-    from lmanet.video import open_sinks, open_source, run_pipeline
+    from lmanet.video import default_output, open_sinks, open_source, run_pipeline
     from lmanet.video.view import drawer
 
     set_threads(threads)
@@ -66,6 +66,7 @@ def segment(
     name, labeller = find_model(weights, model, at, memory=memory, training_free=training_free)
     labeller = with_memory(labeller, memory_size, window).to(chosen)
     classes = classes_of(labeller)
+    palette = classes.colours()
     session = Session(labeller, precision=precision, resize=resize)
     shares = ClassShares(len(classes))
     draw = drawer(view, classes, opacity)
@@ -73,7 +74,9 @@ def segment(
     began_s = time.perf_counter()
     with (
         open_source(source, images_fps=fps) as frames,
-        open_sinks(output, frames.info, draw=draw, palette=classes.colours()) as writes,
+        open_sinks(
+            output or [default_output(frames.info)], frames.info, draw=draw, palette=classes.colours()
+        ) as writes,
         labelling_progress(frames.info.frame_count, console) as advance,
         stopping_camera(frames),
     ):
@@ -94,5 +97,5 @@ def segment(
         device=str(chosen),
         seconds=seconds,
         shares=dict(zip(classes.names, shares.compute(), strict=True)),
-        outputs=output,
+        outputs=outputs,
     )

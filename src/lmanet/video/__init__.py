@@ -1,7 +1,7 @@
 """Video in and out: files, image folders and cameras to frames; frames to videos and label maps."""
 
 from lmanet.video.frame import Frame, Source, SourceInfo
-from lmanet.video.outputs import open_sinks
+from lmanet.video.outputs import default_output, open_sinks
 from lmanet.video.pipeline import run_pipeline
 from lmanet.video.sink import VideoSink
 from lmanet.video.source import open_source
@@ -14,6 +14,7 @@ __all__ = [
     "Source",
     "SourceInfo",
     "VideoSink",
+    "default_output",
     "open_sinks",
     "open_source",
     "run_pipeline",

@@ -20,6 +20,17 @@ Draw = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
 """Makes the view, (H', W', 3) uint8 RGB, of an image (H, W, 3) uint8 RGB and its labels (H, W) uint8."""
 
 
+def default_output(info: SourceInfo) -> Path:
+    """Where the view goes if nothing is said: `NAME-labelled.mp4`, of an image `.png`, in the current folder.
+
+    Raises:
+        VideoError: it is a camera, which has no name.
+    """
+    if info.kind == "camera":
+        raise VideoError("no output: give a video (-o out.mp4), a folder for label maps, or both")
+    return Path(f"{info.path.resolve().stem}-labelled{'.png' if info.kind == 'image' else '.mp4'}")
+
+
 @contextmanager
 def open_sinks(
     outputs: Sequence[str | Path], info: SourceInfo, *, draw: Draw, palette: NDArray[np.uint8]
