@@ -75,7 +75,7 @@ def segment(
     with (
         open_source(source, images_fps=fps) as frames,
         open_sinks(
-            output or [default_output(frames.info)], frames.info, draw=draw, palette=classes.colours()
+            output or [default_output(frames.info)], frames.info, draw=draw, palette=palette
         ) as writes,
         labelling_progress(frames.info.frame_count, console) as advance,
         stopping_camera(frames),
@@ -97,5 +97,5 @@ def segment(
         device=str(chosen),
         seconds=seconds,
         shares=dict(zip(classes.names, shares.compute(), strict=True)),
-        outputs=outputs,
+        outputs=output or [default_output(frames.info)],
     )
