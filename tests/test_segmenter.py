@@ -271,3 +271,21 @@ def test_an_optimised_copy_leaves_the_model_as_it_is(segmenter):
     assert next(fast.parameters()).dtype == torch.float64 and next(low.parameters()).dtype == torch.bfloat16
     fast.window = 5
     assert segmenter.window == 3
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "convolutions", "expected"),
+    [
+        (128, 8, "paper", (16, 64, 21)),
+        (128, 8, "fast", (16, 32, 21)),
+        (12, 4, "paper", (16, 32, 21)),
+        (256, 16, "paper", (32, 128, 11)),
+        (2048, 32, "paper", (64, 128, 5)),
+    ],
+)
+def test_widths_and_window_fit_the_map(channels, stride, convolutions, expected):
+    backbone = TinyBackbone()
+    backbone.channels, backbone.stride = channels, stride
+    model = VideoSegmenter(backbone, convolutions=convolutions)
+    assert (model.key_channels, model.value_channels, model.window) == expected
+    assert VideoSegmenter(backbone, fusion="bottleneck").value_channels == channels

@@ -19,13 +19,28 @@ from lmanet.streaming import VideoModel
 PROJECTION_SIDES: dict[Convolutions, int] = {"paper": 3, "fast": 1}
 """Side of the kernels that make keys and values."""
 
-VALUE_CHANNELS: dict[Convolutions, int] = {"paper": 64, "fast": 32}
-"""Cv where nothing else is asked for, but for bottleneck fusion, which takes the map itself as value."""
+REACH_PX = 84
+"""How far the memory is searched in each direction where no window is given: ±10 cells of stride 8, the paper's."""
+
+LARGEST_WINDOW = 21
+"""The default's, in cells: time grows by its square."""
 
 
-def default_channels(fusion: FusionName, convolutions: Convolutions, backbone: Backbone) -> tuple[int, int]:
-    """Ck and Cv where nothing else is asked for."""
-    return (128, backbone.channels) if fusion == "bottleneck" else (16, VALUE_CHANNELS[convolutions])
+def default_channels(fusion: FusionName, convolutions: Convolutions, channels: int) -> tuple[int, int]:
+    """Ck and Cv for a map of C channels where nothing else is asked for.
+
+    The paper's: 16 and 64 for ERFNet's 128 channels, 128 and the map itself for PSPNet; for other widths in proportion,
+    within limits; with `fast` convolutions half the value channels.
+    """
+    if fusion == "bottleneck":
+        return 128, channels
+    value = min(128, max(32, channels // 2))
+    return min(64, max(16, channels // 64 * 8)), value if convolutions == "paper" else value // 2
+
+
+def default_window(stride: int) -> int:
+    """R where nothing else is asked for: `REACH_PX` in each direction, at most `LARGEST_WINDOW` cells."""
+    return min(LARGEST_WINDOW, 2 * (REACH_PX // stride) + 1)
 
 
 class VideoSegmenter(VideoModel):
@@ -33,11 +48,12 @@ class VideoSegmenter(VideoModel):
 
     Args:
         backbone: the single-frame network.
-        key_channels: Ck; if not given, the paper's 16, or 128 for `bottleneck`.
-        value_channels: Cv; if not given, the paper's 64, or 32 with `fast` convolutions; `bottleneck` takes the fused
-            map itself as value.
+        key_channels: Ck; if not given, by the map's channels (`default_channels`): 16 for ERFNet's 128.
+        value_channels: Cv; likewise, 64 for ERFNet, or 32 with `fast` convolutions; `bottleneck` takes the fused map
+            itself as value.
         memory_size: S, frames remembered; may be changed between streams (`segmenter.memory_size = 8`).
-        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
+        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed; if not
+            given, by the map's stride (`default_window`): 21 at stride 8.
         fusion: `gated` (the paper's, equation 6), `concat`, or `bottleneck` (the paper's for PSPNet: for maps of many
             channels).
         convolutions: those that make keys, values and the fused map: `paper` (3×3) or `fast` (1×1).
@@ -61,7 +77,7 @@ class VideoSegmenter(VideoModel):
         key_channels: int | None = None,
         value_channels: int | None = None,
         memory_size: int = 4,
-        window: int = 21,
+        window: int | None = None,
         fusion: FusionName = "gated",
         convolutions: Convolutions = "paper",
         border: Border = "mask",
@@ -74,7 +90,7 @@ class VideoSegmenter(VideoModel):
         ):
             if got not in get_args(known):
                 raise InputError(f"{name} {got!r}: expected one of {', '.join(get_args(known))}")
-        default_key, default_value = default_channels(fusion, convolutions, backbone)
+        default_key, default_value = default_channels(fusion, convolutions, backbone.channels)
         key_channels, value_channels = key_channels or default_key, value_channels or default_value
         self.backbone = backbone
         self.key_value = KeyValue(
@@ -87,7 +103,8 @@ class VideoSegmenter(VideoModel):
         self.key_channels, self.value_channels = key_channels, value_channels
         self.fusion_name: FusionName = fusion
         self.convolutions: Convolutions = convolutions
-        self.memory_size, self.window = memory_size, window
+        self.memory_size = memory_size
+        self.window = default_window(backbone.stride) if window is None else window
         self.border: Border = border
         self.attention: Backend = attention
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

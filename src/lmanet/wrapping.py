@@ -12,10 +12,6 @@ from lmanet.errors import InputError
 from lmanet.segmenter import VideoSegmenter
 from lmanet.streaming import VideoModel
 
-REACH_PX = 84
-"""How far the memory is searched in each direction where no window is given: ±10 cells of stride 8, the paper's."""
-LARGEST_WINDOW = 21
-
 
 def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoModel:
     """Give any single-frame segmentation network a memory of the frames before.
@@ -47,9 +43,7 @@ def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoMod
         from lmanet.trainingfree import TrainingFreeSegmenter
 
         return TrainingFreeSegmenter(backbone, **options)
-    return VideoSegmenter(backbone, **{**default_sizes(backbone), **options}).to(
-        next(model.parameters()).device
-    )
+    return VideoSegmenter(backbone, **options).to(next(model.parameters()).device)
 
 
 def as_backbone(model: nn.Module, *, at: str | None = None, **cut: Any) -> Backbone:
@@ -68,16 +62,6 @@ def as_backbone(model: nn.Module, *, at: str | None = None, **cut: Any) -> Backb
         return model
     cut = {**known_normalisation(model), **cut}
     return cut_where_best(model, **cut) if at is None else Wrapped(model, at=at, **cut)
-
-
-def default_sizes(backbone: Backbone) -> dict[str, int]:
-    """Key and value channels and the window that fit a map: the paper's 16, 64 and 21 for 128 channels at stride 8."""
-    channels = backbone.channels
-    return {
-        "key_channels": min(64, max(16, channels // 64 * 8)),
-        "value_channels": min(128, max(32, channels // 2)),
-        "window": min(LARGEST_WINDOW, 2 * (REACH_PX // backbone.stride) + 1),
-    }
 
 
 def known_normalisation(model: nn.Module) -> dict[str, tuple[float, ...]]:

@@ -39,11 +39,11 @@ class MemoryRecipe:
     """Steps 1 and 2: the memory module on a trained single-frame network (paper, section III-E).
 
     Attributes:
-        key_channels: Ck.
-        value_channels: Cv; if not given, 64, or 32 with `fast` convolutions.
+        key_channels: Ck; if not given, by the map's channels: 16 for ERFNet.
+        value_channels: Cv; likewise, 64 for ERFNet, or 32 with `fast` convolutions.
         memory_size: S.
-        window: R in cells.
-        fusion: `gated` or `concat`.
+        window: R in cells; if not given, by the map's stride: 21 at stride 8.
+        fusion: `gated`, `concat`, or `bottleneck` for maps of many channels, as the paper's for PSPNet.
         convolutions: of keys, values and fusion, `paper` (3×3) or `fast` (1×1).
         memories: what the memory holds in training; `current` makes the control, which sees no past.
         draws: groups of views of each frame that are encoded and cached.
@@ -55,10 +55,10 @@ class MemoryRecipe:
         joint: step 2, the same and the decoder; the encoder frozen.
     """
 
-    key_channels: int = 16
+    key_channels: int | None = None
     value_channels: int | None = None
     memory_size: int = 4
-    window: int = 21
+    window: int | None = None
     fusion: FusionName = "gated"
     convolutions: Convolutions = "paper"
     memories: Memories = "mixed"

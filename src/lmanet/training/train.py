@@ -190,12 +190,10 @@ def _check(
     check_classes(val.classes, val.name, train, "validate on data of the same classes")
     describe_backbone(backbone)
     if initial is not None:
+        key, value = default_channels(recipe.fusion, recipe.convolutions, backbone.channels)
         pairs = {
-            "key_channels": (initial.key_channels, recipe.key_channels),
-            "value_channels": (
-                initial.value_channels,
-                recipe.value_channels or default_channels(recipe.fusion, recipe.convolutions, backbone)[1],
-            ),
+            "key_channels": (initial.key_channels, recipe.key_channels or key),
+            "value_channels": (initial.value_channels, recipe.value_channels or value),
             "fusion": (initial.fusion_name, recipe.fusion),
             "convolutions": (initial.convolutions, recipe.convolutions),
             "channels of the network": (initial.backbone.channels, backbone.channels),
