@@ -8,11 +8,13 @@ that only the code between the submodules runs twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+from lmanet.errors import InputError
 
 Forward = Callable[..., Any]
 
@@ -120,12 +122,15 @@ def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list
 
         return forward
 
-    with _replaced({module: noting(module, module.forward) for module in early}):
+    with _replaced(early, noting):
         try:
             model(images)
         except _Reached:
             return made
-    raise AssertionError("the network did not call the submodule that it is cut at")
+    raise InputError(
+        f"{type(model).__name__} did not call the submodule that it is cut at for images of "
+        f"{images.shape[-2]}×{images.shape[-1]}: choose another"
+    )
 
 
 def run_after(model: nn.Module, early: list[nn.Module], made: list[Any], images: Tensor) -> Any:
@@ -153,17 +158,17 @@ def run_after(model: nn.Module, early: list[nn.Module], made: list[Any], images:
 
         return forward
 
-    with _replaced({module: answering(module, module.forward) for module in early}):
+    with _replaced(early, answering):
         return model(images)
 
 
 @contextmanager
-def _replaced(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Give modules other forwards for a while."""
+def _replaced(modules: list[nn.Module], make: Callable[[nn.Module, Forward], Forward]) -> Iterator[None]:
+    """Give modules other forwards for a while, which `make` makes of the module and its own one."""
     with _ONE_AT_A_TIME:
-        own = {module: module.__dict__.get("forward") for module in forwards}
-        for module, forward in forwards.items():
-            module.__dict__["forward"] = forward
+        own = {module: module.__dict__.get("forward") for module in modules}
+        for module in modules:
+            module.__dict__["forward"] = make(module, module.forward)
         try:
             yield
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def fold_norms_of(model: nn.Module, run: Callable[[], Tensor]) -> None:
+def fold_norms_of(model: nn.Module, run: Callable[[], Tensor], before: Set[nn.Module] = frozenset()) -> None:
     """Fold each BatchNorm of a network into the convolution whose output it takes, in place; in `eval` mode.
 
     Only pairs that are called once each and directly one after the other are folded. That nothing else uses what is
@@ -25,17 +25,19 @@ def fold_norms_of(model: nn.Module, run: Callable[[], Tensor]) -> None:
     Args:
         model: the network.
         run: runs it on some images and returns logits.
+        before: modules that run before a cut: none of them is folded with one that runs after it, so that what goes
+            from one side to the other stays the same.
     """
     expected = run()
-    pairs = _pairs(model, run)
+    pairs = [pair for pair in _pairs(model, run) if len({module in before for module in pair}) == 1]
     names = {module: name for name, module in model.named_modules()}
-    before = [(norm, convolution, convolution.weight, convolution.bias) for convolution, norm in pairs]
+    unfolded = [(norm, convolution, convolution.weight, convolution.bias) for convolution, norm in pairs]
     for convolution, norm in pairs:
         fold_norm(convolution, norm)
         _set(model, names[norm], _without_norm(norm))
     difference = (run() - expected).abs().max()
     if not difference <= TOLERANCE * expected.abs().max():
-        for norm, convolution, weight, bias in before:
+        for norm, convolution, weight, bias in unfolded:
             convolution.weight, convolution.bias = weight, bias
             _set(model, names[norm], norm)
 
@@ -44,9 +46,8 @@ def _pairs(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[Any, nn.Ba
     """Convolutions and the BatchNorm that takes the output of each."""
     calls: Counter[nn.Module] = Counter()
     pairs: list[tuple[Any, nn.BatchNorm2d]] = []
-    made: dict[
-        int, tuple[nn.Module, Tensor]
-    ] = {}  # by identity; the tensor is held, or another could take its id
+    # By identity; the tensor is held, or another could take its id.
+    made: dict[int, tuple[nn.Module, Tensor]] = {}
 
     def convolved(module: nn.Module, _: Any, out: Tensor) -> None:
         calls[module] += 1

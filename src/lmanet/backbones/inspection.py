@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import log2
 from typing import Any
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmanet.backbones.wrapped import Wrapped, find_probe, in_eval_mode, key_of, logits_of
+from lmanet.backbones.layout import is_map, key_of
+from lmanet.backbones.probing import find_probe, gradients, in_eval_mode, logits_of
+from lmanet.backbones.wrapped import Wrapped
 from lmanet.errors import InputError
 
 BEST_STRIDE = 8
@@ -99,63 +102,63 @@ def inspect(model: nn.Module, *, probe: tuple[int, int] | None = None) -> list[C
     with in_eval_mode(model):
         images, _ = find_probe(model, probe)
         images = images[:1]
-        names = {module: name for name, module in model.named_modules()}
-        calls: dict[nn.Module, int] = {}
-        found: dict[int, tuple[nn.Module, Any, Tensor, float, bool]] = {}
-        counter = FlopCounterMode(display=False)
-
-        def leave(module: nn.Module, _: Any, out: Any) -> None:
-            calls[module] = calls.get(module, 0) + 1
-            for path, value in pytree.tree_flatten_with_path(out)[0]:
-                if isinstance(value, Tensor) and value.ndim == 4 and value.requires_grad and len(path) < 2:
-                    entry = key_of(path[0]) if path else None
-                    # The same map again: of an outer module, or of one that does nothing in `eval` mode.
-                    before = found.pop(id(value), None)
-                    if before is not None and path:
-                        module, entry, flops = before[0], before[1], before[3]
-                    else:
-                        flops = counter.get_total_flops()
-                    found[id(value)] = (module, entry, value, flops, bool((value >= 0).all()))
-
-        hooks = [m.register_forward_hook(leave) for m in model.modules() if m is not model]
-        try:
-            with counter:
-                logits = logits_of(model(images.requires_grad_()))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        maps = [value for _, _, value, _, _ in found.values()]
-        grads = torch.autograd.grad(logits.sum(), maps, allow_unused=True) if maps else ()
-        total, megapixels = counter.get_total_flops(), images.shape[-2] * images.shape[-1] / 1e6
+        found, logits, total = _trace(model, images)
+    grads = gradients(logits, [x.value for x in found])
+    names = {module: name for name, module in model.named_modules()}
+    height, width = images.shape[-2:]
 
     def gmacs(flops: float) -> float:
-        return flops / 2e9 / megapixels
+        return flops / 2e9 / (height * width / 1e6)
 
     candidates = []
-    for (module, entry, value, flops, rectified), grad in zip(found.values(), grads, strict=True):
-        stride = round(images.shape[-2] / value.shape[-2])
-        is_map = len(value) == 1 and stride == round(images.shape[-1] / value.shape[-1]) >= 1
-        if (
-            grad is not None
-            and calls[module] == 1
-            and is_map
-            and 0 < flops < total
-            and value.shape[1] != logits.shape[1]
-        ):
-            candidates.append(
-                Candidate(
-                    names[module],
-                    entry,
-                    value.shape[1],
-                    stride,
-                    gmacs(flops),
-                    gmacs(total - flops),
-                    rectified,
-                )
-            )
+    for x, grad in zip(found, grads, strict=True):
+        batch, channels, rows, columns = x.value.shape
+        stride = round(height / rows)
+        fits = batch == 1 and stride == round(width / columns) >= 1 and channels != logits.shape[1]
+        if grad is not None and fits and 0 < x.flops < total:
+            costs = gmacs(x.flops), gmacs(total - x.flops)
+            candidates.append(Candidate(names[x.module], x.entry, channels, stride, *costs, x.rectified))
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no submodule that is called once and returns a map (B, C, h, w) before the "
             f"logits of {logits.shape[1]} classes: it cannot be cut"
         )
     return candidates
+
+
+@dataclass(frozen=True)
+class _Found:
+    module: nn.Module
+    entry: int | str | None
+    value: Tensor
+    flops: float
+    rectified: bool
+
+
+def _trace(model: nn.Module, images: Tensor) -> tuple[list[_Found], Tensor, float]:
+    """Every map that a submodule called once returns, in call order; the logits; the operations in all."""
+    calls: Counter[nn.Module] = Counter()
+    found: dict[int, _Found] = {}
+    counter = FlopCounterMode(display=False)
+
+    def leave(module: nn.Module, _: Any, out: Any) -> None:
+        calls[module] += 1
+        for path, value in pytree.tree_flatten_with_path(out)[0]:
+            if is_map(value) and value.requires_grad and len(path) < 2:
+                entry = key_of(path[0]) if path else None
+                # The same map again: of an outer module, or of one that does nothing in `eval` mode.
+                before = found.pop(id(value), None)
+                if before is not None and path:
+                    found[id(value)] = before
+                else:
+                    flops, rectified = counter.get_total_flops(), bool((value >= 0).all())
+                    found[id(value)] = _Found(module, entry, value, flops, rectified)
+
+    hooks = [m.register_forward_hook(leave) for m in model.modules() if m is not model]
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), counter:
+            logits = logits_of(model(images.clone().requires_grad_()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [x for x in found.values() if calls[x.module] == 1], logits, counter.get_total_flops()
