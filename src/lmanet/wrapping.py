@@ -11,6 +11,7 @@ from lmanet.backbones.inspection import cut_where_best
 from lmanet.errors import InputError
 from lmanet.segmenter import VideoSegmenter
 from lmanet.streaming import VideoModel
+from lmanet.trainingfree import TrainingFreeSegmenter
 
 
 def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoModel:
@@ -40,8 +41,6 @@ def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoMod
     cut = {name: options.pop(name) for name in ("entry", "mean", "std", "probe") if name in options}
     backbone = as_backbone(model, at=at, **cut)
     if options.pop("training_free", False):
-        from lmanet.trainingfree import TrainingFreeSegmenter
-
         return TrainingFreeSegmenter(backbone, **options)
     return VideoSegmenter(backbone, **options).to(next(model.parameters()).device)
 

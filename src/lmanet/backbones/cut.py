@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lmanet.errors import InputError
@@ -105,28 +106,31 @@ def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list
     """
     made: list[Any] = []
     depth = 0
+    over = False
 
     def noting(module: nn.Module, original: Forward) -> Forward:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            nonlocal depth
+            nonlocal depth, over
             depth += 1
             try:
                 out = original(*args, **kwargs)
             finally:
                 depth -= 1
-            if depth == 0:
+            if depth == 0 and not over:
                 made.append(out)
-                if module is early[-1]:
+                over = module is early[-1]
+                # torch.export loses track of the modules if one ends by an exception; what runs on is no part of
+                # its graph, as nothing uses it.
+                if over and not torch.compiler.is_exporting():
                     raise _Reached
             return out
 
         return forward
 
-    with _replaced(early, noting):
-        try:
-            model(images)
-        except _Reached:
-            return made
+    with _replaced(early, noting), suppress(_Reached):
+        model(images)
+    if over:
+        return made
     raise InputError(
         f"{type(model).__name__} did not call the submodule that it is cut at for images of "
         f"{images.shape[-2]}×{images.shape[-1]}: choose another"

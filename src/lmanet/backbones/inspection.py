@@ -70,8 +70,23 @@ def cut_where_best(model: nn.Module, **options: Any) -> Wrapped:
     Raises:
         InputError: it cannot be cut anywhere.
     """
+    return best_cut(model, inspect(model, probe=options.get("probe")), **options)[0]
+
+
+def best_cut(
+    model: nn.Module, candidates: list[Candidate], **options: Any
+) -> tuple[Wrapped, dict[Candidate, int]]:
+    """The same among candidates that are known already; and how many maps go around each cut that was tried.
+
+    Args:
+        model: as `cut_where_best` takes it.
+        candidates: what `inspect` listed.
+        options: as `cut_where_best` takes them.
+    """
     best, best_merit, failure = None, float("-inf"), None
-    for candidate in sorted(inspect(model, probe=options.get("probe"))[::-1], key=lambda c: -c.merit)[:TRIES]:
+    around: dict[Candidate, int] = {}
+    # Of equals the later one.
+    for candidate in sorted(candidates[::-1], key=lambda c: -c.merit)[:TRIES]:
         if candidate.merit <= best_merit:
             break
         try:
@@ -79,6 +94,7 @@ def cut_where_best(model: nn.Module, **options: Any) -> Wrapped:
         except InputError as error:
             failure = error
             continue
+        around[candidate] = wrapped.bypasses
         merit = candidate.merit - COST_OF_A_BYPASS * wrapped.bypasses
         if merit > best_merit:
             best, best_merit = wrapped, merit
@@ -86,7 +102,7 @@ def cut_where_best(model: nn.Module, **options: Any) -> Wrapped:
         raise InputError(
             f"no place to cut {type(model).__name__} at was found; the last one tried: {failure}"
         )
-    return best
+    return best, around
 
 
 def inspect(model: nn.Module, *, probe: tuple[int, int] | None = None) -> list[Candidate]:

@@ -13,6 +13,7 @@ from lmanet.cli.data import data
 from lmanet.cli.demo import demo
 from lmanet.cli.evaluate import evaluate
 from lmanet.cli.info import info
+from lmanet.cli.inspect import inspect
 from lmanet.cli.segment import segment
 from lmanet.cli.train import train
 from lmanet.errors import LmanetError
@@ -25,6 +26,7 @@ VERBS = {
     "demo": demo,
     "bench": bench,
     "convert": convert,
+    "inspect": inspect,
     "info": info,
 }
 

@@ -1,0 +1,71 @@
+"""`lmanet inspect`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+SHOWN = 15
+
+
+def inspect(
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODULE:FUNCTION")]],
+    probe: tuple[int, int] | None = None,
+    all: bool = False,
+) -> None:
+    """List where a network of your own can be cut, for `--at` and `lmanet.wrap(model, at=...)`.
+
+    Args:
+        model: the function that builds the network, in a module of the current folder or an installed one.
+        probe: height and width of images that the network takes, if it does not take the usual ones.
+        all: every place, not only the 15 of most merit.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lmanet.backbones import Backbone
+    from lmanet.backbones.inspection import best_cut
+    from lmanet.backbones.inspection import inspect as candidates_of
+    from lmanet.cli.third_party import load_third_party
+    from lmanet.errors import InputError
+
+    network = load_third_party(model)
+    if isinstance(network, Backbone):
+        raise InputError(
+            f"{model} is a {type(network).__name__}, a Backbone, which says itself where it is cut"
+        )
+    candidates = candidates_of(network, probe=probe)
+    default, around = best_cut(network, candidates, probe=probe)
+    best = sorted(candidates, key=lambda c: -c.merit)[: None if all else SHOWN]
+    table = Table("at", "entry", "channels", "stride", "before", "after", "share", "around", "merit")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for c in candidates:
+        chosen = (c.at, c.entry) == (default.at, default.entry)
+        if c in best or chosen:
+            entry = "" if c.entry is None else str(c.entry)
+            numbers = f"{c.gmacs_before:.2f}", f"{c.gmacs_after:.2f}", f"{c.share_before:.0%}"
+            maps = str(around[c]) if c in around else ""
+            name = f"{escape(c.at)} (default)" if chosen else escape(c.at)
+            table.add_row(
+                name,
+                entry,
+                str(c.channels),
+                str(c.stride),
+                *numbers,
+                maps,
+                f"{c.merit:.2f}",
+                style="bold" if chosen else "",
+            )
+    console = Console()
+    console.print(table)
+    left_out = len(candidates) - table.row_count
+    lines = [
+        "before, after: 10⁹ multiplications and additions per megapixel on either side of the cut. share: of those before. "
+        "around: maps besides this one that the rest of the network needs, where that was tried.",
+        *([f"{left_out} places of less merit are left out: --all lists them."] if left_out else []),
+    ]
+    for line in lines:
+        console.print(line, highlight=False)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmanet.cli.main import main
+
+NETWORK = """
+from torch import nn
+
+def block(inputs, outputs, stride=1):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU())
+
+def build():
+    return nn.Sequential(block(3, 16, 2), block(16, 32, 2), block(32, 64, 2), nn.Conv2d(64, 7, 1))
+
+def deep():
+    return nn.Sequential(block(3, 64, 8), *(block(64, 64) for _ in range(8)), nn.Conv2d(64, 7, 1))
+
+def uncuttable():
+    return nn.Sequential(nn.Conv2d(3, 5, 1))
+
+def wide():
+    class Wide(nn.Sequential):
+        def forward(self, x):
+            assert x.shape[-1] > 600, "too narrow"
+            return super().forward(x)
+    return Wide(*build())
+
+def backbone():
+    import lmanet
+    return lmanet.ERFNet(3)
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's in the current folder, of another name for each test."""
+    name = f"inspected_{abs(hash(tmp_path.name))}"
+    (tmp_path / f"{name}.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return name
+
+
+def rows(shown: str) -> list[list[str]]:
+    """The cells of the table's rows."""
+    return [[x.strip() for x in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+
+
+def test_candidates_are_listed_with_their_costs(module, capsys):
+    assert main(["inspect", f"{module}:build"]) == 0
+    shown = capsys.readouterr().out
+    table = {row[0]: row[1:] for row in rows(shown)}
+    # Multiplications per pixel of the image, times 10⁶ pixels, in 10⁹.
+    stem, body, neck = 9 * 3 * 16 / 4 / 1e3, 9 * 16 * 32 / 16 / 1e3, 9 * 32 * 64 / 64 / 1e3
+    head = 64 * 7 / 64 / 1e3
+    before = stem + body + neck
+    expected = ["64", "8", f"{before:.2f}", f"{head:.2f}", f"{before / (before + head):.0%}", "0"]
+    assert table["2 (default)"][1:7] == expected
+    assert table["1"][1:5] == ["32", "4", f"{stem + body:.2f}", f"{neck + head:.2f}"]
+    assert list(table) == ["0.0", "0.1", "0", "1.0", "1.1", "1", "2.0", "2.1", "2 (default)"]
+    assert "per megapixel" in shown and "--all" not in shown
+
+
+def test_long_tables_are_shortened(module, capsys):
+    assert main(["inspect", f"{module}:deep"]) == 0
+    shown = capsys.readouterr().out
+    assert len(rows(shown)) == 15 and "12 places of less merit are left out: --all lists them" in shown
+    assert "8 (default)" in shown
+    assert main(["inspect", f"{module}:deep", "--all"]) == 0
+    assert len(rows(capsys.readouterr().out)) == 27
+
+
+def test_images_of_a_given_size(module, capsys):
+    assert main(["inspect", f"{module}:wide"]) == 2
+    assert "give probe=(H, W) of one that it takes" in capsys.readouterr().err
+    assert main(["inspect", f"{module}:wide", "--probe", "64", "640"]) == 0
+    assert "2 (default)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("nothing", "has no function 'nothing'"),
+        ("uncuttable", "Sequential has no submodule that is called once and returns a map"),
+        ("backbone", "is a ERFNet, a Backbone, which says itself where it is cut"),
+    ],
+)
+def test_what_cannot_be_inspected_is_told_in_one_line(module, function, message, capsys):
+    assert main(["inspect", f"{module}:{function}"]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.count("\n") == 1 and not shown.out
