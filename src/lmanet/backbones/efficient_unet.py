@@ -37,7 +37,10 @@ def efficient_unet(num_classes: int) -> Wrapped:
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             module.requires_grad_(False)
-    return Wrapped(network, at=CUT, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    backbone = Wrapped(network, at=CUT, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    # It takes any size, but where maps and skip maps do not fit it resizes the one to the other, which costs accuracy.
+    backbone.multiple = 32
+    return backbone
 
 
 @torch.no_grad()
@@ -60,7 +63,9 @@ def start_from_imagenet(backbone: Wrapped) -> None:
     renamed = dict(zip(names, published.values(), strict=True))
     wrong = [name for name, value in names.items() if renamed[name].shape != value.shape]
     if wrong:
-        raise InputError(f"the ImageNet weights do not fit {ENCODER}, first at {wrong[0]!r}: another version?")
+        raise InputError(
+            f"the ImageNet weights do not fit {ENCODER}, first at {wrong[0]!r}: another version?"
+        )
     encoder: nn.Module = backbone.model.encoder.model  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
     encoder.load_state_dict({name: renamed[name] for name in encoder.state_dict()})
 
