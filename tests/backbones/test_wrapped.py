@@ -553,7 +553,7 @@ REFUSED = [
     (lambda: OfParts("tuple"), {"at": "parts"}, r"entry None: it holds entry 0 \(2, 8, .*, entry 1 \(2, 16"),
     (lambda: OfParts("dict"), {"at": "parts", "entry": "high"}, "entry 'high': it holds entry 'skip'"),
     (lambda: OfParts("list"), {"at": "parts", "entry": -3}, "entry -3"),
-    (Fixed, {"at": "neck"}, "takes images of 224×224, but none a little larger"),
+    (Fixed, {"at": "neck"}, r"takes images of 224×224, but not of 288×352 \(AssertionError: 224×224 only"),
     (OfBatch, {"at": "neck"}, r"needs a tensor \(12, 1\) that does not belong to single images"),
     (OfObjects, {"at": "neck"}, "returns a Maps that depends on the images"),
     (Listed, {"at": "neck"}, "the model returned a list: expected logits"),

@@ -13,6 +13,8 @@ from lmanet.errors import InputError
 
 PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
 """Heights and widths that networks are tried at, until one runs."""
+LARGER = (64, 128)
+"""What is added to these in a second try, to tell networks of one size."""
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -44,6 +46,15 @@ def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, 
         except Exception as error:  # whatever a network raises of a size that it does not take
             failures.append(f"{height}×{width}: {type(error).__name__}: {error}")
             continue
+        larger = height + LARGER[0], width + LARGER[1]
+        try:
+            run(*larger)
+        except Exception as error:
+            raise InputError(
+                f"{type(model).__name__} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} "
+                f"({type(error).__name__}: {error}): networks of one fixed size, or of squares alone, are not "
+                f"supported; set up the model so that it interpolates its position embedding"
+            ) from error
         for multiple in MULTIPLES:
             try:
                 run(height + multiple, width + multiple)
@@ -51,8 +62,8 @@ def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, 
                 continue
             return images, multiple
         raise InputError(
-            f"{type(model).__name__} takes images of {height}×{width}, but none a little larger: networks of one fixed "
-            f"size are not supported; set up the model so that it interpolates its position embedding"
+            f"{type(model).__name__} takes images of {height}×{width}, but none a little larger: sides must be "
+            f"multiples of at most {MULTIPLES[-1]}"
         )
     raise InputError(
         f"{type(model).__name__} runs on no image that was tried ({'; '.join(failures)}): give probe=(H, W) of one "
@@ -85,7 +96,8 @@ def gradients(logits: Tensor, values: list[Tensor]) -> list[Tensor | None]:
     if not values or not logits.requires_grad:
         return [None] * len(values)
     try:
-        return list(torch.autograd.grad(logits.sum(), values, allow_unused=True))
+        with torch.inference_mode(False), torch.enable_grad():
+            return list(torch.autograd.grad(logits.sum(), values, allow_unused=True))
     except RuntimeError as error:
         raise InputError(
             f"no gradients can be computed through the network, by which it is found out what its logits depend on: "

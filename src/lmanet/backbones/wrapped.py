@@ -135,7 +135,7 @@ class Wrapped(Backbone):
         made, layout = Layout.of(returned, len(images))
         self._fused = number_of_map(returned, self.entry, self.at)
         fused = made[self._fused]
-        needed = needed_leaves(model, early, made, layout, images)
+        needed, used = what_logits_need(model, early, made, layout, images)
         if self._fused not in needed:
             raise InputError(
                 f"what {self.at!r} returns has no part in the logits (an auxiliary head?): choose another submodule"
@@ -144,7 +144,7 @@ class Wrapped(Backbone):
         expected = logits_of(model(images))
         self.num_classes, self.channels = expected.shape[1], fused.shape[1]
         self.stride = round(images.shape[-2] / fused.shape[-2])
-        self._parts = _parts(model, set(early), late_modules(model, at, images))
+        self._parts = _parts(model, set(early), late_modules(model, at, images), used)
 
         # From here on the network sees another image: what it remembers by itself would show below.
         check_leaves(made, pytree.tree_leaves(run_before(model, early, images[:1].flip(-1))), needed)
@@ -201,12 +201,14 @@ class Normalise(nn.Module):
 
 
 @torch.enable_grad()
-def needed_leaves(
+def what_logits_need(
     model: nn.Module, early: list[nn.Module], made: list[Any], layout: Layout, images: Tensor
-) -> tuple[int, ...]:
-    """Which leaves of what the early calls made have a part in the logits: those that a gradient reaches.
+) -> tuple[tuple[int, ...], set[nn.Parameter]]:
+    """What has a part in the logits from the cut on: what a gradient reaches.
 
-    What cannot have a gradient (whole numbers, booleans) is kept whether needed or not.
+    Returns:
+        The numbers of leaves of what the early calls made, those among them that cannot have a gradient (whole
+        numbers, booleans); and the parameters, those among them that want no gradient.
     """
     tensors = {n: x for n, x in enumerate(made) if isinstance(x, Tensor)}
     fixed = {n for n, x in tensors.items() if not x.is_floating_point()}
@@ -214,12 +216,15 @@ def needed_leaves(
     # Not the leaves themselves: the network may write into its maps.
     values = [leaves[n].clone() if n in leaves else x for n, x in enumerate(made)]
     logits = logits_of(run_after(model, early, pytree.tree_unflatten(values, layout.spec), images))
-    grads = gradients(logits, list(leaves.values()))
-    return tuple(sorted(fixed | {n for n, grad in zip(leaves, grads, strict=True) if grad is not None}))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    grads = gradients(logits, [*leaves.values(), *trained])
+    reached = {n for n, grad in zip(leaves, grads, strict=False) if grad is not None}
+    used = {p for p, grad in zip(trained, grads[len(leaves) :], strict=True) if grad is not None}
+    return tuple(sorted(fixed | reached)), used | {p for p in model.parameters() if not p.requires_grad}
 
 
 def _parts(
-    model: nn.Module, early: set[nn.Module], late: set[nn.Module]
+    model: nn.Module, early: set[nn.Module], late: set[nn.Module], used: set[nn.Parameter]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the modules that encode and of those that decode; what does both, or neither, counts as encoding."""
     before = {inner for module in early for inner in module.modules()}
@@ -230,7 +235,7 @@ def _parts(
         inside = set(module.modules())
         if not inside & late or inside <= before:
             encoder.append(name)
-        elif module in late and not inside & before:
+        elif module in late and not inside & before and used.issuperset(module.parameters()):
             decoder.append(name)
         else:
             for child_name, child in module.named_children():
