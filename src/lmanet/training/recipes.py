@@ -103,8 +103,8 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
     "unet-camvid": SingleRecipe(
         network="efficient-unet",
         imagenet=True,
-        augmentation=Augmentation(crop=(256, 256), scale=(0.75, 1.75), gain=0.25, gamma=0.2),
-        stage=Stage(epochs=30, batch_size=6, lr=8e-4, weight_decay=1e-2, ema=0.99, validate_every=6),
+        augmentation=Augmentation(crop=(256, 256), scale=(0.85, 1.5), gain=0.15, gamma=0.1),
+        stage=Stage(epochs=60, batch_size=6, lr=1e-3, weight_decay=1e-2, ema=0.99, validate_every=10),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(
