@@ -61,6 +61,7 @@ class Wrapped(Backbone):
                 f"lmanet.inspect(model) lists where it can be cut"
             )
         self.model = model
+        self.training = model.training
         self.normalise = Normalise(mean, std)
         self.normalise.to(first_parameter(model))
         self.at, self.entry = at, entry
