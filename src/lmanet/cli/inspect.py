@@ -63,7 +63,7 @@ def inspect(
     console.print(table)
     left_out = len(candidates) - table.row_count
     lines = [
-        "before, after: 10⁹ multiplications and additions per megapixel on either side of the cut. share: of those before. "
+        "before, after: 10⁹ multiplications and additions per megapixel on either side of the cut; share: before. "
         "around: maps besides this one that the rest of the network needs, where that was tried.",
         *([f"{left_out} places of less merit are left out: --all lists them."] if left_out else []),
     ]
