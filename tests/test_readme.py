@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import pytest
 
 from lmanet.cli.main import main
 from lmanet.video import VideoSink
+from lmanet.zoo.architectures import BACKBONES
 from lmanet.zoo.names import bundled
 
 ROOT = Path(__file__).parents[1]
@@ -82,3 +84,4 @@ def test_your_own_network_runs(street: Path, monkeypatch: pytest.MonkeyPatch) ->
     command = re.search(r"`lmanet (segment street.mp4 [^`]*--training-free)`", README)
     assert command is not None and main(command[1].split()) == 0
     assert (street / "street-labelled.mp4").is_file()
+    del BACKBONES["my_module:build"], sys.modules["my_module"]
