@@ -110,18 +110,7 @@ class VideoSegmenter(VideoModel):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
-        """Segment the next frame of a stream.
-
-        Args:
-            images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size, padded inside to one that the network takes.
-            state: what the last step returned; None begins a new stream.
-
-        Returns:
-            Logits (B, K, H, W), and the state for the next frame.
-
-        Raises:
-            InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
-        """
+        """Segment the next frame of a stream: see `VideoModel.step`."""
         features, size = encode_any_size(self.backbone, images)
         query, (key, value) = self.key_value(features.fused)
         if state is None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from lmanet.backbones import Backbone
-from lmanet.cli.third_party import third_party_backbone
+from lmanet.cli.third_party import own_network
 from lmanet.errors import InputError, WeightsError
 from lmanet.segmenter import VideoSegmenter
 from lmanet.streaming import VideoModel
@@ -79,9 +79,7 @@ def find_model(
     """
     if training_free and not memory:
         raise InputError("--training-free is a memory: leave out --no-memory, or --training-free")
-    if at is not None and model is None:
-        raise InputError("--at says where the network of --model is cut: give --model MODULE:FUNCTION")
-    own = third_party_backbone(model, at) if model else None
+    own = own_network(model, at)
     if own is not None and weights is None and memory and not training_free:
         raise InputError(
             f"{model} has no trained memory: add --training-free, or give --weights of lmanet train lmanet --model "
@@ -118,11 +116,9 @@ def find_models(
         InputError: the options contradict each other, or name nothing.
         WeightsError: see `lmanet.load`.
     """
-    if at is not None and model is None:
-        raise InputError("--at says where the network of --model is cut: give --model MODULE:FUNCTION")
-    if weights is None and model is None:
+    single = own_network(model, at)
+    if weights is None and single is None:
         raise InputError("nothing to evaluate: give --weights, or --model MODULE:FUNCTION")
-    single = third_party_backbone(model, at) if model else None
     if weights is None:
         return single, None
     loaded = load(weights)

@@ -87,6 +87,17 @@ def third_party_backbone(name: str, at: str | None = None) -> Backbone:
     return backbone
 
 
+def own_network(model: str | None, at: str | None) -> Backbone | None:
+    """The network of the options `--model` and `--at`; None without.
+
+    Raises:
+        InputError: see `third_party_backbone`; or there is an `at`, but no network that it could be of.
+    """
+    if at is not None and model is None:
+        raise InputError("--at says where the network of --model is cut: give --model MODULE:FUNCTION")
+    return third_party_backbone(model, at) if model else None
+
+
 def classes_of(model: VideoModel | Backbone) -> Classes:
     """The model's classes; numbers and generated colours where it does not know them."""
     if hasattr(model, "classes"):

@@ -59,7 +59,7 @@ def train(
     from lmanet.atomic import check_folder
     from lmanet.cli.models import load_single, load_video
     from lmanet.cli.progress import TrainingProgress
-    from lmanet.cli.third_party import third_party_backbone
+    from lmanet.cli.third_party import own_network
     from lmanet.data.spec import open_data
     from lmanet.errors import InputError
     from lmanet.training.single import train_single
@@ -74,7 +74,7 @@ def train(
         raise InputError(
             f"{recipe.network} is not your {model}: --model goes with the presets lmanet… and paper"
         )
-    network = third_party_backbone(model, at) if model else load_single(weights) if weights else None
+    network = own_network(model, at) or (load_single(weights) if weights else None)
     start = load_video(start_from) if start_from else None
     train_data = open_data(data, "train")
     val = open_data(val_data or data, val_split)
