@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmanet.backbones.probing import removed_after
 from lmanet.errors import InputError
 
 Forward = Callable[..., Any]
@@ -62,11 +63,8 @@ def early_calls(model: nn.Module, at: nn.Module, images: Tensor) -> tuple[list[n
         if module is not model
         for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))
     ]
-    try:
+    with removed_after(hooks):
         model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [*dict.fromkeys(early), at], count
 
 
@@ -85,11 +83,8 @@ def late_modules(model: nn.Module, at: nn.Module, images: Tensor) -> set[nn.Modu
 
     hooks = [module.register_forward_pre_hook(enter) for module in model.modules() if module is not model]
     hooks.append(at.register_forward_hook(leave))
-    try:
+    with removed_after(hooks):
         model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return late
 
 

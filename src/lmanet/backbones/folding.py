@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmanet.backbones.probing import removed_after
 from lmanet.convolution import fold_norm
 
 TOLERANCE = 1e-3
@@ -64,11 +65,8 @@ def _pairs(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[Any, nn.Ba
             hooks.append(module.register_forward_hook(convolved))
         elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             hooks.append(module.register_forward_pre_hook(normed))
-    try:
+    with removed_after(hooks):
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [
         (convolution, norm)
         for convolution, norm in pairs

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmanet.backbones.layout import is_map, key_of
-from lmanet.backbones.probing import find_probe, gradients, in_eval_mode, logits_of
+from lmanet.backbones.probing import find_probe, gradients, in_eval_mode, logits_of, removed_after
 from lmanet.backbones.wrapped import Wrapped
 from lmanet.errors import InputError
 
@@ -171,10 +171,6 @@ def _trace(model: nn.Module, images: Tensor) -> tuple[list[_Found], Tensor, floa
                     found[id(value)] = _Found(module, entry, value, flops, rectified)
 
     hooks = [m.register_forward_hook(leave) for m in model.modules() if m is not model]
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), counter:
-            logits = logits_of(model(images.clone().requires_grad_()))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with removed_after(hooks), torch.inference_mode(False), torch.enable_grad(), counter:
+        logits = logits_of(model(images.clone().requires_grad_()))
     return [x for x in found.values() if calls[x.module] == 1], logits, counter.get_total_flops()
