@@ -51,7 +51,7 @@ def train(folder, out):
     fit(
         module,
         ClipSamples(data, views, memory_size=2, memories="real", cache=None),
-        Stage(epochs=2, batch_size=4, lr=1e-3, weight_decay=0.0, ema=0.9, validate_every=2),
+        Stage(epochs=2, batch_size=4, lr=1e-3, weight_decay=0.0, ema=0.9, validate_every=2, lovasz=0.5),
         class_weights=torch.tensor([1.0, 2.0, 5.0]),
         validate=lambda m: 0.5,
         folder=folder,

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from lmanet.data.base import VOID
 from lmanet.errors import DataError
-from lmanet.training.losses import class_weights, cross_entropy_sums
+from lmanet.training.losses import class_weights, cross_entropy_sums, lovasz_softmax
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -102,3 +102,84 @@ def test_half_precision_logits_are_summed_in_float32(device):
     expected, _ = cross_entropy_sums(logits.bfloat16().float(), labels, weights)
     assert total.dtype == torch.float32
     assert torch.equal(total, expected)
+
+
+def lovasz_by_sorting(logits, labels):
+    """The paper's algorithm 1 for each class that occurs: sorted errors times the growth of the Jaccard loss."""
+    rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+    ids = labels.reshape(-1)
+    rows, ids = rows[ids != VOID], ids[ids != VOID]
+    losses = []
+    for c in ids.unique().tolist():
+        truth = (ids == c).double()
+        errors, order = (truth - rows.softmax(1)[:, c]).abs().sort(descending=True)
+        truth = truth[order]
+        jaccard = 1 - (truth.sum() - truth.cumsum(0)) / (truth.sum() + (1 - truth).cumsum(0))
+        losses.append(errors @ jaccard.diff(prepend=jaccard.new_zeros(1)))
+    return torch.stack(losses).mean()
+
+
+def pixels(device="cpu", seed=0, classes=4):
+    """Logits and labels of some thousand pixels, the last class in none of them."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes - 1, (2, 40, 50), generator=generator)
+    logits = 2 * torch.randn(2, classes, 40, 50, generator=generator)
+    logits += 2 * F.one_hot(labels, classes).permute(0, 3, 1, 2)
+    labels[torch.rand(labels.shape, generator=generator) < 0.2] = VOID
+    return logits.to(device), labels.to(device, torch.uint8)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_lovasz_is_what_sorting_gives(device, memory_format):
+    logits, labels = pixels(device)
+    mine = logits.clone(memory_format=memory_format).requires_grad_()
+    exact = logits.double().requires_grad_()
+    loss, expected = lovasz_softmax(mine, labels), lovasz_by_sorting(exact, labels)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+    loss.backward()
+    expected.backward()
+    difference = (mine.grad.double() - exact.grad).norm() / exact.grad.norm()
+    assert difference < 0.01, difference
+
+
+def test_lovasz_of_labels_set_hard_is_one_minus_iou():
+    labels = torch.tensor([[[0, 0, 0, 1, 1, VOID]]])
+    predicted = torch.tensor([[[0, 0, 1, 1, 0, 1]]])
+    logits = 100.0 * F.one_hot(predicted, 3).permute(0, 3, 1, 2)
+    # Class 0: 2 of 4; class 1: 1 of 3; class 2 occurs in no label.
+    assert float(lovasz_softmax(logits, labels)) == pytest.approx(1 - (2 / 4 + 1 / 3) / 2, abs=1e-6)
+
+
+def test_lovasz_leaves_void_pixels_alone():
+    logits, labels = pixels()
+    logits.requires_grad_()
+    lovasz_softmax(logits, labels).backward()
+    assert not logits.grad.permute(0, 2, 3, 1)[labels == VOID].any()
+    assert logits.grad.permute(0, 2, 3, 1)[labels != VOID].abs().sum(1).gt(0).float().mean() > 0.99
+
+
+def test_lovasz_of_nothing_but_void_is_zero():
+    logits, labels = pixels()
+    logits.requires_grad_()
+    loss = lovasz_softmax(logits, torch.full_like(labels, VOID))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not logits.grad.any()
+
+
+def test_lovasz_of_parts_with_joint_counts_adds_up_to_the_whole():
+    logits, labels = pixels()
+    counts = []
+
+    def note(part):
+        counts.append(part)
+        return part
+
+    for part in range(2):
+        lovasz_softmax(logits[part : part + 1], labels[part : part + 1], joint=note)
+    parts = [
+        lovasz_softmax(logits[part : part + 1], labels[part : part + 1], joint=lambda _: sum(counts))
+        for part in range(2)
+    ]
+    torch.testing.assert_close(sum(parts), lovasz_softmax(logits, labels))

@@ -25,6 +25,7 @@ class Stage:
         validate_every: epochs between validations; the last epoch is always validated.
         grad_clip: largest gradient norm; 0 for none.
         samples: samples per epoch, drawn anew for each; 0 takes all.
+        lovasz: weight of the Lovász-Softmax loss beside the paper's cross-entropy, which has weight 1; 0 for none.
     """
 
     epochs: int
@@ -38,6 +39,7 @@ class Stage:
     validate_every: int = 5
     grad_clip: float = 0.0
     samples: int = 0
+    lovasz: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
@@ -45,11 +47,14 @@ class Stage:
                 f"epochs {self.epochs}, batch_size {self.batch_size}, lr {self.lr}, ema {self.ema}: expected at "
                 f"least 1, at least 1, above 0, and 0 <= ema < 1"
             )
-        if self.validate_every < 1 or min(self.patience, self.samples, self.grad_clip, self.weight_decay) < 0:
+        if (
+            self.validate_every < 1
+            or min(self.patience, self.samples, self.grad_clip, self.weight_decay, self.lovasz) < 0
+        ):
             raise InputError(
                 f"validate_every {self.validate_every}, patience {self.patience}, samples {self.samples}, "
-                f"grad_clip {self.grad_clip}, weight_decay {self.weight_decay}: expected at least 1, and 0 or "
-                f"more of the others"
+                f"grad_clip {self.grad_clip}, weight_decay {self.weight_decay}, lovasz {self.lovasz}: expected at "
+                f"least 1, and 0 or more of the others"
             )
 
     def to_dict(self) -> dict:

@@ -23,7 +23,7 @@ from lmanet.errors import InputError
 from lmanet.training.checkpoint import Best, TrainingState, fingerprint
 from lmanet.training.config import Stage
 from lmanet.training.log import log_epoch
-from lmanet.training.losses import cross_entropy_sums
+from lmanet.training.losses import cross_entropy_sums, lovasz_softmax
 from lmanet.training.optimiser import make_average, make_optimizer, make_scheduler, update_average
 from lmanet.training.sampler import EpochDataset, EpochSampler, make_loader
 
@@ -121,7 +121,7 @@ def fit(
             set_mode(module)
             started, losses = time.perf_counter(), []
             for inputs, labels in batches:
-                loss = _joint_loss(wrapped, inputs, labels, device_weights, accelerator)
+                loss = _joint_loss(wrapped, inputs, labels, device_weights, stage.lovasz, accelerator)
                 stepper.zero_grad()
                 accelerator.backward(loss)
                 if stage.grad_clip:
@@ -179,16 +179,28 @@ def _prepared(accelerator: Accelerator, module: nn.Module, optimizer: torch.opti
 
 
 def _joint_loss(
-    module: nn.Module, inputs: Sequence[Tensor], labels: Tensor, weights: Tensor, accelerator: Accelerator
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    labels: Tensor,
+    weights: Tensor,
+    lovasz: float,
+    accelerator: Accelerator,
 ) -> Tensor:
-    """This process's part of the weighted mean over the joint batch, times the number of processes.
+    """This process's part of the loss of the joint batch, times the number of processes.
 
     Gradients are averaged over the processes: so scaled, they are those of one process with the joint batch.
     """
+
+    def over_processes(sums: Tensor) -> Tensor:
+        return accelerator.reduce(sums, "sum")  # pyright: ignore[reportReturnType]
+
     device = accelerator.device
-    total, weight = cross_entropy_sums(module(*(x.to(device) for x in inputs)), labels.to(device), weights)
-    joint = accelerator.reduce(weight.detach(), "sum").clamp_min(1e-6)  # pyright: ignore[reportAttributeAccessIssue]
-    return total * accelerator.num_processes / joint
+    logits, labels = module(*(x.to(device) for x in inputs)), labels.to(device)
+    total, weight = cross_entropy_sums(logits, labels, weights)
+    loss = total / over_processes(weight.detach()).clamp_min(1e-6)
+    if lovasz:
+        loss = loss + lovasz * lovasz_softmax(logits, labels, joint=over_processes)
+    return loss * accelerator.num_processes
 
 
 def _diverged(losses: list[float], epoch: int, stage: Stage, folder: Path) -> InputError:

@@ -104,7 +104,9 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         network="efficient-unet",
         imagenet=True,
         augmentation=Augmentation(crop=(256, 256), scale=(0.85, 1.5), gain=0.15, gamma=0.1),
-        stage=Stage(epochs=60, batch_size=6, lr=1e-3, weight_decay=1e-2, ema=0.99, validate_every=10),
+        stage=Stage(
+            epochs=90, batch_size=6, lr=1e-3, weight_decay=1e-2, ema=0.998, validate_every=10, lovasz=1.0
+        ),
     ),
     "lmanet": MemoryRecipe(),
     "lmanet-synthetic": MemoryRecipe(
