@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,25 +28,32 @@ class _Reached(BaseException):
     """The cut is reached; not an Exception, which the network's code might catch."""
 
 
-def early_calls(model: nn.Module, at: nn.Module, images: Tensor) -> tuple[list[nn.Module], int]:
-    """The submodules whose calls are over when `at` is, and so make up what comes before the cut.
+class Calls(NamedTuple):
+    """What a network calls before and after the cut.
 
-    Of nested calls only the outermost counts.
-
-    Args:
-        model: the network.
-        at: one of its submodules.
-        images: (B, 3, H, W), what to run it with.
-
-    Returns:
-        The modules of these calls, `at`'s own last, and how often `at` was called in all.
+    Attributes:
+        early: submodules whose calls are over when `at` is, and so make up what comes before the cut, `at` itself
+            last; of nested calls only the outermost.
+        late: every submodule that is called after `at` is over.
+        count: how often `at` is called in all.
     """
+
+    early: list[nn.Module]
+    late: set[nn.Module]
+    count: int
+
+
+def calls_around(model: nn.Module, at: nn.Module, images: Tensor) -> Calls:
+    """Run a network on images (B, 3, H, W) and sort its calls: before or after its submodule `at`."""
     stack: list[tuple[nn.Module, list[nn.Module]]] = [(model, [])]
     early: list[nn.Module] = []
+    late: set[nn.Module] = set()
     count = 0
 
     def enter(module: nn.Module, _: Any) -> None:
         stack.append((module, []))
+        if count:
+            late.add(module)
 
     def leave(module: nn.Module, *_: Any) -> None:
         nonlocal count
@@ -65,27 +72,7 @@ def early_calls(model: nn.Module, at: nn.Module, images: Tensor) -> tuple[list[n
     ]
     with removed_after(hooks):
         model(images)
-    return [*dict.fromkeys(early), at], count
-
-
-def late_modules(model: nn.Module, at: nn.Module, images: Tensor) -> set[nn.Module]:
-    """Every submodule that is called after `at` is over."""
-    late: set[nn.Module] = set()
-    over = False
-
-    def enter(module: nn.Module, _: Any) -> None:
-        if over:
-            late.add(module)
-
-    def leave(*_: Any) -> None:
-        nonlocal over
-        over = True
-
-    hooks = [module.register_forward_pre_hook(enter) for module in model.modules() if module is not model]
-    hooks.append(at.register_forward_hook(leave))
-    with removed_after(hooks):
-        model(images)
-    return late
+    return Calls([*dict.fromkeys(early), at], late, count)
 
 
 def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list[Any]:
@@ -93,7 +80,7 @@ def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list
 
     Args:
         model: the network.
-        early: what `early_calls` gave.
+        early: as `calls_around` gave it.
         images: (B, 3, H, W).
 
     Returns:
@@ -137,7 +124,7 @@ def run_after(model: nn.Module, early: list[nn.Module], made: list[Any], images:
 
     Args:
         model: the network.
-        early: what `early_calls` gave.
+        early: as `calls_around` gave it.
         made: what `run_before` gave, or the same with other tensors in it.
         images: (B, 3, H, W), of the frames' shape; no value of it is used.
 

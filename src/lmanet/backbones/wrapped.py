@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from lmanet.backbones.base import Backbone, Features
-from lmanet.backbones.cut import early_calls, late_modules, run_after, run_before
+from lmanet.backbones.cut import calls_around, run_after, run_before
 from lmanet.backbones.folding import fold_norms_of
 from lmanet.backbones.layout import Layout, check_leaves, number_of_map
 from lmanet.backbones.probing import find_probe, first_parameter, gradients, in_eval_mode, logits_of
@@ -123,7 +123,7 @@ class Wrapped(Backbone):
     def _find_cut(self, images: Tensor) -> None:
         """Find out what the cut consists of, and that it is one."""
         model, at = self.model, self.model.get_submodule(self.at)
-        early, count = early_calls(model, at, images)
+        early, late, count = calls_around(model, at, images)
         if count != 1:
             raise InputError(
                 f"at={self.at!r} is called {count} times for an image: choose a submodule that is called once"
@@ -145,7 +145,7 @@ class Wrapped(Backbone):
         expected = logits_of(model(images))
         self.num_classes, self.channels = expected.shape[1], fused.shape[1]
         self.stride = round(images.shape[-2] / fused.shape[-2])
-        self._parts = _parts(model, set(early), late_modules(model, at, images), used)
+        self._parts = _parts(model, set(early), late, used)
 
         # From here on the network sees another image: what it remembers by itself would show below.
         check_leaves(made, pytree.tree_leaves(run_before(model, early, images[:1].flip(-1))), needed)

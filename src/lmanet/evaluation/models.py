@@ -46,17 +46,14 @@ def check_classes(model: VideoModel | Backbone, names: tuple[str, ...], data: st
         names: the data set's class names.
         data: its name, for the message.
     """
-    backbone = model.backbone if isinstance(model, VideoModel) else model
-    if not hasattr(model, "classes"):
-        if backbone.num_classes != len(names):
-            raise InputError(
-                f"the model has {backbone.num_classes} classes, {data} has {len(names)} ({', '.join(names)}): evaluate "
-                f"it on data with its own classes"
-            )
-        return
-    own = model.classes.names
-    if own != names:
+    if hasattr(model, "classes"):
+        own = model.classes.names
+        fits, got = own == names, f"{len(own)} classes ({', '.join(own)})"
+    else:
+        backbone = model.backbone if isinstance(model, VideoModel) else model
+        fits, got = backbone.num_classes == len(names), f"{backbone.num_classes} classes"
+    if not fits:
         raise InputError(
-            f"the model has {len(own)} classes ({', '.join(own)}), {data} has {len(names)} ({', '.join(names)}): "
-            f"evaluate it on data with its own classes"
+            f"the model has {got}, {data} has {len(names)} ({', '.join(names)}): evaluate it on data with its own "
+            f"classes"
         )

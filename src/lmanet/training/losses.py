@@ -65,7 +65,7 @@ def cross_entropy_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple
 def lovasz_softmax(
     logits: Tensor, labels: Tensor, *, joint: Callable[[Tensor], Tensor] = lambda counts: counts
 ) -> Tensor:
-    """The Lovász-Softmax loss over the whole batch (Berman, Triki and Blaschko, CVPR 2018, equations 8, 9 and 11).
+    """The Lovász-Softmax loss over the whole batch (Berman, Triki and Blaschko, CVPR 2018, algorithm 1).
 
     A smooth stand-in for 1 - IoU, averaged over the classes that occur. The formula sorts each class's errors;
     here they are counted in `ERROR_BINS` bins, which takes a third of the time, and counts of several processes can
