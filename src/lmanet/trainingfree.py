@@ -188,8 +188,8 @@ class TrainingFreeSegmenter(VideoModel):
             trust * (remembered - present), logits.shape[-2:], mode="bilinear", align_corners=False
         )
         # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
-        factor = (change / probabilities.clamp_min(TINY)).clamp_min(-1 + 1e-6)
-        return logits + factor.log1p()
+        factor = (change / probabilities.clamp_min(TINY)).add_(1).clamp_min_(1e-6)
+        return logits + factor.log_()
 
 
 def _followed(key: Tensor, matched: Tensor) -> Tensor:
