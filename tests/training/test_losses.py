@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from lmanet.data.base import VOID
 from lmanet.errors import DataError
-from lmanet.training.losses import class_weights, cross_entropy_sums, lovasz_softmax
+from lmanet.training.losses import class_weights, cross_entropy_sums, lovasz_softmax, pixels
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -53,7 +53,7 @@ def sample(device, void=0.3):
 def test_sums_divide_to_the_weighted_mean_and_its_gradient(device, memory_format):
     logits, labels, weights = sample(device)
     mine = logits.clone(memory_format=memory_format).requires_grad_()
-    total, weight = cross_entropy_sums(mine, labels, weights)
+    total, weight = cross_entropy_sums(*pixels(mine, labels), weights)
     (total / weight).backward()
     theirs = logits.clone().requires_grad_()
     expected = F.cross_entropy(theirs, labels.long(), weights, ignore_index=VOID)
@@ -64,7 +64,7 @@ def test_sums_divide_to_the_weighted_mean_and_its_gradient(device, memory_format
 
 def test_sums_by_hand():
     logits = torch.tensor([0.0, 0.0, np.log(3), 0.0]).view(1, 2, 1, 2)  # pixel 0: (0, ln 3), pixel 1: (0, 0)
-    total, weight = cross_entropy_sums(logits, torch.tensor([[[1, 0]]]), torch.tensor([2.0, 3.0]))
+    total, weight = cross_entropy_sums(*pixels(logits, torch.tensor([[[1, 0]]])), torch.tensor([2.0, 3.0]))
     assert float(total) == pytest.approx(3 * np.log(4 / 3) + 2 * np.log(2), rel=1e-6)
     assert float(weight) == 5
 
@@ -74,7 +74,9 @@ def test_void_pixels_change_nothing():
     changed = torch.where(labels[:, None] == VOID, logits + 100 * torch.randn(logits.shape), logits)
     assert not torch.equal(changed, logits)
     for before, after in zip(
-        cross_entropy_sums(logits, labels, weights), cross_entropy_sums(changed, labels, weights), strict=True
+        cross_entropy_sums(*pixels(logits, labels), weights),
+        cross_entropy_sums(*pixels(changed, labels), weights),
+        strict=True,
     ):
         assert torch.equal(before, after)
 
@@ -82,7 +84,7 @@ def test_void_pixels_change_nothing():
 def test_all_void_gives_zero_and_no_gradient():
     logits, labels, weights = sample("cpu", void=2)
     logits.requires_grad_()
-    total, weight = cross_entropy_sums(logits, labels, weights)
+    total, weight = cross_entropy_sums(*pixels(logits, labels), weights)
     total.backward()
     assert float(total.detach()) == float(weight) == 0
     assert not logits.grad.any()
@@ -92,14 +94,14 @@ def test_label_beyond_the_classes_is_an_error():
     logits, labels, weights = sample("cpu")
     labels[0, 0, 0] = 4
     with pytest.raises(IndexError, match="Target 4 is out of bounds"):
-        cross_entropy_sums(logits, labels, weights)
+        cross_entropy_sums(*pixels(logits, labels), weights)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_half_precision_logits_are_summed_in_float32(device):
     logits, labels, weights = sample(device)
-    total, _ = cross_entropy_sums(logits.bfloat16(), labels, weights)
-    expected, _ = cross_entropy_sums(logits.bfloat16().float(), labels, weights)
+    total, _ = cross_entropy_sums(*pixels(logits.bfloat16(), labels), weights)
+    expected, _ = cross_entropy_sums(*pixels(logits.bfloat16().float(), labels), weights)
     assert total.dtype == torch.float32
     assert torch.equal(total, expected)
 
@@ -119,7 +121,7 @@ def lovasz_by_sorting(logits, labels):
     return torch.stack(losses).mean()
 
 
-def pixels(device="cpu", seed=0, classes=4):
+def frames(device="cpu", seed=0, classes=4):
     """Logits and labels of some thousand pixels, the last class in none of them."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes - 1, (2, 40, 50), generator=generator)
@@ -132,10 +134,10 @@ def pixels(device="cpu", seed=0, classes=4):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_lovasz_is_what_sorting_gives(device, memory_format):
-    logits, labels = pixels(device)
+    logits, labels = frames(device)
     mine = logits.clone(memory_format=memory_format).requires_grad_()
     exact = logits.double().requires_grad_()
-    loss, expected = lovasz_softmax(mine, labels), lovasz_by_sorting(exact, labels)
+    loss, expected = lovasz_softmax(*pixels(mine, labels)), lovasz_by_sorting(exact, labels)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
     loss.backward()
     expected.backward()
@@ -148,28 +150,28 @@ def test_lovasz_of_labels_set_hard_is_one_minus_iou():
     predicted = torch.tensor([[[0, 0, 1, 1, 0, 1]]])
     logits = 100.0 * F.one_hot(predicted, 3).permute(0, 3, 1, 2)
     # Class 0: 2 of 4; class 1: 1 of 3; class 2 occurs in no label.
-    assert float(lovasz_softmax(logits, labels)) == pytest.approx(1 - (2 / 4 + 1 / 3) / 2, abs=1e-6)
+    assert float(lovasz_softmax(*pixels(logits, labels))) == pytest.approx(1 - (2 / 4 + 1 / 3) / 2, abs=1e-6)
 
 
 def test_lovasz_leaves_void_pixels_alone():
-    logits, labels = pixels()
+    logits, labels = frames()
     logits.requires_grad_()
-    lovasz_softmax(logits, labels).backward()
+    lovasz_softmax(*pixels(logits, labels)).backward()
     assert not logits.grad.permute(0, 2, 3, 1)[labels == VOID].any()
     assert logits.grad.permute(0, 2, 3, 1)[labels != VOID].abs().sum(1).gt(0).float().mean() > 0.99
 
 
 def test_lovasz_of_nothing_but_void_is_zero():
-    logits, labels = pixels()
+    logits, labels = frames()
     logits.requires_grad_()
-    loss = lovasz_softmax(logits, torch.full_like(labels, VOID))
+    loss = lovasz_softmax(*pixels(logits, torch.full_like(labels, VOID)))
     loss.backward()
     assert float(loss.detach()) == 0
     assert not logits.grad.any()
 
 
 def test_lovasz_of_parts_with_joint_counts_adds_up_to_the_whole():
-    logits, labels = pixels()
+    logits, labels = frames()
     counts = []
 
     def note(part):
@@ -177,9 +179,9 @@ def test_lovasz_of_parts_with_joint_counts_adds_up_to_the_whole():
         return part
 
     for part in range(2):
-        lovasz_softmax(logits[part : part + 1], labels[part : part + 1], joint=note)
+        lovasz_softmax(*pixels(logits[part : part + 1], labels[part : part + 1]), joint=note)
     parts = [
-        lovasz_softmax(logits[part : part + 1], labels[part : part + 1], joint=lambda _: sum(counts))
+        lovasz_softmax(*pixels(logits[part : part + 1], labels[part : part + 1]), joint=lambda _: sum(counts))
         for part in range(2)
     ]
-    torch.testing.assert_close(sum(parts), lovasz_softmax(logits, labels))
+    torch.testing.assert_close(sum(parts), lovasz_softmax(*pixels(logits, labels)))

@@ -18,7 +18,7 @@ from lmanet.segmenter import VideoSegmenter
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
 from lmanet.training.features import build_feature_cache
 from lmanet.training.frames import store_frames
-from lmanet.training.losses import cross_entropy_sums
+from lmanet.training.losses import cross_entropy_sums, pixels
 from lmanet.training.recipes import MemoryRecipe
 from lmanet.training.train import set_mode, set_trainable
 
@@ -78,7 +78,7 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
                 inputs, labels = default_collate(drawn)
                 with torch.autocast("cpu", torch.bfloat16):
                     logits = module(*inputs)
-                total, weight = cross_entropy_sums(logits, labels, weights)
+                total, weight = cross_entropy_sums(*pixels(logits, labels), weights)
                 (total / weight).backward()
                 segmenter.zero_grad()
 

@@ -23,7 +23,7 @@ from lmanet.errors import InputError
 from lmanet.training.checkpoint import Best, TrainingState, fingerprint
 from lmanet.training.config import Stage
 from lmanet.training.log import log_epoch
-from lmanet.training.losses import cross_entropy_sums, lovasz_softmax
+from lmanet.training.losses import cross_entropy_sums, lovasz_softmax, pixels
 from lmanet.training.optimiser import make_average, make_optimizer, make_scheduler, update_average
 from lmanet.training.sampler import EpochDataset, EpochSampler, make_loader
 
@@ -195,11 +195,11 @@ def _joint_loss(
         return accelerator.reduce(sums, "sum")  # pyright: ignore[reportReturnType]
 
     device = accelerator.device
-    logits, labels = module(*(x.to(device) for x in inputs)), labels.to(device)
-    total, weight = cross_entropy_sums(logits, labels, weights)
+    log_probabilities, ids = pixels(module(*(x.to(device) for x in inputs)), labels.to(device))
+    total, weight = cross_entropy_sums(log_probabilities, ids, weights)
     loss = total / over_processes(weight.detach()).clamp_min(1e-6)
     if lovasz:
-        loss = loss + lovasz * lovasz_softmax(logits, labels, joint=over_processes)
+        loss = loss + lovasz * lovasz_softmax(log_probabilities, ids, joint=over_processes)
     return loss * accelerator.num_processes
 
 

@@ -42,28 +42,42 @@ def class_weights(labels: Iterable[NDArray[np.uint8]], num_classes: int) -> Tens
     return torch.from_numpy(1 / np.log(1.10 + counts / counts.sum())).float()
 
 
-def cross_entropy_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def pixels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What the losses take: log-probabilities and ids of all pixels.
+
+    Args:
+        logits: (B, K, H, W) float.
+        labels: (B, H, W) integer ids, void 255.
+
+    Returns:
+        (B H W, K) float32 and (B H W,) int64.
+    """
+    # On a CPU, channels_last makes this a view and the softmax runs over neighbours in memory.
+    rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+    return rows.float().log_softmax(1), labels.long().reshape(-1)
+
+
+def cross_entropy_sums(log_probabilities: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy as a sum and the weight it is to be divided by.
 
     Kept apart so that several processes can divide by the weight of the joint batch.
 
     Args:
-        logits: (B, K, H, W) float.
-        labels: (B, H, W) integer ids, void 255.
+        log_probabilities: (N, K) float32, of `pixels`.
+        ids: (N,) int64, void 255.
         weights: (K,) float.
 
     Returns:
         Two float32 scalars: the sum over pixels of weight × negative log-likelihood, and the sum of the weights
         of the labelled pixels.
     """
-    rows, ids = _pixels(logits, labels)
-    total = F.cross_entropy(rows, ids, weights, ignore_index=VOID, reduction="sum")
+    total = F.nll_loss(log_probabilities, ids, weights, ignore_index=VOID, reduction="sum")
     padded = torch.cat([weights, weights.new_zeros(VOID + 1 - len(weights))])
     return total, padded[ids].sum()
 
 
 def lovasz_softmax(
-    logits: Tensor, labels: Tensor, *, joint: Callable[[Tensor], Tensor] = lambda counts: counts
+    log_probabilities: Tensor, ids: Tensor, *, joint: Callable[[Tensor], Tensor] = lambda counts: counts
 ) -> Tensor:
     """The Lovász-Softmax loss over the whole batch (Berman, Triki and Blaschko, CVPR 2018, algorithm 1).
 
@@ -72,44 +86,35 @@ def lovasz_softmax(
     be added.
 
     Args:
-        logits: (B, K, H, W) float.
-        labels: (B, H, W) integer ids, void 255.
+        log_probabilities: (N, K) float32, of `pixels`.
+        ids: (N,) int64, void 255.
         joint: sums counts over all processes, so that each has its part of the loss of the joint batch.
 
     Returns:
         A float32 scalar from 0 to 1: this process's pixels' part, which is the loss if it is alone. Without a
         labelled pixel 0.
     """
-    rows, ids = _pixels(logits, labels)
-    classes = rows.shape[1]
-    labelled = (ids != VOID)[:, None]
-    truth = F.one_hot(ids.where(ids != VOID, 0), classes).bool() & labelled
-    errors = (truth.float() - rows.softmax(1)).abs()
+    classes = log_probabilities.shape[1]
+    truth = F.one_hot(ids.where(ids != VOID, 0), classes)
+    errors = (truth - log_probabilities.exp()).abs()
     with torch.no_grad():
+        # Numbered by kind (other pixels, true ones), class and error; the last is for void.
         bins = (errors * ERROR_BINS).long().clamp_max_(ERROR_BINS - 1)
         bins += torch.arange(classes, device=bins.device) * ERROR_BINS
-        size = classes * ERROR_BINS
-        counts = torch.stack(
-            [torch.bincount(bins[mask], minlength=size) for mask in (truth, ~truth & labelled)]
-        )
-        counts = joint(counts).view(2, classes, ERROR_BINS).float()
-        # From the largest error down, F true pixels and B others become wrong, and 1 - IoU grows to
+        bins.add_(truth, alpha=classes * ERROR_BINS)
+        nowhere = 2 * classes * ERROR_BINS
+        bins[ids == VOID] = nowhere
+        counts = joint(torch.bincount(bins.flatten(), minlength=nowhere + 1)[:nowhere])
+        counts = counts.view(2, classes, ERROR_BINS).float()
+        # From the largest error down, B other pixels and F true ones become wrong, and 1 - IoU grows to
         # 1 - (T - F) / (T + B), T the true ones in all. Within a bin neither kind comes first: the mean of both orders.
-        true, other = counts.flip(-1).cumsum(-1).flip(-1)
-        true_before, other_before = true - counts[0], other - counts[1]
+        other, true = counts.flip(-1).cumsum(-1).flip(-1)
+        other_before, true_before = other - counts[0], true - counts[1]
         total = true[:, :1]
         union, union_before = (total + other).clamp_min(1), (total + other_before).clamp_min(1)
-        of_true = (1 / union + 1 / union_before) / 2
         of_other = (total - (true + true_before) / 2) / (union * union_before)
+        of_true = (1 / union + 1 / union_before) / 2
         present = total > 0
         weights = torch.stack([of_other, of_true]) * present / present.sum().clamp_min(1)
-        weights = weights.flatten()[bins + truth * size] * labelled
+        weights = torch.cat([weights.flatten(), weights.new_zeros(1)])[bins]
     return (errors * weights).sum()
-
-
-def _pixels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits as (B H W, K) float32 and ids (B H W) int64.
-
-    On a CPU, channels_last makes this a view, and the softmax runs over neighbours in memory.
-    """
-    return logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1]).float(), labels.long().reshape(-1)
