@@ -45,6 +45,7 @@ sanitize: $(STAMP)
 $(STAMP): pyproject.toml CMakeLists.txt $(wildcard src/lmanet/ops/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lmanet needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo "setting up .venv: PyTorch and the tools, about 6 GB"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) cmake ninja $$($(BIN)/python -c '$(BUILD_REQUIRES)')
 	$(PIP) --no-build-isolation -e ".[dev]"

@@ -64,15 +64,19 @@ def naive_step(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The formula, cell by cell, for one image (3, H, W) whose size fits the stride and channels need no projection.
 
-    `past`: keys (h, w, Ck) and label shares (h, w, K) of the frames remembered. Returns probabilities (K, H, W), and
+    `past`: keys (h, w, Ck) and label shares (h, w, K) of the frames remembered. Returns logits (K, H, W), and
     what this frame leaves to the next.
     """
     features = model.backbone.encode(images[None])
     size = (images.shape[-2], images.shape[-1])
-    probabilities = model.backbone.decode(features, size)[0].softmax(0)
+    logits = model.backbone.decode(features, size)[0]
     fused = features.fused[0]
     height, width = fused.shape[1:]
     side = size[0] // height
+    by_cell = logits.unflatten(1, (height, side)).unflatten(3, (width, side)).mean((2, 4))
+    best = by_cell.sort(0, descending=True).values
+    scale = ((best[0] - best[1]).mean() / 5).clamp_min(1)
+    probabilities = (logits / scale).softmax(0)
     key = torch.empty(height, width, len(fused) + 12, dtype=torch.float64)
     mean_colours = images.mean((1, 2))
     for y, x in itertools.product(range(height), range(width)):
@@ -112,17 +116,18 @@ def naive_step(
         agreement = (present * remembered).sqrt().sum(0)
         trust = model.strength * followed * (1 - 0.5 * (best[0] - best[1]) * (1 - agreement))
         change = F.interpolate((trust * (remembered - present))[None], size, mode="bilinear")[0]
-        probabilities = (probabilities + change).clamp_min(0)
-    labels = probabilities.argmax(0).unflatten(0, (height, side)).unflatten(2, (width, side))
-    shares = torch.stack([(labels == k).double().mean((1, 3)) for k in range(len(probabilities))], -1)
-    return probabilities, (key, shares)
+        logits = logits + scale * (1 + change / probabilities.clamp_min(1e-30)).clamp_min(1e-6).log()
+    labels = logits.argmax(0).unflatten(0, (height, side)).unflatten(2, (width, side))
+    shares = torch.stack([(labels == k).double().mean((1, 3)) for k in range(len(logits))], -1)
+    return logits, (key, shares)
 
 
 @torch.no_grad()
-def test_is_the_formula():
+@pytest.mark.parametrize("sure", [1, 30])
+def test_is_the_formula(sure):
     with seeded():
         backbone = lively(TinyBackbone()).double().eval()
-        backbone.head.weight.data *= 8
+        backbone.head.weight.data *= 8 * sure
     model = TrainingFreeSegmenter(backbone, memory_size=2, window=3, temperature=0.05)
     clip = drive(backbone, 4)
     outputs, _ = stream(model, clip)
@@ -130,11 +135,10 @@ def test_is_the_formula():
     changed = 0.0
     for images, logits in zip(clip[0], outputs, strict=True):
         expected, left = naive_step(model, images, past)
-        torch.testing.assert_close(logits[0].softmax(0), expected / expected.sum(0), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits[0], expected, rtol=1e-5, atol=1e-5)
         past = [*past, left][-2:] if past else [left, left]
-        changed = max(
-            changed, float((expected - segment_single(backbone, images[None])[0].softmax(0)).abs().max())
-        )
+        alone = segment_single(backbone, images[None])[0].softmax(0)
+        changed = max(changed, float((expected.softmax(0) - alone).abs().max()))
     assert changed > 0.05, "the clip is one that the memory changes"
 
 
@@ -216,6 +220,21 @@ def test_a_flickering_frame_is_steadied(backbone):
         return float(torch.stack([(a != b).double().mean() for a, b in itertools.pairwise(labels)]).mean())
 
     assert 0 < flicker(steadied) < 0.7 * flicker(alone)
+
+
+@torch.no_grad()
+def test_networks_surer_than_usual_are_steadied_alike(backbone):
+    clip = drive(backbone, 6)
+    backbone.head.weight.data *= 20
+    backbone.head.bias.data *= 20
+    outputs, _ = stream(TrainingFreeSegmenter(backbone), clip)
+    alone = [segment_single(backbone, one) for one in clip.unbind(1)]
+    assert any(not torch.equal(a.argmax(1), b.argmax(1)) for a, b in zip(outputs, alone, strict=True))
+    backbone.head.weight.data *= 4
+    backbone.head.bias.data *= 4
+    surer, _ = stream(TrainingFreeSegmenter(backbone), clip)
+    for one, other in zip(outputs, surer, strict=True):
+        torch.testing.assert_close(4 * one, other, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()

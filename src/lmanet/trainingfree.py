@@ -9,6 +9,7 @@ fine detail stays:
 - Keys are the features, standardised per channel over the frame, and colours, both of unit length.
 - Values are the labels given before: of each cell the shares of its pixels by class. A pixel that was decided
   stays so until the network is sure of something else. That is where most of the steadiness comes from.
+- Probabilities of a network that is surer than usual are flattened for this; its logits' scale is put back at the end.
 - Where the present frame is sure and the memory says something else, the present frame counts for more.
 - Where the places found are no better a match than a cell's own neighbours, the frame is not followed at all: it is
   labelled as by the single-frame network. That is so at one frame a second, across cuts, and for frames too spoilt
@@ -43,6 +44,10 @@ COLOUR_GRID = 2
 
 COLOUR_SHARE = 0.25
 """Of the keys' similarity that comes from colours, the rest from features."""
+
+USUAL_MARGIN = 5.0
+"""Logits whose `_margin` is larger are divided so that it is this: a network that is sure of all it says, by its loss
+or a long training, would not listen to the memory."""
 
 SURE_AGAINST_MEMORY = 0.5
 """How far a present frame that is sure holds its own against a memory that contradicts it, 0 to 1."""
@@ -180,8 +185,9 @@ class TrainingFreeSegmenter(VideoModel):
             backend=self.attention,
         ).to(logits.dtype)
         remembered, matched = read.split([logits.shape[1], key.shape[1]], 1)
-        probabilities = logits.softmax(1)
         cells = (key.shape[-2], key.shape[-1])
+        scale = (_margin(logits, cells) / USUAL_MARGIN).clamp_min(1)
+        probabilities = (logits / scale).softmax(1)
         present = F.adaptive_avg_pool2d(probabilities, cells)
         trust = self.strength * _followed(key.to(logits.dtype), matched) * _open(present, remembered)
         change = F.interpolate(
@@ -189,7 +195,13 @@ class TrainingFreeSegmenter(VideoModel):
         )
         # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
         factor = (change / probabilities.clamp_min(TINY)).add_(1).clamp_min_(1e-6)
-        return logits + factor.log_()
+        return logits + scale * factor.log_()
+
+
+def _margin(logits: Tensor, cells: tuple[int, int]) -> Tensor:
+    """By how much the label's logit exceeds the next one, mean over the cells (B, 1, 1, 1): how sure the network is."""
+    first, second = F.adaptive_avg_pool2d(logits, cells).topk(2, 1).values.unbind(1)
+    return (first - second).mean((-2, -1))[:, None, None, None]
 
 
 def _followed(key: Tensor, matched: Tensor) -> Tensor:

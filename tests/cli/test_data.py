@@ -31,7 +31,7 @@ def cityscapes_weights(tmp_path: Path) -> Path:
 
 def test_check_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     segnet(tmp_path, [f"0016E5_{n:05d}" for n in (390, 420, 900)], label=np.full(SIZE, 3, np.uint8))
-    assert main(["data", "check", f"camvid:{tmp_path}"]) == 0
+    assert main(["data", "check", f"camvid:{tmp_path}", "--split", "train"]) == 0
     shown = capsys.readouterr().out
     assert "camvid/train: 3 frames in 2 sequences of 1 to 2, 1 s apart" in shown
     assert "heights and widths: 12×16 (3)" in shown
@@ -43,7 +43,7 @@ def test_check_lists_every_problem_and_fails(tmp_path: Path, capsys: pytest.Capt
     segnet(tmp_path, [f"0016E5_{n:05d}" for n in (390, 420, 450)])
     (tmp_path / "trainannot/0016E5_00390.png").unlink()
     write_image(tmp_path / "trainannot/0016E5_00450.png", picture())
-    assert main(["data", "check", f"camvid:{tmp_path}"]) == 2
+    assert main(["data", "check", f"camvid:{tmp_path}", "--split", "train"]) == 2
     shown = capsys.readouterr()
     problems = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
     assert len(problems) == 2
@@ -52,6 +52,20 @@ def test_check_lists_every_problem_and_fails(tmp_path: Path, capsys: pytest.Capt
         and "0016E5_00450.png: an image of mode RGB" in problems[1]
     )
     assert shown.err.strip().splitlines()[-1] == "lmanet: camvid/train: 2 problems, listed above"
+
+
+def test_check_reads_what_a_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    segnet(tmp_path, ["0016E5_00390"])
+    assert main(["data", "check", f"camvid:{tmp_path}"]) == 2
+    shown = capsys.readouterr()
+    assert "camvid/train: 1 frames in a sequence of 1" in shown.out and "val" in shown.err
+    segnet(tmp_path, ["0016E5_07959"], split="val")
+    assert main(["data", "check", f"camvid:{tmp_path}"]) == 0
+    assert "camvid/val: 1 frames" in capsys.readouterr().out
+    for split in ("train", "val"):
+        (next((tmp_path / f"{split}annot").iterdir())).unlink()
+    assert main(["data", "check", f"camvid:{tmp_path}"]) == 2
+    assert "camvid/train: 1 problem; camvid/val: 1 problem, listed above" in capsys.readouterr().err
 
 
 def test_check_of_frames_alone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ class DiskDataContract(VideoDataContract):
         label = np.zeros(SIZE, np.uint8)
         label[2, 3:6] = self.wrong_value
         write_image(tmp_path / self.label, label)
-        message = f"label {self.wrong_value} found, in 3 pixels, expected"
+        message = f"label {self.wrong_value} in 3 pixels, expected"
         self.refused(tmp_path, tmp_path / self.label, message)
 
     def test_a_palette_does_not_change_the_ids(self, tmp_path):

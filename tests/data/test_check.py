@@ -57,9 +57,12 @@ def test_any_data_set_is_checked_for_ids():
     data = tiny_data()
     label = data.sequences[1].labels[2].copy()
     label[:2, 5] = 3
+    label[3, :5] = 9
     wrong = replace(data.sequences[1], labels=(*data.sequences[1].labels[:2], label))
     found = check_data(replace(data, sequences=(data.sequences[0], wrong))).found
-    assert found.problems == ["s1, frame 002: label 3 in 2 pixels, expected 0 to 2, or 255 for void"]
+    assert found.problems == [
+        "s1, frame 002: label 3 in 2 pixels, 9 in 5 pixels, expected 0 to 2, or 255 for void"
+    ]
 
 
 def test_unlabelled_data_have_no_shares():

@@ -55,7 +55,7 @@ def test_the_table_maps_values_and_counts_wrong_ones(tmp_path):
     write_image(tmp_path / "label.png", values)
     ids = IdTable.of({0: 5, 7: 255}, "")(tmp_path / "label.png")
     np.testing.assert_array_equal(ids, np.where(values == 7, 255, 5))
-    with pytest.raises(DataError, match="label 7 found, in 16 pixels, expected zeros"):
+    with pytest.raises(DataError, match="label 7 in 16 pixels, expected zeros"):
         IdTable.of({0: 5}, "zeros")(tmp_path / "label.png")
 
 

@@ -163,10 +163,10 @@ def test_other_files(path):
     with pytest.raises(WeightsError, match=r"is not a file: give the \.pth"):
         load_official_erfnet(path)
     path.write_text("<html>404: not found</html>")
-    with pytest.raises(WeightsError, match="is damaged"):
+    with pytest.raises(WeightsError, match="is not a checkpoint of PyTorch"):
         load_official_erfnet(path)
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(WeightsError, match="is damaged"):
+    with pytest.raises(WeightsError, match="is not a checkpoint of PyTorch"):
         load_official_erfnet(path)
 
 

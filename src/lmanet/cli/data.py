@@ -23,12 +23,13 @@ class Check:
     Attributes:
         spec: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:; behind it, if need be, ,size=HxW to
             resize frames and labels, and for cityscapes ,past=N to ask for N frames before the labelled one.
-        split: train, val, test, or another that the data set has.
+        split: which to read, of train, val, test, or others that the data set has; those that a training reads, if
+            not given.
         threads: that read; as many as there are processors, if not given.
     """
 
     spec: tyro.conf.Positional[str]
-    split: str = "train"
+    split: tuple[str, ...] = ("train", "val")
     threads: int | None = None
 
 
@@ -76,16 +77,25 @@ def data(
 
 
 def _check(what: Check) -> None:
+    from lmanet.errors import DataError, InputError
+
+    if what.threads is not None and what.threads < 1:
+        raise InputError(f"threads {what.threads}: expected at least 1")
+    wrong = {name: count for name, count in (_check_split(what, split) for split in what.split) if count}
+    if wrong:
+        counts = "; ".join(f"{name}: {n} problem{'s' if n > 1 else ''}" for name, n in wrong.items())
+        raise DataError(f"{counts}, listed above")
+
+
+def _check_split(what: Check, split: str) -> tuple[str, int]:
+    """Show what is there; the data's name, and how many problems they have."""
     from rich.console import Console
     from rich.progress import Progress
 
     from lmanet.data.check import check_data
     from lmanet.data.spec import scan_data
-    from lmanet.errors import DataError, InputError
 
-    if what.threads is not None and what.threads < 1:
-        raise InputError(f"threads {what.threads}: expected at least 1")
-    frames, problems = scan_data(what.spec, what.split)
+    frames, problems = scan_data(what.spec, split)
     with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(f"reading {frames.name}", total=None)
         result = check_data(
@@ -95,9 +105,7 @@ def _check(what: Check) -> None:
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
     _print_check(result, Console())
-    count = len(result.found.problems)
-    if count:
-        raise DataError(f"{frames.name}: {count} problem{'s' if count > 1 else ''}, listed above")
+    return frames.name, len(result.found.problems)
 
 
 def _print_check(result: DataCheck, console: Console) -> None:
@@ -110,7 +118,8 @@ def _print_check(result: DataCheck, console: Console) -> None:
     if lengths:
         each = str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)} to {max(lengths)}"
         spacings = " or ".join(f"{spacing:.3g}" for spacing in result.spacings_s)
-        say(f"{result.name}: {sum(lengths)} frames in {len(lengths)} sequences of {each}, {spacings} s apart")
+        sequences = f"{len(lengths)} sequences" if len(lengths) > 1 else "a sequence"
+        say(f"{result.name}: {sum(lengths)} frames in {sequences} of {each}, {spacings} s apart")
         sizes = ", ".join(f"{h}×{w} ({n})" for (h, w), n in found.sizes.most_common(8))
         say(f"heights and widths: {sizes}{', …' if len(found.sizes) > 8 else ''}")
         say(

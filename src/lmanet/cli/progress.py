@@ -62,11 +62,13 @@ class TrainingProgress:
             done = progress.epoch * progress.steps + progress.step
             total = progress.epochs * progress.steps
             epoch = f"epoch {progress.epoch + 1}/{progress.epochs}"
-            note = f"{epoch} loss {progress.loss:.3f} mIoU {100 * progress.miou:.1f}"
+            validated = progress.miou == progress.miou  # not NaN, as before the first validation
+            note = f"{epoch} loss {progress.loss:.3f}" + f" mIoU {100 * progress.miou:.1f}" * validated
             ended = progress.step == progress.steps
             if self._writer is not None:
                 self._writer.add_scalar(f"{name}/loss", progress.loss, done)
-                self._writer.add_scalar(f"{name}/val_miou", progress.miou, done)
+                if validated:
+                    self._writer.add_scalar(f"{name}/val_miou", progress.miou, done)
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total, note=note)
         self._bars.update(self._tasks[name], completed=done, total=total, note=note)

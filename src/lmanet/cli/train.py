@@ -65,6 +65,7 @@ def train(
     from lmanet.training.single import train_single
     from lmanet.training.train import train_memory
     from lmanet.zoo import bundled
+    from lmanet.zoo.files import read_config
 
     if isinstance(recipe, MemoryRecipe) and (weights is None) == (model is None):
         raise InputError(
@@ -110,4 +111,8 @@ def train(
                 cache_folder=cache,
                 report=progress.report,
             )
-    progress.say(f"weights in {path}")
+    card = read_config(path)["card"]
+    progress.say(
+        f"weights in {path}: of step {card['step']}, epoch {card['epoch']}, mIoU {100 * card['val_miou']:.2f} on "
+        f"{card['val']}"
+    )

@@ -128,10 +128,10 @@ def _read(sequence: FrameSequence, num_classes: int, stop: threading.Event) -> F
             found.labels += 1
             counts = np.bincount(label.ravel(), minlength=256)
             found.pixels += counts
-            if counts[num_classes:VOID].any():
-                wrong = num_classes + int(counts[num_classes:VOID].argmax())
+            wrong = [i for i in range(num_classes, VOID) if counts[i]]
+            if wrong:
+                each = ", ".join(f"{i} in {counts[i]} pixels" for i in wrong)
                 found.problems.append(
-                    f"{sequence.name}, frame {name}: label {wrong} in {counts[wrong]} pixels, expected 0 to "
-                    f"{num_classes - 1}, or {VOID} for void"
+                    f"{sequence.name}, frame {name}: label {each}, expected 0 to {num_classes - 1}, or {VOID} for void"
                 )
     return found

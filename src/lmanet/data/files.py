@@ -48,10 +48,9 @@ class IdTable:
         ids = np.asarray(cv2.LUT(values, np.frombuffer(self.classes, np.uint8)), np.uint8)
         wrong = ids == UNKNOWN
         if wrong.any():
-            first = values[wrong][0]
-            raise DataError(
-                f"{path}: label {first} found, in {np.count_nonzero(values == first)} pixels, expected {self.expected}"
-            )
+            found, counts = np.unique(values[wrong], return_counts=True)
+            each = ", ".join(f"{value} in {count} pixels" for value, count in zip(found, counts, strict=True))
+            raise DataError(f"{path}: label {each}, expected {self.expected}")
         return ids
 
 

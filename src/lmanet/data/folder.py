@@ -42,6 +42,8 @@ def load_folder(root: Path, split: str) -> FileData:
 def scan_folder(root: Path, split: str) -> FileData:
     """As `load_folder`; what cannot be used is left out and told of in `problems`."""
     root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: give the one that holds classes.json, images and labels")
     classes, void, fps = _read_classes(root / "classes.json")
     expected = f"a class id, 0 to {len(classes) - 1}, or void, {sorted(void)} (see {root / 'classes.json'})"
     read_label = IdTable.of({**{i: i for i in range(len(classes))}, **dict.fromkeys(void, VOID)}, expected)

@@ -95,6 +95,8 @@ class TrainingState:
         for key, then in values["config"].items():
             now = self.config.get(key)
             if then != now:
+                if isinstance(then, dict) and isinstance(now, dict):
+                    then, now = _differing(then, now), _differing(now, then)
                 raise InputError(
                     f"{path} comes from another {key}: {then}, now {now}: delete {path.parent} to train this step "
                     f"anew, or train into another folder to keep what is here"
@@ -107,6 +109,11 @@ class TrainingState:
         self.epoch, self.steps, self.miou, best = values["numbers"]
         self.best = Best(best, values.get("best_epoch"))
         self.best_weights = values["best_weights"]
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What one dict has otherwise than another."""
+    return {key: value for key, value in one.items() if key not in other or other[key] != value}
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:

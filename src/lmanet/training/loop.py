@@ -80,7 +80,7 @@ def fit(
         seed: of order, augmentation and dropout.
         workers: processes that prepare samples.
         set_mode: puts the module into its training mode (which parts run in `eval`).
-        on_step: called after every step.
+        on_step: called after every step; after an epoch's last one when the epoch has been validated.
         config: whatever else a checkpoint must have been made with to be gone on from, as plain values.
 
     Returns:
@@ -135,8 +135,8 @@ def fit(
                 losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # pyright: ignore[reportArgumentType]
                 if not np.isfinite(losses[-1]):
                     raise _diverged(losses, state.epoch, stage, folder)
-                if on_step:
-                    mean = float(np.mean(losses))
+                mean = float(np.mean(losses))
+                if on_step and len(losses) < len(sampler):
                     on_step(Progress(state.epoch, stage.epochs, len(losses), len(sampler), mean, state.miou))
             state.epoch += 1
             mean = float(np.mean(losses))
@@ -149,6 +149,8 @@ def fit(
                 kept.eval()
                 state.miou = validate(kept)
                 state.keep_if_best(kept)
+            if on_step:
+                on_step(Progress(state.epoch - 1, stage.epochs, len(sampler), len(sampler), mean, state.miou))
             if accelerator.is_main_process:
                 log_epoch(
                     folder / "log.csv",

@@ -80,7 +80,10 @@ def check_classes(own: Classes, owner: str, data: VideoData, advice: str) -> Non
 
 def check_network(backbone: Backbone, data: VideoData) -> None:
     """Raise InputError unless a trained network has the data's classes: in number and, where it knows them, in name."""
-    advice = "train a single-frame network on this data first (step 0), or give weights that were"
+    advice = (
+        f"give a network that was trained on this data, with {len(data.classes)} outputs in its order, your own or one "
+        f"of step 0 (lmanet train erfnet)"
+    )
     if backbone.num_classes != len(data.classes):
         raise InputError(
             f"the network has {backbone.num_classes} classes, {data.name} {len(data.classes)}: {advice}"

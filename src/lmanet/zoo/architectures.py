@@ -109,15 +109,15 @@ def build_backbone(description: dict[str, Any], wanted_by: str = "this program")
         description["num_classes"],
         description.get("config", {}),
     )
-    own = (
-        "give --model, or call lmanet.zoo.register_backbone"
-        if ":" in name
-        else "call lmanet.zoo.register_backbone"
-    )
+    if name not in BACKBONES and ":" in name:
+        raise WeightsError(
+            f"{wanted_by} was trained on the network {name}: give --model {name}, or call "
+            f"lmanet.zoo.register_backbone({name!r}, FUNCTION) first"
+        )
     if name not in BACKBONES:
         raise WeightsError(
             f"{wanted_by} has backbone {name!r}, this program knows {', '.join(BACKBONES)}: if it is a network of your "
-            f"own, {own}({name!r}, CLASS) first; if it is lmanet's, upgrade lmanet"
+            f"own, call lmanet.zoo.register_backbone({name!r}, CLASS) first; if it is lmanet's, upgrade lmanet"
         )
     try:
         backbone = BACKBONES[name](num_classes, **config)

@@ -203,6 +203,12 @@ def _read_state_dict(path: Path) -> Tensors:
     """The tensors of a file, `module.` taken off their keys."""
     if not path.is_file():
         raise WeightsError(f"{path} is not a file: give the .pth file that the network's authors published")
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start and not start.startswith(
+        (b"PK", b"\x80")
+    ):  # the zip file of torch.save, or its pickle of before
+        raise WeightsError(f"{path} is not a checkpoint of PyTorch. Recognised are: {RECOGNISED}")
     try:
         with warnings.catch_warnings():
             # Damaged files look to torch like a protocol to come, which it asks to report.
