@@ -55,7 +55,7 @@ def test_void_and_colours_are_what_the_file_says(tmp_path):
     # 255 is then no longer void.
     sequence(tmp_path, "s", ["f"], ["f"], label=np.full(SIZE, 255, np.uint8))
     with pytest.raises(
-        DataError, match=r"labels/s/f\.png: label 255 found.*0 to 2, or void, \[7, 9\].*classes\.json"
+        DataError, match=r"labels/s/f\.png: label 255 in.*0 to 2, or void, \[7, 9\].*classes\.json"
     ):
         data.sequences[0].label(0)
 
