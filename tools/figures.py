@@ -136,6 +136,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "op-all": ("op.json", op_all),
     "model": ("model.json", model),
     "model-all": ("model.json", model_all),
+    "pspnet": ("pspnet.json", model_all),
     "networks": ("networks/*.json", networks),
 }
 """By the name in the mark: the file in `results/`, and what makes a table of its content; of a pattern, the contents by

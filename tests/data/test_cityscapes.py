@@ -128,9 +128,7 @@ def test_label_ids_are_taken_where_both_are(tmp_path):
 
 def test_train_ids_beyond_the_classes_are_refused(tmp_path):
     snippet(tmp_path, before=0, kind="labelTrainIds", label=np.full(SIZE, 19, np.uint8))
-    with pytest.raises(
-        DataError, match=r"gtFine_labelTrainIds\.png: label 19 in.*expected 0 to 18, or 255"
-    ):
+    with pytest.raises(DataError, match=r"gtFine_labelTrainIds\.png: label 19 in.*expected 0 to 18, or 255"):
         read_all(load_cityscapes(tmp_path, "train"))
 
 

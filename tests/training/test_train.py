@@ -193,13 +193,13 @@ def started(folder, network, kind):
 @pytest.mark.parametrize("kind", ["memory", "single"])
 def test_weights_of_other_classes_are_refused(tmp_path, kind):
     with pytest.raises(
-        InputError, match=r"the network has 5 classes, tiny/train 3: train a single-frame network.*step 0"
+        InputError, match=r"the network has 5 classes, tiny/train 3: give a network.*3 outputs.*step 0"
     ):
         started(tmp_path, backbone(5), kind)
     network = backbone()
     network.classes = replace(CLASSES, names=("sky", "street", "vehicle"))
     with pytest.raises(
-        InputError, match="class 1 is 'street' in the network, 'road' in tiny/train: train a single"
+        InputError, match="class 1 is 'street' in the network, 'road' in tiny/train: give a network"
     ):
         started(tmp_path, network, kind)
 
