@@ -135,8 +135,8 @@ def fit(
                 losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # pyright: ignore[reportArgumentType]
                 if not np.isfinite(losses[-1]):
                     raise _diverged(losses, state.epoch, stage, folder)
-                mean = float(np.mean(losses))
                 if on_step and len(losses) < len(sampler):
+                    mean = float(np.mean(losses))
                     on_step(Progress(state.epoch, stage.epochs, len(losses), len(sampler), mean, state.miou))
             state.epoch += 1
             mean = float(np.mean(losses))

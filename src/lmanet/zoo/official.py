@@ -205,9 +205,8 @@ def _read_state_dict(path: Path) -> Tensors:
         raise WeightsError(f"{path} is not a file: give the .pth file that the network's authors published")
     with path.open("rb") as file:
         start = file.read(2)
-    if start and not start.startswith(
-        (b"PK", b"\x80")
-    ):  # the zip file of torch.save, or its pickle of before
+    # The zip file of torch.save, or its pickle of before.
+    if start and not start.startswith((b"PK", b"\x80")):
         raise WeightsError(f"{path} is not a checkpoint of PyTorch. Recognised are: {RECOGNISED}")
     try:
         with warnings.catch_warnings():
