@@ -65,6 +65,15 @@ def test_the_occlusion_threshold_without_motion_is_half_a_squared_pixel(error_px
     assert bool(motion.visible.any()) is visible
 
 
+@pytest.mark.parametrize(("error_px", "visible"), [(1.4, True), (1.5, False)])
+def test_the_occlusion_threshold_grows_with_the_motion(error_px, visible):
+    # Forward 10 px, back 10 - e. e = 1.4: 1.96 <= 0.01 (100 + 73.96) + 0.5 = 2.24; e = 1.5: 2.25 > 2.22.
+    motion = correspondence(constant_flow(10, 0, 1, 12), constant_flow(error_px - 10, 0, 1, 12))
+
+    assert motion.inside.tolist() == [[True] * 2 + [False] * 10]
+    assert motion.visible.tolist() == [[visible] * 2 + [False] * 10]
+
+
 def test_nearest_warp_takes_the_target():
     next_ids = np.array([[2, 6, 6], [2, 6, 6]], np.uint8)
     motion = correspondence(constant_flow(0.6, 0), constant_flow(-0.6, 0))
@@ -116,6 +125,15 @@ def test_frame_matcher_gives_the_motion_from_the_previous_frame_within_a_sequenc
 
     matcher.start_sequence()
     assert matcher.update(image) is None
+
+
+def test_a_refused_image_leaves_the_sequence_as_it_was():
+    matcher = FrameMatcher()
+    matcher.update(texture())
+    with pytest.raises(InputError, match="shapes differ"):
+        matcher.update(texture(40, 40))
+
+    assert matcher.update(texture()) is not None
 
 
 def test_what_is_covered_by_a_moving_object_is_found_occluded():

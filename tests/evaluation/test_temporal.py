@@ -92,6 +92,38 @@ class TestVideoConsistency:
         # its length, and so is 0-2: dropped.
         assert vc == {2: pytest.approx(4 / 5), 3: pytest.approx(math.nan, nan_ok=True)}
 
+    def test_pixels_that_stay_void_belong_to_g_in_reference_mode_only(self):
+        labels = [ids([0, VOID, VOID])] * 3
+        predictions = [ids([0, 0, 0]), ids([0, 0, 1]), ids([0, 0, 1])]
+        # Window 0-1: the pixel of class 0 stays; of the void ones, one does. Window 1-2: all stay.
+        assert feed(VideoConsistency((2,)), labels, predictions).compute() == {2: 1.0}
+        # Window 0-1 alone: the last is dropped.
+        reference = feed(VideoConsistency((2,), mode="reference"), labels, predictions)
+        assert reference.compute() == {2: pytest.approx(2 / 3)}
+
+    def test_reference_mode_drops_the_last_window_of_every_sequence(self):
+        labels = [ids([0, 0])] * 3
+        first = [ids([0, 0]), ids([0, 1]), ids([1, 0])]  # Windows: 1/2, 0/2.
+        second = [ids([0, 0]), ids([0, 0]), ids([0, 1])]  # 2/2, 1/2.
+        default, reference = VideoConsistency((2,)), VideoConsistency((2,), mode="reference")
+        for metric in (default, reference):
+            feed(metric, labels, first)
+            metric.start_sequence()
+            feed(metric, labels, second)
+        assert default.compute() == {2: pytest.approx((1 / 2 + 0 + 1 + 1 / 2) / 4)}
+        assert reference.compute() == {2: pytest.approx((1 / 2 + 1) / 2)}
+
+    def test_a_sequence_of_one_window_gives_nothing_in_reference_mode(self):
+        frames = [ids([0, 0])] * 3
+        assert feed(VideoConsistency((3,)), frames, frames).compute() == {3: 1.0}
+        assert math.isnan(feed(VideoConsistency((3,), mode="reference"), frames, frames).compute()[3])
+
+    @pytest.mark.parametrize("mode", ["default", "reference"])
+    def test_the_prediction_need_not_be_right(self, mode):
+        labels = [ids([0, 1]), ids([0, 1]), ids([0, 1])]
+        predictions = [ids([2, 0]), ids([2, 0]), ids([2, 0])]
+        assert feed(VideoConsistency((2,), mode=mode), labels, predictions).compute() == {2: 1.0}
+
     def test_windows_count_the_same_whatever_the_size_of_g(self):
         labels = [ids([0, 0, 0, 0]), ids([0, 0, 0, 0]), ids([1, 1, 1, 0])]
         predictions = [ids([0, 0, 0, 0]), ids([1, 0, 0, 0]), ids([1, 0, 0, 1])]
@@ -102,6 +134,13 @@ class TestVideoConsistency:
         labels = [ids([0, 1]), ids([1, 0]), ids([1, 1])]
         predictions = [ids([0, 0])] * 3
         assert feed(VideoConsistency((2,)), labels, predictions).compute() == {2: 1.0}
+
+    def test_reference_mode_skips_a_window_with_nothing_steady_too(self):
+        labels = [ids([0, 1]), ids([1, 0]), ids([1, 1]), ids([1, 1])]
+        predictions = [ids([0, 0]), ids([1, 1]), ids([1, 1]), ids([1, 1])]
+        # Window 0-1: G is empty. Window 1-2: the label of pixel 0 stays, its prediction too. Window 2-3: dropped.
+        vc = feed(VideoConsistency((2,), mode="reference"), labels, predictions)
+        assert vc.compute() == {2: 1.0}
 
     def test_a_perfect_prediction_scores_one(self):
         labels = np.repeat(np.random.default_rng(0).integers(0, 3, (2, 4, 5), np.uint8), 5, axis=0)
@@ -225,6 +264,61 @@ class TestTemporalConsistency:
         # The script reads column 3 at 3.5, which rounds to 4: class 0. Class 0 none of 3, class 1 9 of 12.
         assert reference.compute() == pytest.approx((0 + 9 / 12) / 2)
 
+    @staticmethod
+    def in_both_modes(first, second, motion, classes=3):
+        scores = []
+        for mode in ("default", "reference"):
+            metric = TemporalConsistency(classes, mode=mode)
+            metric.update(first, None)
+            metric.update(second, motion)
+            scores.append(metric.compute())
+        return scores
+
+    def test_ids_are_taken_from_the_nearest_pixel_and_never_mixed(self):
+        forward = np.full((1, 3, 2), (0.6, 0), np.float32)
+        metric = TemporalConsistency(3)
+        metric.update(ids([0, 2, 1]), None)
+        metric.update(ids([1, 0, 2]), correspondence(forward, -forward))
+        # Places 0.6 and 1.6 read pixels 1 and 2, which is 0 and 2; 2.6 is outside. In between lie 0.4 and 1.2.
+        assert metric.compute() == 1.0
+
+    def test_reference_mode_reads_half_a_pixel_beside_the_target(self):
+        forward = np.full((1, 4, 2), (0.4, 0), np.float32)
+        row = ids([0, 1, 1, 2])
+        default, reference = self.in_both_modes(row, row, correspondence(forward, -forward))
+        # The nearest pixels of 0.4, 1.4, 2.4, 3.4 are 0, 1, 2, 3.
+        assert default == 1.0
+        # Place x is read at 4x/3 - 1/2, which is 0.03, 1.37, 2.7, 4.03: 0, 1, 3 and outside. Warped back: 0 1 2 0.
+        # Class 0 1 of 2, class 1 1 of 2, class 2 none of 2.
+        assert reference == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+
+    def test_reference_mode_masks_no_occlusion(self):
+        forward, backward = np.zeros((1, 5, 2), np.float32), np.zeros((1, 5, 2), np.float32)
+        backward[0, 2] = (1, 0)  # Back from pixel 2 one lands on pixel 3: (1 px)² > 0.01 + 0.5, occluded.
+        default, reference = self.in_both_modes(
+            ids([0, 0, 1, 1, 1]), ids([0, 0, 0, 1, 1]), correspondence(forward, backward)
+        )
+        assert default == 1.0
+        # Pixel 2 counts: class 0 2 of 3, class 1 2 of 3. (5 columns without motion are read where they are.)
+        assert reference == pytest.approx(2 / 3)
+
+    def test_reference_mode_compares_what_leaves_the_image_with_class_0(self):
+        forward = np.zeros((1, 5, 2), np.float32)
+        forward[0, 4] = (1, 0)
+        ones = ids([1, 1, 1, 1, 1])
+        default, reference = self.in_both_modes(ones, ones, correspondence(forward, -forward))
+        assert default == 1.0
+        # Class 0 none of 1, class 1 4 of 5.
+        assert reference == pytest.approx((0 + 4 / 5) / 2)
+
+    @pytest.mark.parametrize("wrong", [3, VOID])
+    @pytest.mark.parametrize("mode", ["default", "reference"])
+    def test_ids_out_of_range_are_refused_in_the_first_frame_too(self, mode, wrong):
+        metric = TemporalConsistency(3, mode=mode)
+        with pytest.raises(InputError, match=f"prediction holds id {wrong}, expected 0 to 2"):
+            metric.update(ids([0, wrong]), None)
+        metric.update(ids([0, 1]), None)
+
     def test_nothing_compared_is_nan(self):
         metric = TemporalConsistency(2)
         metric.update(ids([0]), None)
@@ -256,6 +350,35 @@ class _ConsistencyOnStills:
     def update(self, label, prediction):
         self.metric.update(prediction, None if self.first else still(*label.shape))
         self.first = False
+
+
+class TestTakeCounts:
+    LABELS = (ids([0, 0, 1]), ids([0, 0, 1]), ids([0, 0, 1]), ids([0, 1, 1]))
+    PREDICTIONS = (ids([0, 0, 0]), ids([0, 1, 0]), ids([0, 1, 1]), ids([0, 1, 1]))
+
+    def taken_after_two_frames_and_at_the_end(self, metric):
+        feed(metric, self.LABELS[:2], self.PREDICTIONS[:2])
+        taken = [metric.take_counts()]
+        feed(metric, self.LABELS[2:], self.PREDICTIONS[2:])
+        return [counts.tolist() for counts in [*taken, metric.take_counts()]]
+
+    def test_flicker(self):
+        # Frames 0 to 1: 1 of 3 flickers. 1 to 2: 1 of 3; 2 to 3: 0 of 2.
+        assert self.taken_after_two_frames_and_at_the_end(Flicker()) == [[1, 3], [1, 5]]
+
+    def test_video_consistency(self):
+        taken = self.taken_after_two_frames_and_at_the_end(VideoConsistency((3, 2)))
+        # n = 2: 2/3, then 2/3 and 2/2. n = 3: none, then 1/3 and 1/2.
+        assert taken[0] == [[pytest.approx(2 / 3), 1], [0, 0]]
+        assert taken[1] == [[pytest.approx(5 / 3), 2], [pytest.approx(5 / 6), 2]]
+
+    def test_temporal_consistency(self):
+        metric = TemporalConsistency(2)
+        metric.update(ids([0, 0, 1]), None)
+        metric.update(ids([0, 1, 1]), still(1, 3))
+        assert metric.take_counts().tolist() == [[1, 1], [0, 1]]
+        metric.update(ids([1, 1, 1]), still(1, 3))
+        assert metric.take_counts().tolist() == [[0, 1], [0, 2]]
 
 
 METRICS = [

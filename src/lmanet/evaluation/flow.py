@@ -149,7 +149,8 @@ class FrameMatcher:
         Raises:
             InputError: as `dis_flow`.
         """
-        previous, self._previous = self._previous, image.copy()
-        if previous is None:
-            return None
-        return correspondence(dis_flow(previous, image), dis_flow(image, previous))
+        previous, motion = self._previous, None
+        if previous is not None:
+            motion = correspondence(dis_flow(previous, image), dis_flow(image, previous))
+        self._previous = image.copy()  # Only now: a refused image leaves the sequence as it was.
+        return motion

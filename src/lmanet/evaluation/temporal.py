@@ -72,6 +72,16 @@ class Flicker:
         """The share so far, 0 to 1, lower is better; NaN if no pixel kept its label yet."""
         return self._flickered / self._steady if self._steady else float("nan")
 
+    def take_counts(self) -> NDArray[np.int64]:
+        """Hand over what was counted since the last taking, to be added up elsewhere; the sequence goes on.
+
+        Returns:
+            (2,) int64: the pixels that flickered, and those that should have kept their label.
+        """
+        taken = np.array([self._flickered, self._steady], np.int64)
+        self._flickered = self._steady = 0
+        return taken
+
 
 class VideoConsistency:
     """VC_n (Miao et al., VSPW, CVPR 2021): do labels that should stay the same over n frames do so?
@@ -145,6 +155,17 @@ class VideoConsistency:
             n: self._sums[n] / self._windows[n] if self._windows[n] else float("nan") for n in self.lengths
         }
 
+    def take_counts(self) -> NDArray[np.float64]:
+        """Hand over what was counted since the last taking, to be added up elsewhere; the sequence goes on.
+
+        Returns:
+            (len(lengths), 2) float64, by ascending n: the sum of the windows' shares, and their number.
+        """
+        taken = np.array([(self._sums[n], self._windows[n]) for n in self.lengths], np.float64)
+        self._sums = dict.fromkeys(self.lengths, 0.0)
+        self._windows = dict.fromkeys(self.lengths, 0)
+        return taken
+
     def _windows_ending_here(self, labels: _RunLength, predictions: _RunLength) -> dict[int, float]:
         """|G ∩ P| / |G| by n, of the windows that end at the current frame and whose G is not empty."""
         shares = {}
@@ -208,6 +229,12 @@ class TemporalConsistency:
             InputError: on a wrong dtype, shape or id; on motion for a first frame, or none for a later one.
         """
         predictions = as_ids(prediction, "prediction")
+        classes = self._confusion.num_classes
+        if predictions.size and predictions.max() >= classes:
+            raise InputError(
+                f"prediction holds id {predictions.max()}, expected 0 to {classes - 1}: "
+                "check the number of classes"
+            )
         if (motion is None) != (self._previous is None):
             got, place = ("no motion", "later") if motion is None else ("motion", "first")
             raise InputError(
@@ -231,6 +258,16 @@ class TemporalConsistency:
     def compute(self) -> float:
         """The mIoU so far, 0 to 1, higher is better; NaN if no pixel was compared yet."""
         return mean_iou(self._confusion.compute())
+
+    def take_counts(self) -> NDArray[np.int64]:
+        """Hand over what was counted since the last taking, to be added up elsewhere; the sequence goes on.
+
+        Returns:
+            (K, K) int64, pixels: row the class in frame t, column that of frame t+1 warped back.
+        """
+        taken = self._confusion.compute()
+        self._confusion.reset()
+        return taken
 
 
 class _RunLength:
