@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
 from contracts.tiny import TinyData
-from lmanet import MemoryState, Session, TrainingFreeSegmenter, trainingfree
+from lmanet import MemoryState, Session, TrainingFreeSegmenter, labelmemory
 from lmanet.backbones import Backbone, ERFNet
 from lmanet.data.base import Sequence
 from lmanet.data.camvid import load_camvid
@@ -197,13 +197,13 @@ def test_a_match_is_judged_by_the_cells_beside():
         key = torch.randn(2, 6, 8, 9)
     beside = key.roll(1, -1)
     middle = key + 0.325**0.5 * (beside - key)
-    followed = trainingfree._followed(
+    followed = labelmemory.followed(
         key, torch.where(torch.tensor([0, 1])[:, None, None, None] > 0, beside, key)
     )
     assert followed.shape == (2, 1, 1, 1) and followed.flatten().tolist() == [1, 0]
-    assert 0.2 < float(trainingfree._followed(key, middle).mean()) < 0.8
+    assert 0.2 < float(labelmemory.followed(key, middle).mean()) < 0.8
     flat = torch.ones(1, 6, 1, 1)
-    assert trainingfree._followed(flat, flat).item() == 1 and trainingfree._followed(flat, -flat).item() == 0
+    assert labelmemory.followed(flat, flat).item() == 1 and labelmemory.followed(flat, -flat).item() == 0
 
 
 @torch.no_grad()
@@ -252,7 +252,7 @@ def test_wide_features_are_projected_alike_everywhere():
     with seeded():
         backbone = lively(ERFNet(5)).eval()
     one, other = TrainingFreeSegmenter(backbone), TrainingFreeSegmenter(backbone)
-    assert one.key_channels == trainingfree.MOST_FEATURES + 12 < backbone.channels
+    assert one.key_channels == labelmemory.MOST_FEATURES + 12 < backbone.channels
     assert one.projection is not None and other.projection is not None
     assert torch.equal(one.projection, other.projection)
     flat = one.projection.flatten(1)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from lmanet.backbones import Backbone, ERFNet, Features, PSPNet
 from lmanet.backbones.inspection import inspect
 from lmanet.errors import LmanetError
+from lmanet.labelsegmenter import LabelMemorySegmenter
 from lmanet.memory import MemoryState
 from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Segmentation, Session
@@ -21,6 +22,7 @@ __all__ = [
     "Backbone",
     "ERFNet",
     "Features",
+    "LabelMemorySegmenter",
     "LmanetError",
     "MemoryState",
     "PSPNet",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
@@ -14,7 +14,7 @@ from lmanet.errors import InputError
 from lmanet.fusion import FUSIONS, Convolutions, FusionName
 from lmanet.memory import KeyValue, MemoryState
 from lmanet.ops import Backend, Border, local_attention
-from lmanet.streaming import VideoModel
+from lmanet.streaming import TrainableVideoModel
 
 PROJECTION_SIDES: dict[Convolutions, int] = {"paper": 3, "fast": 1}
 """Side of the kernels that make keys and values."""
@@ -43,7 +43,7 @@ def default_window(stride: int) -> int:
     return min(LARGEST_WINDOW, 2 * (REACH_PX // stride) + 1)
 
 
-class VideoSegmenter(VideoModel):
+class VideoSegmenter(TrainableVideoModel):
     """A single-frame network with a local memory attention module between its encoder and its decoder.
 
     Args:
@@ -69,6 +69,8 @@ class VideoSegmenter(VideoModel):
     Raises:
         InputError: a size is out of range or does not fit the backbone.
     """
+
+    values = "features"
 
     def __init__(
         self,
@@ -160,6 +162,34 @@ class VideoSegmenter(VideoModel):
             keys = torch.cat([keys[:, :1].expand(-1, missing, -1, -1, -1), keys], 1)
             values = torch.cat([values[:, :1].expand(-1, missing, -1, -1, -1), values], 1)
         return self.decode(Features(fused[:, -1], rest), MemoryState(keys, values), size)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What builds this model on its backbone again."""
+        return {
+            "key_channels": self.key_channels,
+            "value_channels": self.value_channels,
+            "memory_size": self.memory_size,
+            "window": self.window,
+            "fusion": self.fusion_name,
+            "convolutions": self.convolutions,
+            "border": self.border,
+        }
+
+    def observe(self, images: Tensor) -> Features:
+        """As of every trainable model: the features."""
+        return encode_any_size(self.backbone, images)[0]
+
+    def observed_parts(self) -> tuple[nn.Module, ...]:
+        """As of every trainable model: the encoder."""
+        return self.backbone.encoder_parts()
+
+    def from_observed(self, frame: Features, memory: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """As of every trainable model; attention over S equal copies equals attention over one."""
+        memory = frame.fused.unsqueeze(1) if memory is None else memory
+        key, value = self.key_value.memory(memory.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        state = MemoryState(key.unflatten(0, memory.shape[:2]), value.unflatten(0, memory.shape[:2]))
+        return self.decode(frame, state, size)
 
     def optimize(self, dtype: torch.dtype | None = None) -> Self:
         """A copy for inference, as fast as it gets: BatchNorm folded into the convolutions around it.

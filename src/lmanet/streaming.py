@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from lmanet.backbones.base import Backbone
+from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.memory import MemoryState
 
@@ -77,3 +77,41 @@ class VideoModel(nn.Module, ABC):
     @abstractmethod
     def optimize(self, dtype: torch.dtype | None = None) -> Self:
         """A copy for inference, as fast as it gets; this model itself if it is such a copy already."""
+
+
+Values = Literal["labels", "features"]
+"""What a trained memory holds of a frame: the labels that it was given, or projected features (the paper's)."""
+
+
+class TrainableVideoModel(VideoModel):
+    """A video model whose memory is trained on frames that were each observed once, by a frozen network.
+
+    Attributes:
+        values: what its memory holds.
+    """
+
+    values: ClassVar[Values]
+
+    @property
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """What builds this model on its backbone again, as JSON values."""
+
+    @abstractmethod
+    def observe(self, images: Tensor) -> Features:
+        """What the training keeps of frames (B, 3, H, W): `fused` also as a memory, the rest as the current frame."""
+
+    @abstractmethod
+    def observed_parts(self) -> tuple[nn.Module, ...]:
+        """The parts whose weights `observe` depends on."""
+
+    @abstractmethod
+    def from_observed(self, frame: Features, memory: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Logits (B, K, *size) of observed frames.
+
+        Args:
+            frame: the current frames.
+            memory: the fused maps (B, S, C, h, w) of the frames in their memories; None makes the control, whose memory
+                holds the current frame.
+            size: (H, W).
+        """

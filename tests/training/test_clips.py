@@ -160,7 +160,7 @@ def batch_of(clips, indices=(0, 4, 8), epoch=0):
 def test_cached_features_and_images_give_the_same_logits(tmp_path, memories):
     model = segmenter()
     stored = store_frames(tiny_data(frames=5), tmp_path / "frames")
-    cache = build_feature_cache(model.backbone, stored, VIEWS, tmp_path)
+    cache = build_feature_cache(model, stored, VIEWS, tmp_path)
     features, labels = batch_of(samples(memories, data=stored, cache=cache))
     images, same_labels = batch_of(samples(memories, data=stored))
     assert torch.equal(labels, same_labels)

@@ -187,6 +187,37 @@ def test_the_best_validated_weights_are_kept(tmp_path):
     assert [row["val_miou_percent"] for row in log_of(tmp_path)] == ["30.00", "90.00", "10.00"]
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_without_validation_the_last_epochs_weights_are_kept(tmp_path, ema):
+    stage = replace(ONE_CYCLE, ema=ema, validate_every=1)
+    # A validation that likes each epoch better than the one before keeps the last one's weights too.
+    rising = iter([0.1, 0.2, 0.3])
+    expected, _ = train(tmp_path / "validated", stage, validate=lambda module: next(rising))
+    module, best = train(tmp_path / "not", stage, validate=None)
+    assert_same_weights(module, expected)
+    assert best.epoch == 3 and best.miou != best.miou
+    assert [row["val_miou_percent"] for row in log_of(tmp_path / "not")] == ["", "", ""]
+
+
+@pytest.mark.parametrize("step", [4, 5, 6])
+def test_without_validation_killed_and_resumed_equals_not_killed(tmp_path, step):
+    whole, _ = train(tmp_path / "whole", validate=None)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", validate=None, on_step=KillAt(step))
+    resumed, _ = train(tmp_path / "killed", validate=None)
+    assert_same_weights(resumed, whole)
+    again, best = train(tmp_path / "killed", validate=None, on_step=KillAt(1))
+    assert_same_weights(again, whole)
+    assert best.epoch == 3
+
+
+@pytest.mark.parametrize(("first", "then"), [(None, value_of), (value_of, None)])
+def test_a_checkpoint_with_another_choice_of_epoch_is_refused(tmp_path, first, then):
+    train(tmp_path, replace(ONE_CYCLE, epochs=1), validate=first)
+    with pytest.raises(InputError, match="comes from another validation"):
+        train(tmp_path, replace(ONE_CYCLE, epochs=1), validate=then)
+
+
 def test_training_lowers_the_loss(tmp_path):
     train(tmp_path, replace(ONE_CYCLE, epochs=12))
     losses = [float(row["loss"]) for row in log_of(tmp_path)]

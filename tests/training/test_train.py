@@ -117,6 +117,23 @@ def test_control_says_so_in_its_card_and_is_validated_without_a_past(tmp_path):
     assert segmenter.card["val_miou"] == pytest.approx(forgetting, abs=1e-6)
 
 
+def test_without_validation_data_the_last_epoch_is_kept_and_the_card_says_so(tmp_path):
+    recipe = replace(MEMORY, joint=replace(STAGE, epochs=2))
+    path = train_memory(
+        TRAIN, None, backbone(), recipe, tmp_path / "not", accelerator=accelerator(), workers=0
+    )
+    card = read_config(path)["card"]
+    assert (card["val"], card["val_miou"], card["step"], card["epoch"]) == (None, None, 2, 2)
+    assert not (tmp_path / "not/frames/val").exists()
+    last = torch.load(tmp_path / "not/step2/last.pt", weights_only=True)["module"]
+    kept = lmanet.load(str(path)).state_dict()
+    assert all(torch.equal(kept[name.removeprefix("model.")], value) for name, value in last.items())
+
+    single = train_single(TRAIN, None, SINGLE, tmp_path / "single", accelerator=accelerator(), workers=0)
+    card = read_config(single)["card"]
+    assert (card["val"], card["val_miou"], card["epoch"]) == (None, None, 1)
+
+
 def test_bfloat16_without_a_cache(tmp_path):
     # Accelerate keeps one precision per process for as long as its state lives.
     from accelerate.state import AcceleratorState

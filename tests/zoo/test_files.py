@@ -112,6 +112,7 @@ def test_configuration_is_in_the_header(segmenter, path):
         "classes": {"names": list(CLASSES.names), "palette": [list(c) for c in CLASSES.palette]},
         "card": CARD,
         "video": {
+            "values": "features",
             "key_channels": 4,
             "value_channels": 64,
             "memory_size": 3,

@@ -54,7 +54,7 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
     views = make_views(
         recipe.augmentation, (height, width), draws=recipe.draws, pseudo=0, ranges=recipe.pseudo_memory
     )
-    cache = build_feature_cache(segmenter.backbone, data, views, folder)
+    cache = build_feature_cache(segmenter, data, views, folder)
     weights = torch.ones(len(train.classes))
 
     def runner(step: int, cached: bool, attention: Backend) -> Callable[[], object]:

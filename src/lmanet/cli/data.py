@@ -177,7 +177,7 @@ def _submit(what: Cityscapes) -> None:
     from lmanet.errors import InputError
     from lmanet.evaluation.models import check_classes
     from lmanet.evaluation.submission import write_submission
-    from lmanet.segmenter import VideoSegmenter
+    from lmanet.streaming import VideoModel
     from lmanet.session import Session
     from lmanet.zoo.names import load
 
@@ -186,7 +186,7 @@ def _submit(what: Cityscapes) -> None:
         raise InputError("--submit needs --weights NAME or FILE of a model with Cityscapes' classes")
     check_folder(what.submit)
     model = with_memory(load(what.weights), what.memory_size, None).to(find_device(what.device))
-    past = model.memory_size if isinstance(model, VideoSegmenter) else 0
+    past = model.memory_size if isinstance(model, VideoModel) else 0
     frames = load_cityscapes(what.root, what.split or "test", past=past)
     check_classes(model, frames.classes.names, frames.name)
     session = Session(model, precision=what.precision, resize=what.resize)

@@ -10,8 +10,7 @@ import torch
 from lmanet.backbones import Backbone
 from lmanet.cli.third_party import own_network
 from lmanet.errors import InputError, WeightsError
-from lmanet.segmenter import VideoSegmenter
-from lmanet.streaming import VideoModel
+from lmanet.streaming import TrainableVideoModel, VideoModel
 from lmanet.trainingfree import TrainingFreeSegmenter
 from lmanet.zoo import load
 from lmanet.zoo.names import single_frame_of
@@ -50,15 +49,15 @@ def find_device(name: str | None) -> torch.device:
 def load_single(name: str) -> Backbone:
     """A single-frame network by name; a video model is an error."""
     model = load(name)
-    if isinstance(model, VideoSegmenter):
+    if isinstance(model, TrainableVideoModel):
         raise WeightsError(f"{name} is a video model: give the single-frame network that it was made from")
     return model
 
 
-def load_video(name: str) -> VideoSegmenter:
+def load_video(name: str) -> TrainableVideoModel:
     """A video model by name; a single-frame network is an error."""
     model = load(name)
-    if not isinstance(model, VideoSegmenter):
+    if not isinstance(model, TrainableVideoModel):
         raise WeightsError(
             f"{name} is a single-frame network: give a video model, made by lmanet train lmanet"
         )
@@ -102,7 +101,7 @@ def find_models(
     *,
     training_free: bool,
     warn: Callable[[str], None],
-) -> tuple[Backbone | None, VideoSegmenter | None]:
+) -> tuple[Backbone | None, TrainableVideoModel | None]:
     """The single-frame network and the video model to be scored, by the options of `lmanet evaluate`.
 
     Args:
@@ -122,7 +121,7 @@ def find_models(
     if weights is None:
         return single, None
     loaded = load(weights)
-    if isinstance(loaded, VideoSegmenter):
+    if isinstance(loaded, TrainableVideoModel):
         if single is None:
             try:
                 single = load_single(single_frame_of(weights))

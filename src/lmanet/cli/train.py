@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lmanet.training.recipes import PRESETS, MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import PRESETS, VideoRecipe, SingleRecipe
 
 Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, prefix_names=False)
 
@@ -67,7 +67,7 @@ def train(
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config
 
-    if isinstance(recipe, MemoryRecipe) and (weights is None) == (model is None):
+    if isinstance(recipe, VideoRecipe) and (weights is None) == (model is None):
         raise InputError(
             "a memory is put on a trained network: give --weights NAME or FILE of one, or --model MODULE:FUNCTION"
         )
@@ -95,7 +95,7 @@ def train(
                 report=progress.report,
             )
         else:
-            assert isinstance(recipe, MemoryRecipe) and network is not None
+            assert isinstance(recipe, VideoRecipe) and network is not None
             path = train_memory(
                 train_data,
                 val,

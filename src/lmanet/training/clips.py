@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,10 +13,9 @@ from torch import Tensor, nn
 from lmanet.backbones.base import Features
 from lmanet.data.base import VideoData, labelled_frames
 from lmanet.errors import InputError
-from lmanet.memory import MemoryState
-from lmanet.segmenter import VideoSegmenter
+from lmanet.streaming import TrainableVideoModel
 from lmanet.training.augment import Augmentation, Draw, draw
-from lmanet.training.features import FeatureCache, Views, encode
+from lmanet.training.features import FeatureCache, Views, observe
 
 Memories = Literal["real", "pseudo", "mixed", "current"]
 """What a training sample's memory holds: the frames before it, warped noisy copies of the frame itself, either by
@@ -159,43 +159,50 @@ class ClipSamples:
 
 
 class FromFeatures(nn.Module):
-    """The part of a segmenter that steps 1 and 2 train, from cached features on.
+    """The part of a video model that steps 1 and 2 train, from cached observations on.
 
     Args:
-        segmenter: the segmenter.
+        model: the model.
         size: (H, W) of the logits.
+        control: the memory holds the current frame, whatever is given.
     """
 
-    def __init__(self, segmenter: VideoSegmenter, size: tuple[int, int]) -> None:
+    def __init__(self, model: TrainableVideoModel, size: tuple[int, int], *, control: bool = False) -> None:
         super().__init__()
-        self.segmenter, self.size = segmenter, size
+        self.model, self.size, self.control = model, size, control
 
     def forward(self, fused: Tensor, memory: Tensor, *rest: Tensor) -> Tensor:
         """Fused map (B, C, h, w), memories (B, S, C, h, w) and the rest to logits (B, K, H, W)."""
-        segmenter = self.segmenter
         if not torch.is_autocast_enabled(fused.device.type):
-            # Features are bfloat16; without autocast the module computes in its weights' precision.
-            dtype = next(segmenter.parameters()).dtype
+            # Observations are bfloat16; without autocast the module computes in its weights' precision.
+            dtype = next(self.model.parameters()).dtype
             fused, memory = fused.to(dtype), memory.to(dtype)
             rest = tuple(x.to(dtype) for x in rest)
-        frames = memory.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        key, value = segmenter.key_value.memory(frames)
-        state = MemoryState(key.unflatten(0, memory.shape[:2]), value.unflatten(0, memory.shape[:2]))
-        fused = fused.contiguous(memory_format=torch.channels_last)
-        return segmenter.decode(Features(fused, rest), state, self.size)
+        frame = Features(fused.contiguous(memory_format=torch.channels_last), rest)
+        return self.model.from_observed(frame, None if self.control else memory, self.size)
 
 
 class FromImages(nn.Module):
-    """As `FromFeatures`, encoding the frames each time: the slow way, for comparison and for small disks."""
+    """As `FromFeatures`, observing the frames each time: the slow way, for comparison and for small disks.
 
-    def __init__(self, segmenter: VideoSegmenter, size: tuple[int, int]) -> None:
+    What observes is a copy of the model as it is now, as with a cache.
+    """
+
+    def __init__(self, model: TrainableVideoModel, size: tuple[int, int], *, control: bool = False) -> None:
         super().__init__()
-        self.inner = FromFeatures(segmenter, size)
+        self.inner = FromFeatures(model, size, control=control)
+        # In a list, so that it is no part of this module: neither trained nor saved.
+        self._observer = [copy.deepcopy(model).eval().requires_grad_(False)]
+
+    @property
+    def model(self) -> TrainableVideoModel:
+        """The model."""
+        return self.inner.model
 
     def forward(self, image: Tensor, memory: Tensor) -> Tensor:
         """Image (B, 3, H, W) and memories (B, S, 3, H, W), uint8, to logits (B, K, H, W)."""
-        backbone = self.inner.segmenter.backbone
+        observer = self._observer[0].to(image.device)
         batch, size = memory.shape[:2]
-        current = encode(backbone, image)
-        past = encode(backbone, memory.flatten(0, 1))
+        current = observe(observer, image)
+        past = observe(observer, memory.flatten(0, 1))
         return self.inner(current.fused, past.fused.unflatten(0, (batch, size)), *current.rest)

@@ -1,8 +1,8 @@
-"""The feature cache: what a frozen encoder makes of every frame under every draw, computed once.
+"""The feature cache: what a frozen network makes of every frame under every draw, computed once.
 
-In steps 1 and 2 of the training the encoder never changes, so neither do its features. They are kept as
-memory-mapped bfloat16 arrays. The folder's name holds a hash of everything that they depend on (the encoder's
-weights, the frames' pixels, the draws), so features of another encoder or of other data are never taken for these.
+In steps 1 and 2 of the training the encoder never changes, so neither do its features; and the labels that a memory of
+labels holds are those of the network as it came. They are kept as memory-mapped bfloat16 arrays. The folder's name holds a hash of everything that they depend on (the network's
+weights, the frames' pixels, the draws), so features of another network or of other data are never taken for these.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from lmanet.atomic import output_errors, whole_folder
-from lmanet.backbones.base import Backbone, Features
+from lmanet.backbones.base import Features
 from lmanet.data.base import Sequence
-from lmanet.segmenter import encode_any_size
+from lmanet.streaming import TrainableVideoModel
 from lmanet.training.augment import Draw
 from lmanet.training.frames import StoredData, check_space
 
-VERSION = 3
+VERSION = 4
 """Counts changes in what a draw or the encoding makes of the same pixels: features of before are not reused."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """The fixed set of views under which each frame is encoded.
+    """The fixed set of views under which each frame is observed.
 
     Attributes:
         groups: the draws of a group show a frame much as a moment before or after, from a little elsewhere: any one
@@ -56,7 +56,7 @@ class Views:
 
 
 class FeatureCache:
-    """Features of every frame under every view; `encode` gives the same without a cache.
+    """What is observed of every frame under every view; `observe` gives the same without a cache.
 
     Args:
         paths: for each sequence and each map of the features, the fused one first, the file of a
@@ -76,7 +76,7 @@ class FeatureCache:
 
 
 def build_feature_cache(
-    backbone: Backbone,
+    model: TrainableVideoModel,
     data: StoredData,
     views: Views,
     folder: Path,
@@ -84,22 +84,22 @@ def build_feature_cache(
     device: torch.device | str = "cpu",
     on_frame: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
-    """Encode every frame under every view, or open what an earlier call left for the same encoder and data.
+    """Observe every frame under every view, or open what an earlier call left for the same network and data.
 
     Args:
-        backbone: its encoder is run in `eval` mode, under bfloat16 autocast.
+        model: its `observe` is run in `eval` mode, under bfloat16 autocast.
         data: the frames.
         views: the draws.
         folder: parent of the cache's own folder; that is written under another name and moved when complete.
-        device: where to encode.
+        device: where to observe.
         on_frame: called with (done, total) after each frame.
 
     Raises:
-        OutputError: the disk has no room for the features, or the folder cannot be written.
+        OutputError: the disk has no room for them, or the folder cannot be written.
     """
     key = {
         "version": VERSION,
-        "encoder": _fingerprint(backbone),
+        "network": _fingerprint(model),
         "data": data.fingerprint,
         "views": [asdict(draw) for draw in views.all()],
     }
@@ -107,16 +107,16 @@ def build_feature_cache(
     final = folder / f"features-{name}"
     if not final.is_dir():
         with output_errors(final), whole_folder(final, replace=False) as part:
-            _encode_all(backbone, data, views, part, torch.device(device), on_frame)
+            _observe_all(model, data, views, part, torch.device(device), on_frame)
             (part / "key.json").write_text(json.dumps(key))
     return FeatureCache([sorted(final.glob(f"{n:04d}-*.npy")) for n in range(len(data.sequences))])
 
 
 @torch.no_grad()
-def encode(backbone: Backbone, images: Tensor) -> Features:
-    """Features (bfloat16) of images (B, 3, H, W) uint8, as the cache keeps them."""
+def observe(model: TrainableVideoModel, images: Tensor) -> Features:
+    """What a model observes (bfloat16) of images (B, 3, H, W) uint8, as the cache keeps it."""
     with torch.autocast(images.device.type, torch.bfloat16):
-        features, _ = encode_any_size(backbone, images)
+        features = model.observe(images)
     return Features(features.fused.bfloat16(), tuple(x.bfloat16() for x in features.rest))
 
 
@@ -126,14 +126,14 @@ def views_of(sequence: Sequence, frame: int, draws: tuple[Draw, ...]) -> Tensor:
     return torch.from_numpy(np.stack([draw.image(image) for draw in draws])).permute(0, 3, 1, 2)
 
 
-def _encode_all(backbone, data: StoredData, views: Views, folder: Path, device, on_frame) -> None:
-    training = backbone.training
-    backbone.to(device).eval()
+def _observe_all(model, data: StoredData, views: Views, folder: Path, device, on_frame) -> None:
+    training = model.training
+    model.to(device).eval()
     done, total = 0, sum(len(s.frame_names) for s in data.sequences)
     for n, sequence in enumerate(data.sequences):
         arrays: list[np.memmap] = []
         for frame in range(len(sequence.frame_names)):
-            features = encode(backbone, views_of(sequence, frame, views.all()).to(device))
+            features = observe(model, views_of(sequence, frame, views.all()).to(device))
             maps = [features.fused, *features.rest]
             bits = [x.permute(0, 2, 3, 1).contiguous().view(torch.int16).cpu().numpy() for x in maps]
             if not arrays:
@@ -154,13 +154,13 @@ def _encode_all(backbone, data: StoredData, views: Views, folder: Path, device, 
                 on_frame(done, total)
         for array in arrays:
             array.flush()
-    backbone.train(training)
+    model.train(training)
 
 
-def _fingerprint(backbone: Backbone) -> str:
-    """Hash of the encoder's weights and statistics."""
-    digest = hashlib.sha256(type(backbone).__name__.encode())
-    for part in backbone.encoder_parts():
+def _fingerprint(model: TrainableVideoModel) -> str:
+    """Hash of what `observe` depends on: kind, weights and statistics."""
+    digest = hashlib.sha256(f"{type(model.backbone).__name__} {model.values}".encode())
+    for part in model.observed_parts():
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())

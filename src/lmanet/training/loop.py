@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lmanet.atomic import check_folder
 from lmanet.errors import InputError
-from lmanet.training.checkpoint import Best, TrainingState, fingerprint
+from lmanet.training.checkpoint import Best, TrainingState, copy_weights, fingerprint
 from lmanet.training.config import Stage
 from lmanet.training.log import log_epoch
 from lmanet.training.losses import cross_entropy_sums, lovasz_softmax, pixels
@@ -55,7 +55,7 @@ def fit(
     stage: Stage,
     *,
     class_weights: Tensor,
-    validate: Callable[[nn.Module], float],
+    validate: Callable[[nn.Module], float] | None,
     folder: Path,
     accelerator: Accelerator,
     seed: int = 0,
@@ -74,7 +74,8 @@ def fit(
         data: the samples.
         stage: epochs, optimiser and schedule.
         class_weights: (K,) of the loss.
-        validate: mIoU (0 to 1) of a module; called by every process with the averaged weights in `eval` mode.
+        validate: mIoU (0 to 1) of a module; called by every process with the averaged weights in `eval` mode. With
+            None nothing is validated, and the (averaged) weights of the last epoch are kept.
         folder: for checkpoint and log.
         accelerator: device, precision and processes; whatever it has prepared is released at the end.
         seed: of order, augmentation and dropout.
@@ -84,7 +85,7 @@ def fit(
         config: whatever else a checkpoint must have been made with to be gone on from, as plain values.
 
     Returns:
-        The best validation mIoU and its epoch.
+        The best validation mIoU and its epoch; without validation NaN and the last epoch.
 
     Raises:
         InputError: `folder` holds the checkpoint of another configuration or of other starting weights, or the loss
@@ -105,6 +106,7 @@ def fit(
         "stage": stage.to_dict(),
         "seed": seed,
         "starting point": fingerprint(module),
+        "validation": validate is not None,
     }
     state = TrainingState(module, average, optimizer, scheduler, made_with)
     state.load(folder / "last.pt")
@@ -143,12 +145,15 @@ def fit(
             if stage.schedule == "plateau":
                 scheduler.step(mean)
             seconds = time.perf_counter() - started
-            validated = state.epoch % stage.validate_every == 0 or state.epoch == stage.epochs
-            if validated:
-                kept = average.module if average is not None else module
+            last = state.epoch == stage.epochs
+            validated = validate is not None and (last or state.epoch % stage.validate_every == 0)
+            kept = average.module if average is not None else module
+            if validate is not None and validated:
                 kept.eval()
                 state.miou = validate(kept)
                 state.keep_if_best(kept)
+            elif last:
+                state.best, state.best_weights = Best(float("nan"), state.epoch), copy_weights(kept)
             if on_step:
                 on_step(Progress(state.epoch - 1, stage.epochs, len(sampler), len(sampler), mean, state.miou))
             if accelerator.is_main_process:

@@ -22,29 +22,32 @@ Report = Callable[[str, Progress | tuple[int, int]], None]
 
 
 def store_splits(
-    train: VideoData, val: VideoData, folder: Path, accelerator: Accelerator, report: Report
-) -> tuple[StoredData, StoredData]:
-    """Both splits' frames, decoded once by the main process into `folder/frames`.
+    train: VideoData, val: VideoData | None, folder: Path, accelerator: Accelerator, report: Report
+) -> tuple[StoredData, StoredData | None]:
+    """Both splits' frames, decoded once by the main process into `folder/frames`; without `val` None for it.
 
     Raises:
         DataError: frames do not fit, or the validation data have nothing to choose the best epoch by.
         OutputError: the folder cannot be written to.
     """
-    stored = []
-    for name, data in (("train", train), ("val", val)):
+
+    def store(name: str, data: VideoData) -> StoredData:
         with accelerator.main_process_first():
-            stored.append(
-                store_frames(
-                    data,
-                    folder / "frames" / name,
-                    on_frame=lambda done, total, name=name: report(f"reading {name}", (done, total)),
-                )
+            return store_frames(
+                data,
+                folder / "frames" / name,
+                on_frame=lambda done, total: report(f"reading {name}", (done, total)),
             )
-    if not any((label != VOID).any() for label in _labels(stored[1])):
+
+    stored = store("train", train)
+    if val is None:
+        return stored, None
+    stored_val = store("val", val)
+    if not any((label != VOID).any() for label in _labels(stored_val)):
         raise DataError(
             f"{val.name} has no labelled pixel: validate on frames with labels, which choose the best epoch"
         )
-    return stored[0], stored[1]
+    return stored, stored_val
 
 
 def loss_weights(data: StoredData) -> Tensor:

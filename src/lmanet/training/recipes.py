@@ -35,32 +35,24 @@ class SingleRecipe:
 
 
 @dataclass(frozen=True)
-class MemoryRecipe:
-    """Steps 1 and 2: the memory module on a trained single-frame network (paper, section III-E).
+class VideoRecipe:
+    """Steps 1 and 2: a memory on a trained single-frame network (paper, section III-E).
 
     Attributes:
-        key_channels: Ck; if not given, by the map's channels: 16 for ERFNet.
-        value_channels: Cv; likewise, 64 for ERFNet, or 32 with `fast` convolutions.
         memory_size: S.
         window: R in cells; if not given, by the map's stride: 21 at stride 8.
-        fusion: `gated`, `concat`, or `bottleneck` for maps of many channels, as the paper's for PSPNet.
-        convolutions: of keys, values and fusion, `paper` (3×3) or `fast` (1×1).
         memories: what the memory holds in training; `current` makes the control, which sees no past.
         draws: groups of views of each frame that are encoded and cached.
         pseudo: views of each group besides its draw, each a pseudo-memory of all others; 0 unless `memories` needs
             them.
         augmentation: what the groups' draws are taken from.
         pseudo_memory: how far pseudo-memories differ from their frame.
-        module: step 1, keys, values and fusion; the encoder and the decoder frozen.
-        joint: step 2, the same and the decoder; the encoder frozen.
+        module: step 1, the memory; the encoder and the decoder frozen.
+        joint: step 2, the memory and the decoder; the encoder frozen.
     """
 
-    key_channels: int | None = None
-    value_channels: int | None = None
     memory_size: int = 4
     window: int | None = None
-    fusion: FusionName = "gated"
-    convolutions: Convolutions = "paper"
     memories: Memories = "mixed"
     draws: int = 4
     pseudo: int = 4
@@ -82,6 +74,35 @@ class MemoryRecipe:
             )
         if self.draws < 1:
             raise InputError(f"draws {self.draws}: expected at least 1 view of each frame")
+
+
+@dataclass(frozen=True)
+class MemoryRecipe(VideoRecipe):
+    """The paper's memory, of projected features: a `VideoSegmenter`.
+
+    Attributes:
+        key_channels: Ck; if not given, by the map's channels: 16 for ERFNet.
+        value_channels: Cv; likewise, 64 for ERFNet, or 32 with `fast` convolutions.
+        fusion: `gated`, `concat`, or `bottleneck` for maps of many channels, as the paper's for PSPNet.
+        convolutions: of keys, values and fusion, `paper` (3×3) or `fast` (1×1).
+    """
+
+    key_channels: int | None = None
+    value_channels: int | None = None
+    fusion: FusionName = "gated"
+    convolutions: Convolutions = "paper"
+
+
+@dataclass(frozen=True)
+class LabelRecipe(VideoRecipe):
+    """A memory of the labels given: a `LabelMemorySegmenter`.
+
+    Attributes:
+        hidden: channels between the two convolutions that give the trust.
+    """
+
+    memory_size: int = 2
+    hidden: int = 32
 
 
 def _paper_stage(epochs: int) -> Stage:

@@ -28,7 +28,7 @@ from lmanet.zoo.files import save_model
 
 def train_single(
     train: VideoData,
-    val: VideoData,
+    val: VideoData | None,
     recipe: SingleRecipe,
     folder: Path,
     *,
@@ -42,7 +42,7 @@ def train_single(
 
     Args:
         train: labelled frames.
-        val: chooses the best epoch; of the same classes.
+        val: chooses the best epoch; of the same classes. With None the last epoch's weights are kept.
         recipe: network, augmentation and optimiser.
         folder: for frames, checkpoint, log and `single-frame.safetensors`.
         accelerator: device, precision, processes; it must not hold other prepared objects, which would be released.
@@ -59,7 +59,8 @@ def train_single(
         DataError: the data cannot be trained on.
         OutputError: `folder` cannot be written to.
     """
-    check_classes(val.classes, val.name, train, "validate on data of the same classes")
+    if val is not None:
+        check_classes(val.classes, val.name, train, "validate on data of the same classes")
     if initial is not None:
         check_network(initial, train)
     torch.manual_seed(seed)
@@ -73,7 +74,9 @@ def train_single(
         LabelledFrames(stored, recipe.augmentation, seed=seed),
         recipe.stage,
         class_weights=loss_weights(stored),
-        validate=lambda m: validate(_backbone_of(m), stored_val, accelerator),
+        validate=(
+            None if stored_val is None else lambda m: validate(_backbone_of(m), stored_val, accelerator)
+        ),
         folder=folder / "step0",
         accelerator=accelerator,
         seed=seed,
@@ -88,8 +91,8 @@ def train_single(
         "recipe": asdict(recipe),
         "data": train.name,
         "seed": seed,
-        "val": val.name,
-        "val_miou": best.miou,
+        "val": None if val is None else val.name,
+        "val_miou": None if val is None else best.miou,
         "step": 0,
         "epoch": best.epoch,
     }

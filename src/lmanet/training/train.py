@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from lmanet.atomic import check_folder
 from lmanet.backbones import Backbone
 from lmanet.data.base import VideoData
 from lmanet.errors import InputError
+from lmanet.labelsegmenter import LabelMemorySegmenter
 from lmanet.segmenter import VideoSegmenter, default_channels
+from lmanet.streaming import TrainableVideoModel
 from lmanet.training.checkpoint import Best, copy_weights
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
 from lmanet.training.distributed import synchronise_batch_norm
@@ -29,7 +31,7 @@ from lmanet.training.prepare import (
     loss_weights,
     store_splits,
 )
-from lmanet.training.recipes import MemoryRecipe
+from lmanet.training.recipes import LabelRecipe, MemoryRecipe, VideoRecipe
 from lmanet.training.validation import validate
 from lmanet.zoo.architectures import describe_backbone
 from lmanet.zoo.files import save_model
@@ -37,13 +39,13 @@ from lmanet.zoo.files import save_model
 
 def train_memory(
     train: VideoData,
-    val: VideoData,
+    val: VideoData | None,
     backbone: Backbone,
-    recipe: MemoryRecipe,
+    recipe: VideoRecipe,
     folder: Path,
     *,
     accelerator: Accelerator,
-    initial: VideoSegmenter | None = None,
+    initial: TrainableVideoModel | None = None,
     single_frame: str | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -55,13 +57,14 @@ def train_memory(
 
     Args:
         train: labelled frames with the frames before them.
-        val: chooses the best epoch of both steps, streamed as in use; of the same classes.
+        val: chooses the best epoch of both steps, streamed as in use; of the same classes. With None the last
+            epoch's weights of step 2 are kept.
         backbone: the trained network, of lmanet or registered (`lmanet.zoo.register_backbone`); it stays as it is,
             a copy is trained.
         recipe: module, memories and optimisers.
         folder: for frames, checkpoints, logs and `lmanet.safetensors`.
         accelerator: device, precision, processes; it must not hold other prepared objects, which would be released.
-        initial: start keys, values and fusion from this model's instead of random ones.
+        initial: start the memory's weights from this model's.
         single_frame: the backbone's name, if it is a bundled model; any other is written into `folder` beside the
             result, so that the two can be compared.
         seed: of everything random.
@@ -94,7 +97,7 @@ def train_memory(
     if use_cache:
         with accelerator.main_process_first():
             cache = build_feature_cache(
-                segmenter.backbone,
+                segmenter,
                 stored,
                 views,
                 cache_folder,
@@ -104,19 +107,26 @@ def train_memory(
     samples = ClipSamples(
         stored, views, memory_size=recipe.memory_size, memories=recipe.memories, cache=cache, seed=seed
     )
-    module = (FromFeatures if use_cache else FromImages)(segmenter, size)
+    control = recipe.memories == "current"
+    module = (FromFeatures if use_cache else FromImages)(segmenter, size, control=control)
     synchronise_batch_norm(module, accelerator)
     weights = loss_weights(stored)
-    control = recipe.memories == "current"
     kept: _Kept | None = None
-    for step, stage in ((1, recipe.module), (2, recipe.joint)):
+    steps = [(1, recipe.module), (2, recipe.joint)]
+    if control and segmenter.values == "labels":
+        del steps[0]  # of its memory, which says nothing new, there is nothing to learn
+    for step, stage in steps:
         set_trainable(segmenter, step)
         best = fit(
             module,
             samples,
             stage,
             class_weights=weights,
-            validate=lambda m: validate(_segmenter_of(m), stored_val, accelerator, forget=control),
+            validate=(
+                None
+                if stored_val is None
+                else lambda m: validate(_model_of(m), stored_val, accelerator, forget=control)
+            ),
             folder=folder / f"step{step}",
             accelerator=accelerator,
             seed=seed + 1000 * step,
@@ -125,7 +135,7 @@ def train_memory(
             on_step=lambda p, step=step: report(f"step {step}", p),
             config={"recipe": _without_stages(recipe), "data": stored.fingerprint},
         )
-        if kept is None or best.miou > kept.best.miou:
+        if kept is None or val is None or best.miou > kept.best.miou:
             kept = _Kept(step, best, copy_weights(segmenter))
     assert kept is not None
     segmenter.load_state_dict(kept.weights)
@@ -133,8 +143,8 @@ def train_memory(
         "recipe": asdict(recipe),
         "data": train.name,
         "seed": seed,
-        "val": val.name,
-        "val_miou": kept.best.miou,
+        "val": None if val is None else val.name,
+        "val_miou": None if val is None else kept.best.miou,
         "step": kept.step,
         "epoch": kept.best.epoch,
         "control": control,
@@ -150,14 +160,14 @@ def train_memory(
     return path
 
 
-def set_trainable(segmenter: VideoSegmenter, step: int) -> None:
+def set_trainable(segmenter: TrainableVideoModel, step: int) -> None:
     """Freeze the encoder, and in step 1 the decoder too; everything else is trained."""
     segmenter.requires_grad_(True)
     for part in _frozen_parts(segmenter, step):
         part.requires_grad_(False)
 
 
-def set_mode(segmenter: VideoSegmenter, step: int) -> None:
+def set_mode(segmenter: TrainableVideoModel, step: int) -> None:
     """Training mode for what is trained; `eval` mode for what is frozen: its statistics stay, nothing drops."""
     segmenter.train()
     for part in _frozen_parts(segmenter, step):
@@ -174,11 +184,11 @@ class _Kept:
 
 
 def _check(
-    recipe: MemoryRecipe,
+    recipe: VideoRecipe,
     backbone: Backbone,
-    initial: VideoSegmenter | None,
+    initial: TrainableVideoModel | None,
     train: VideoData,
-    val: VideoData,
+    val: VideoData | None,
 ) -> None:
     """Everything that can be known to be wrong before any work is done."""
     if recipe.augmentation.crop is not None:
@@ -187,18 +197,11 @@ def _check(
             f"encoded once: leave crop out (it is for single-frame networks)"
         )
     check_network(backbone, train)
-    check_classes(val.classes, val.name, train, "validate on data of the same classes")
+    if val is not None:
+        check_classes(val.classes, val.name, train, "validate on data of the same classes")
     describe_backbone(backbone)
     if initial is not None:
-        key, value = default_channels(recipe.fusion, recipe.convolutions, backbone.channels)
-        pairs = {
-            "key_channels": (initial.key_channels, recipe.key_channels or key),
-            "value_channels": (initial.value_channels, recipe.value_channels or value),
-            "fusion": (initial.fusion_name, recipe.fusion),
-            "convolutions": (initial.convolutions, recipe.convolutions),
-            "channels of the network": (initial.backbone.channels, backbone.channels),
-        }
-        for name, (got, expected) in pairs.items():
+        for name, (got, expected) in _to_be_equal(initial, backbone, recipe).items():
             if got != expected:
                 raise InputError(
                     f"the model to start from has {name} {got}, this training {expected}: make them the same, or start "
@@ -206,31 +209,56 @@ def _check(
                 )
 
 
-def _build(backbone: Backbone, recipe: MemoryRecipe, initial: VideoSegmenter | None) -> VideoSegmenter:
-    segmenter = VideoSegmenter(
-        copy.deepcopy(backbone),
-        key_channels=recipe.key_channels,
-        value_channels=recipe.value_channels,
-        memory_size=recipe.memory_size,
-        window=recipe.window,
-        fusion=recipe.fusion,
-        convolutions=recipe.convolutions,
-    )
+def _to_be_equal(
+    initial: TrainableVideoModel, backbone: Backbone, recipe: VideoRecipe
+) -> dict[str, tuple[Any, Any]]:
+    """What a model to start from and a recipe must agree in: by name, of the one and of the other."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "channels of the network": (initial.backbone.channels, backbone.channels),
+        "a memory of": (initial.values, _MODELS[type(recipe)].values),
+    }
+    if isinstance(initial, VideoSegmenter) and isinstance(recipe, MemoryRecipe):
+        key, value = default_channels(recipe.fusion, recipe.convolutions, backbone.channels)
+        pairs |= {
+            "key_channels": (initial.key_channels, recipe.key_channels or key),
+            "value_channels": (initial.value_channels, recipe.value_channels or value),
+            "fusion": (initial.fusion_name, recipe.fusion),
+            "convolutions": (initial.convolutions, recipe.convolutions),
+        }
+    elif isinstance(initial, LabelMemorySegmenter) and isinstance(recipe, LabelRecipe):
+        pairs["hidden"] = (initial.trust_in.out_channels, recipe.hidden)
+    return pairs
+
+
+_MODELS: dict[type[VideoRecipe], type[TrainableVideoModel]] = {
+    MemoryRecipe: VideoSegmenter,
+    LabelRecipe: LabelMemorySegmenter,
+}
+"""What the recipes train. What a recipe says beyond how it is trained are its model's arguments."""
+
+
+def _build(
+    backbone: Backbone, recipe: VideoRecipe, initial: TrainableVideoModel | None
+) -> TrainableVideoModel:
+    training = {field.name for field in fields(VideoRecipe)} - {"memory_size", "window"}
+    arguments = {name: value for name, value in vars(recipe).items() if name not in training}
+    segmenter = _MODELS[type(recipe)](copy.deepcopy(backbone), **arguments)
     if initial is not None:
-        segmenter.key_value.load_state_dict(initial.key_value.state_dict())
-        segmenter.fusion.load_state_dict(initial.fusion.state_dict())
+        own = segmenter.state_dict()
+        memory = {k: v for k, v in initial.state_dict().items() if not k.startswith("backbone.")}
+        segmenter.load_state_dict(own | memory)
     return segmenter
 
 
-def _without_stages(recipe: MemoryRecipe) -> dict[str, Any]:
+def _without_stages(recipe: VideoRecipe) -> dict[str, Any]:
     """A recipe as plain values; its stages are left to each stage's own checkpoint."""
     return {key: value for key, value in asdict(recipe).items() if key not in ("module", "joint")}
 
 
-def _frozen_parts(segmenter: VideoSegmenter, step: int) -> tuple[nn.Module, ...]:
+def _frozen_parts(segmenter: TrainableVideoModel, step: int) -> tuple[nn.Module, ...]:
     backbone = segmenter.backbone
     return backbone.encoder_parts() + (backbone.decoder_parts() if step == 1 else ())
 
 
-def _segmenter_of(module: Any) -> VideoSegmenter:
-    return module.inner.segmenter if isinstance(module, FromImages) else module.segmenter
+def _model_of(module: Any) -> TrainableVideoModel:
+    return module.model

@@ -7,12 +7,12 @@ from accelerate import Accelerator
 from lmanet.backbones import Backbone
 from lmanet.data.base import VideoData
 from lmanet.evaluation.metrics import ConfusionMatrix, mean_iou
-from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Session
+from lmanet.streaming import VideoModel
 
 
 def validate(
-    model: VideoSegmenter | Backbone, data: VideoData, accelerator: Accelerator, *, forget: bool = False
+    model: VideoModel | Backbone, data: VideoData, accelerator: Accelerator, *, forget: bool = False
 ) -> float:
     """MIoU (0 to 1) of a model streaming through a data set, in the training's precision.
 

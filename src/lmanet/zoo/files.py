@@ -16,14 +16,16 @@ from lmanet.atomic import write_whole
 from lmanet.backbones import Backbone
 from lmanet.data.base import Classes
 from lmanet.errors import WeightsError
+from lmanet.labelsegmenter import LabelMemorySegmenter
 from lmanet.segmenter import VideoSegmenter
+from lmanet.streaming import TrainableVideoModel
 from lmanet.zoo.architectures import build_backbone, describe_backbone
 
 FORMAT = 1
 
 
 def save_model(
-    model: VideoSegmenter | Backbone,
+    model: TrainableVideoModel | Backbone,
     path: str | Path,
     *,
     classes: Classes,
@@ -34,11 +36,11 @@ def save_model(
     """Write a model and all that is needed to build it again.
 
     Args:
-        model: a segmenter, or a backbone by itself.
+        model: a video model, or a backbone by itself.
         path: `NAME.safetensors`; written under another name and renamed.
         classes: names and colours of the model's classes.
         card: data, recipe, command, figures, limits: whatever a user should know, as JSON values.
-        single_frame: for a segmenter, the single-frame model that it was made from: a bundled name, or the name
+        single_frame: for a video model, the single-frame model that it was made from: a bundled name, or the name
             of a file in the same folder.
         half: keep convolution weights in float16; biases and BatchNorm stay float32.
 
@@ -51,23 +53,15 @@ def save_model(
             f"this {type(model).__name__} is a copy for inference, without its BatchNorm: save the model that "
             "optimize() was called on"
         )
-    backbone = model.backbone if isinstance(model, VideoSegmenter) else model
+    backbone = model.backbone if isinstance(model, TrainableVideoModel) else model
     config: dict[str, Any] = {
         "format": FORMAT,
         "backbone": describe_backbone(backbone),
         "classes": asdict(classes),
         "card": card or {},
     }
-    if isinstance(model, VideoSegmenter):
-        config["video"] = {
-            "key_channels": model.key_channels,
-            "value_channels": model.value_channels,
-            "memory_size": model.memory_size,
-            "window": model.window,
-            "fusion": model.fusion_name,
-            "convolutions": model.convolutions,
-            "border": model.border,
-        }
+    if isinstance(model, TrainableVideoModel):
+        config["video"] = {"values": model.values, **model.arguments}
         config["single_frame"] = single_frame
     tensors = {
         name: value.detach().cpu().to(torch.float16 if half and value.ndim > 1 else value.dtype).contiguous()
@@ -103,7 +97,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_model(path: Path) -> VideoSegmenter | Backbone:
+def load_model(path: Path) -> TrainableVideoModel | Backbone:
     """Build the model of a weights file, in `eval` mode.
 
     The model gets the attributes `classes` (`Classes`) and `card` (dict).
@@ -113,10 +107,14 @@ def load_model(path: Path) -> VideoSegmenter | Backbone:
             weights do not fit the configuration.
     """
     config = read_config(path)
-    model: VideoSegmenter | Backbone = build_backbone(config["backbone"], str(path))
+    model: TrainableVideoModel | Backbone = build_backbone(config["backbone"], str(path))
     if "video" in config:
+        arguments = dict(config["video"])
         # Files of before there was a choice have the paper's.
-        model = VideoSegmenter(model, **{"convolutions": "paper", **config["video"]})
+        if arguments.pop("values", "features") == "labels":
+            model = LabelMemorySegmenter(model, **arguments)
+        else:
+            model = VideoSegmenter(model, **{"convolutions": "paper", **arguments})
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     load_strictly(model, tensors, path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmanet.backbones import Backbone
 from lmanet.errors import WeightsError
-from lmanet.segmenter import VideoSegmenter
+from lmanet.streaming import TrainableVideoModel
 from lmanet.zoo.files import load_model, read_config
 
 HUB_FILE = "model.safetensors"
@@ -54,11 +54,11 @@ def locate(name: str) -> Path:
     )
 
 
-def load(name: str) -> VideoSegmenter | Backbone:
+def load(name: str) -> TrainableVideoModel | Backbone:
     """A pretrained model in `eval` mode, with its attributes `classes` and `card`.
 
     Args:
-        name: a bundled name such as `lmanet-erfnet-camvid` (a `VideoSegmenter`) or `erfnet-camvid` (a bare
+        name: a bundled name such as `lmanet-erfnet-camvid` (a model with a memory) or `erfnet-camvid` (a bare
             `Backbone`), a `.safetensors` file written by lmanet, or a Hub id.
 
     Raises:
