@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmanet.backbones.base import Backbone, Features
+from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.memory import MemoryState
 from lmanet.ops import Backend, local_attention

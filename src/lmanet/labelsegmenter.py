@@ -125,7 +125,11 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         logits = self.backbone.decode(features, (padded.shape[-2], padded.shape[-1]))
         fused = features.fused
         cells = (fused.shape[-2], fused.shape[-1])
-        parts = (fused, mean_colours(padded, cells).to(fused.dtype), label_shares(logits, cells).to(fused.dtype))
+        parts = (
+            fused,
+            mean_colours(padded, cells).to(fused.dtype),
+            label_shares(logits, cells).to(fused.dtype),
+        )
         return Features(torch.cat(parts, 1), features.rest)
 
     def observed_parts(self) -> tuple[nn.Module, ...]:

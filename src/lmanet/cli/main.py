@@ -14,6 +14,7 @@ from lmanet.cli.demo import demo
 from lmanet.cli.evaluate import evaluate
 from lmanet.cli.info import info
 from lmanet.cli.inspect import inspect
+from lmanet.cli.reproduce import reproduce
 from lmanet.cli.segment import segment
 from lmanet.cli.train import train
 from lmanet.errors import LmanetError
@@ -25,6 +26,7 @@ VERBS = {
     "data": data,
     "demo": demo,
     "bench": bench,
+    "reproduce": reproduce,
     "convert": convert,
     "inspect": inspect,
     "info": info,

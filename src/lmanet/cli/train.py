@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lmanet.training.recipes import PRESETS, VideoRecipe, SingleRecipe
+from lmanet.training.recipes import PRESETS, SingleRecipe, VideoRecipe
 
 Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, prefix_names=False)
 

@@ -1,0 +1,45 @@
+"""What several experiments share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lmanet.reproduce.budget import with_memories
+from lmanet.reproduce.plan import CONTROL, Place, Row, Setup
+from lmanet.training.recipes import MemoryRecipe, VideoRecipe
+
+CONTROL_NOTE = (
+    "Control: the same module, parameters and training, the current frame in place of the past, in training and when "
+    "run."
+)
+
+
+def paper_module(setup: Setup, **changes: object) -> MemoryRecipe:
+    """The paper's module with some fields changed."""
+    return replace(setup.budget.paper, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def control_row(setup: Setup, recipe: VideoRecipe, place: Place | None = None) -> Row:
+    """The control of a recipe."""
+    return setup.row(CONTROL, with_memories(recipe), place, forget=True)
+
+
+def budget_note(setup: Setup) -> str:
+    """What the cells of a table are trained with."""
+    recipe = setup.budget.variants["lmanet"]
+    network = (
+        Path(setup.weights.name).name
+        if setup.weights
+        else f"{setup.network_name}, trained on the same frames"
+    )
+    stages = " then ".join(
+        f"{stage.epochs} epoch{'s' * (stage.epochs > 1)}"
+        + (f" of {stage.samples} samples" if stage.samples else "")
+        for stage in (recipe.module, recipe.joint)
+    )
+    return (
+        f"Single-frame network: {network}. Every memory has the same budget ({stages}, batches of "
+        f"{recipe.module.batch_size}, in bfloat16) and its last epoch's weights; nothing is chosen on what is scored. "
+        f"Scored in float32."
+    )

@@ -1,0 +1,110 @@
+"""`reproduce`: named experiments from plan to tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lmanet.atomic import check_folder
+from lmanet.benchmarks.tables import Table
+from lmanet.errors import InputError
+from lmanet.reproduce.budget import BUDGETS, Budget
+from lmanet.reproduce.cells import Cell, weights_of
+from lmanet.reproduce.data import checked_spec
+from lmanet.reproduce.estimate import Estimate, estimate
+from lmanet.reproduce.experiments import EXPERIMENTS
+from lmanet.reproduce.plan import Plan, Setup
+from lmanet.reproduce.report import write_report
+from lmanet.reproduce.schedule import Watcher, run_cells
+from lmanet.reproduce.store import Store
+
+
+def make_setup(
+    data: str,
+    *,
+    weights: str | None = None,
+    seeds: int = 3,
+    folds: bool = False,
+    budget: Budget | None = None,
+) -> Setup:
+    """What the experiments of one call share.
+
+    Args:
+        data: `camvid:ROOT`, `synthetic:` or `cityscapes:ROOT`.
+        weights: the single-frame network; without, it is trained first.
+        seeds: how many trainings each figure is the mean of.
+        folds: whether `control` is made on CamVid's folds too.
+        budget: of trainings, if not that of `BUDGETS`.
+
+    Raises:
+        InputError: other data, or no seed.
+        WeightsError: there are no such weights, or they are of a video model.
+    """
+    if seeds < 1:
+        raise InputError(f"seeds {seeds}: expected at least 1")
+    spec = checked_spec(data)
+    kind = spec.partition(":")[0]
+    return Setup(spec, budget or BUDGETS[kind], weights_of(weights) if weights else None, seeds, folds)
+
+
+def make_plans(names: Sequence[str], setup: Setup) -> dict[str, Plan]:
+    """The experiments of these names; of none, all that the data allow.
+
+    Raises:
+        InputError: there is no such experiment, or it is not for this data.
+    """
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise InputError(f"no experiment named {name!r}: there are {', '.join(EXPERIMENTS)}")
+        if setup.kind not in EXPERIMENTS[name].kinds:
+            raise InputError(f"{name} runs on {', '.join(EXPERIMENTS[name].kinds)} data, not on {setup.kind}")
+    chosen = names or [name for name, one in EXPERIMENTS.items() if setup.kind in one.kinds]
+    return {name: EXPERIMENTS[name].plan(setup) for name in dict.fromkeys(chosen)}
+
+
+def estimate_plans(plans: dict[str, Plan], out: Path) -> list[Estimate]:
+    """Every cell of some experiments, each once, and how long it will take; runs nothing."""
+    return estimate(_cells(plans.values()), Store(out))
+
+
+def run_plans(
+    plans: dict[str, Plan],
+    setup: Setup,
+    out: Path,
+    *,
+    processes: int = 1,
+    workers: int | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, list[Table]]:
+    """Run the cells of some experiments that are not finished, then write `OUT/DATA/NAME.json`, `.md` and `.png`.
+
+    Args:
+        plans: the experiments, by name.
+        setup: what they were made with.
+        out: the folder of results; finished cells in it are not run again.
+        processes: cells side by side.
+        workers: see `run_cells`.
+        watcher: told of the progress.
+
+    Returns:
+        The tables of each experiment.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+        LmanetError: what a cell raises.
+    """
+    folder = out / setup.kind
+    check_folder(folder)
+    store = Store(out)
+    run_cells(_cells(plans.values()), store, processes=processes, workers=workers, watcher=watcher)
+    settings = {
+        "data": setup.kind,
+        "weights": None if setup.weights is None else Path(setup.weights.name).name,
+        "seeds": setup.seeds,
+        "folds": setup.folds,
+    }
+    return {name: write_report(name, plan, store, folder, settings) for name, plan in plans.items()}
+
+
+def _cells(plans: Iterable[Plan]) -> list[Cell]:
+    return list(dict.fromkeys(cell for plan in plans for cell in plan.cells))

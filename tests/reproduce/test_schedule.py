@@ -1,0 +1,166 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+import lmanet
+from contracts.networks import seeded
+from lmanet.backbones import ERFNet
+from lmanet.data.camvid import CAMVID_CLASSES
+from lmanet.errors import InputError
+from lmanet.reproduce.cells import Evaluation, MemoryTraining, SingleTraining, title, weights_of
+from lmanet.reproduce.data import DataConfig
+from lmanet.reproduce.estimate import DEFAULT_S, estimate, readable
+from lmanet.reproduce.run import make_plans, make_setup, run_plans
+from lmanet.reproduce.schedule import run_cells
+from lmanet.reproduce.store import Store
+from lmanet.reproduce.work import run_cell
+from lmanet.training.config import Stage
+from lmanet.zoo import save_model
+
+
+@pytest.fixture
+def cells(budget, weights):
+    """A training and its evaluation."""
+    train = DataConfig("synthetic:", "train", street=budget.street)
+    recipe = replace(budget.paper, module=replace(budget.paper.module, samples=0))
+    training = MemoryTraining(train, recipe, weights_of(weights))
+    return training, Evaluation(DataConfig("synthetic:", "test", street=budget.scored_street), training)
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+def test_a_killed_training_goes_on_where_it_was(cells, tmp_path):
+    training, _ = cells
+    whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")
+    run_cell(training, whole)
+
+    def kill(name, progress):
+        if name == "step 2":
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_cell(training, killed, report=kill)
+    assert not killed.is_finished(training)
+    seen = []
+    run_cell(training, killed, report=lambda name, progress: seen.append(name))
+    assert "step 2" in seen and "step 1" not in seen and "encoding" not in seen
+    one, other = (lmanet.load(str(store.weights(training))).state_dict() for store in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert killed.is_finished(training)
+    assert killed.result(training)["parts"]["memory"]["samples"] == 4 + 2
+
+
+class Noting:
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def begin(self, cell, number, total):
+        self.begun.append((title(cell), number, total))
+
+    def report(self, name, progress):
+        pass
+
+    def end(self, cell):
+        self.ended.append(title(cell))
+
+
+def test_a_cell_is_run_after_what_it_needs(cells, tmp_path):
+    training, evaluation = cells
+    noting, store = Noting(), Store(tmp_path)
+    run_cells([evaluation], store, workers=0, watcher=noting)
+    assert noting.begun == [(title(training), 1, 2), (title(evaluation), 2, 2)]
+    assert noting.ended == [title(training), title(evaluation)]
+    noting = Noting()
+    run_cells([evaluation, training], store, workers=0, watcher=noting)
+    assert noting.begun == []
+
+
+def test_features_and_frames_of_trainings_on_the_same_network_are_shared(cells, tmp_path, budget):
+    training, _ = cells
+    # The plain split's are kept; a drive of its own stands for it here, so the cells are run one by one.
+    store = Store(tmp_path)
+    seen = []
+    for cell in (
+        training,
+        replace(training, seed=1),
+        replace(training, recipe=replace(training.recipe, memories="current")),
+    ):
+        run_cell(cell, store, report=lambda name, progress: seen.append(name))
+    assert seen.count("encoding") == seen.count("reading train") == 4
+    assert len(list(store.shared(training.data).glob("features-*"))) == 1
+
+
+def test_two_processes_give_what_one_gives(budget, tmp_path):
+    with seeded():
+        save_model(ERFNet(11), tmp_path / "erfnet.safetensors", classes=CAMVID_CLASSES)
+    # A network of lmanet's own: that of the other tests is registered in this process alone.
+    small = replace(budget, paper=replace(budget.paper, key_channels=None, value_channels=None))
+    setup = make_setup("synthetic:", weights=str(tmp_path / "erfnet.safetensors"), seeds=1, budget=small)
+    plans = make_plans(["table-3"], setup)
+    noting = Noting()
+    for processes in (1, 2):
+        run_plans(plans, setup, tmp_path / str(processes), processes=processes, workers=0, watcher=noting)
+    assert len(noting.ended) == 2 * 5
+    one, two = Store(tmp_path / "1"), Store(tmp_path / "2")
+    for cell in plans["table-3"].cells:
+        assert one.result(cell)["scores"]["frames"] == two.result(cell)["scores"]["frames"] == 7
+        expected = pytest.approx(one.result(cell)["scores"]["miou"], abs=0.02)
+        assert two.result(cell)["scores"]["miou"] == expected
+    assert list((tmp_path / "2/shared").iterdir()) == []
+
+
+def test_an_error_in_a_process_is_raised_here(cells, tmp_path):
+    training, _ = cells
+    lost = replace(training, network=replace(training.network, name=str(tmp_path / "lost.safetensors")))
+    with pytest.raises(lmanet.errors.WeightsError, match=r"lost\.safetensors: no such file"):
+        run_cells([lost, replace(lost, seed=1)], Store(tmp_path), processes=2)
+
+
+def test_no_process_is_refused(tmp_path):
+    with pytest.raises(InputError, match="processes 0: expected at least 1"):
+        run_cells([], Store(tmp_path), processes=0)
+
+
+def test_times_are_estimated_from_pixels_and_then_from_what_was_measured(cells, tmp_path):
+    training, evaluation = cells
+    store = Store(tmp_path)
+    other = replace(training, seed=1)
+    estimates = {one.cell: one for one in estimate([evaluation, other], store)}
+    assert list(estimates) == [training, evaluation, other]
+    pixels = 48 * 64
+    # 4 samples of step 1 and 2 of step 2; each of 4 frames under one view, encoded for both trainings.
+    trained = 6 * pixels * DEFAULT_S["memory"]
+    assert estimates[training].seconds == pytest.approx(trained + 4 * pixels * DEFAULT_S["encoding"])
+    assert estimates[other].seconds == pytest.approx(trained)
+    assert estimates[evaluation].seconds == pytest.approx(7 * pixels * DEFAULT_S["evaluation"])
+    assert not any(one.cached for one in estimates.values())
+    single = SingleTraining(training.data, _single(samples=2))
+    assert estimate([single], store)[0].seconds == pytest.approx(4 * 32 * 32 * DEFAULT_S["single"])
+
+    store.begin(training)
+    parts = {
+        "memory": {"seconds": 30.0, "samples": 6, "pixels": pixels},
+        "encoding": {"seconds": 8.0, "samples": 4, "pixels": pixels},
+    }
+    store.finish(training, {"parts": parts})
+    store.weights(training).touch()
+    estimates = {one.cell: one for one in estimate([evaluation, other], store)}
+    assert estimates[training].cached and estimates[training].seconds == 0
+    assert "cached" in estimates[training].line
+    assert estimates[other].seconds == pytest.approx(30.0 + 8.0)
+    assert estimates[other].line.endswith("to do, about 38 s")
+
+
+def _single(samples):
+    from lmanet.training.augment import Augmentation
+    from lmanet.training.recipes import SingleRecipe
+
+    stage = Stage(epochs=2, batch_size=2, lr=1e-3, samples=samples)
+    return SingleRecipe(augmentation=Augmentation(crop=(32, 32)), stage=stage)
+
+
+def test_seconds_are_read_in_words():
+    assert [readable(s) for s in (12.4, 600, 9000)] == ["12 s", "10 min", "2.5 h"]
