@@ -89,6 +89,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         with torch.no_grad():
             self.key_projection.weight.copy_(projection(channels, self.key_features))
         nn.init.zeros_(self.trust_out.weight)
+        assert self.trust_out.bias is not None
         nn.init.constant_(self.trust_out.bias, FIRST_TRUST)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

@@ -45,7 +45,8 @@ class Session:
     is, and what becomes of it later has no effect here. Sessions that are given an optimised model share it.
 
     Args:
-        model: a `VideoSegmenter`, a `LabelMemorySegmenter`, a `TrainingFreeSegmenter`, or a bare `Backbone` to label every frame by itself.
+        model: a `LabelMemorySegmenter`, a `VideoSegmenter`, a `TrainingFreeSegmenter`, or a bare `Backbone` to label
+            every frame by itself.
         precision: `bf16` turns the copy's weights into bfloat16: faster on CPUs and GPUs that have it, slower on those
             that do not.
         resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.

@@ -3,36 +3,37 @@ from dataclasses import fields, replace
 import pytest
 
 from lmanet.errors import InputError
-from lmanet.reproduce.budget import BUDGETS, TRAINING_FIELDS, trained_as, trained_on, with_memories
+from lmanet.reproduce.budget import BUDGETS, trained_on, with_memories
 from lmanet.reproduce.data import KINDS
-from lmanet.training.recipes import PRESETS, MemoryRecipe
+from lmanet.training.recipes import PRESETS, MemoryRecipe, VideoRecipe
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_modules_of_a_budget_are_trained_alike(kind):
+def test_a_budget_has_the_papers_module_and_its_controls(kind):
     budget = BUDGETS[kind]
     assert budget.variants["paper architecture"] == budget.paper
-    for recipe in budget.variants.values():
-        for name in TRAINING_FIELDS:
-            assert getattr(recipe, name) == getattr(budget.paper, name)
-    assert budget.variants["fast convolutions"].convolutions == "fast"
+    fast = budget.variants["fast convolutions"]
+    assert isinstance(fast, MemoryRecipe) and replace(fast, convolutions="paper") == budget.paper
+    assert with_memories(fast) == replace(fast, memories="current")
 
 
-def test_the_papers_module_and_budget_are_the_papers():
+@pytest.mark.parametrize("kind", ["camvid", "synthetic"])
+def test_the_default_takes_no_more_steps_than_the_papers_module(kind):
+    paper, default = BUDGETS[kind].paper, BUDGETS[kind].variants["lmanet"]
+    assert default == PRESETS[f"lmanet-{kind}"]
+    steps = [sum(stage.epochs for stage in (r.module, r.joint)) for r in (default, paper)]
+    assert steps[0] <= steps[1]
+    assert default.module.samples == paper.module.samples == default.joint.samples == paper.joint.samples
+    assert (default.memories, default.draws, default.pseudo) == (paper.memories, paper.draws, paper.pseudo)
+
+
+def test_the_papers_module_is_the_papers():
     assert BUDGETS["cityscapes"].paper == PRESETS["paper"]
-    paper = PRESETS["paper"]
+    trained = {field.name for field in fields(VideoRecipe)} - {"memory_size", "window"}
     for kind in ("camvid", "synthetic"):
         for field in fields(MemoryRecipe):
-            if field.name not in TRAINING_FIELDS:
-                assert getattr(BUDGETS[kind].paper, field.name) == getattr(paper, field.name)
-
-
-def test_a_training_of_another_module():
-    recipe = trained_as(
-        MemoryRecipe(window=5, memories="pseudo"), MemoryRecipe(window=7, memories="real", draws=2)
-    )
-    assert (recipe.window, recipe.memories, recipe.draws) == (5, "real", 2)
-    assert with_memories(recipe) == replace(recipe, memories="current")
+            if field.name not in trained:
+                assert getattr(BUDGETS[kind].paper, field.name) == getattr(PRESETS["paper"], field.name)
 
 
 def test_a_network_is_trained_on_for_as_many_steps():

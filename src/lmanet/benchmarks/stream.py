@@ -12,14 +12,14 @@ import numpy as np
 from lmanet.benchmarks.timing import Timing, time_in_turn
 from lmanet.data.base import Classes
 from lmanet.data.synthetic import StreetConfig, StreetSequence
-from lmanet.segmenter import VideoSegmenter
 from lmanet.session import Precision, Session
+from lmanet.streaming import VideoModel
 from lmanet.video import VideoSink, open_sinks, open_source, run_pipeline
 from lmanet.video.view import overlay
 
 
 def bench_stream(
-    model: VideoSegmenter, folder: Path, *, frames: int, precision: Precision, repeats: int
+    model: VideoModel, folder: Path, *, frames: int, precision: Precision, repeats: int
 ) -> dict[str, Timing]:
     """Time a model with memory and the single-frame network inside it: on frames in memory, and file to file.
 

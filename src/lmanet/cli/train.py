@@ -29,6 +29,8 @@ def train(
     feature_cache: bool = True,
     cache: Path | None = None,
     tensorboard: bool = False,
+    unlabelled: bool = False,
+    confidence: float = 0.9,
 ) -> None:
     """Train a single-frame network (step 0), or put a memory on one (steps 1 and 2).
 
@@ -53,6 +55,9 @@ def train(
         feature_cache: keep the frozen encoder's features on disk instead of encoding in every step.
         cache: folder of the feature cache; trainings on the same network and data may share it.
         tensorboard: also log for TensorBoard.
+        unlabelled: train a memory without labels: the network's own confident predictions take their place, the current
+            frame is spoilt, and the last epoch is kept.
+        confidence: least probability of a label that --unlabelled makes.
     """
     from accelerate import Accelerator
 
@@ -64,6 +69,7 @@ def train(
     from lmanet.errors import InputError
     from lmanet.training.single import train_single
     from lmanet.training.train import train_memory
+    from lmanet.training.unlabelled import self_labelled, spoilt
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config
 
@@ -78,7 +84,15 @@ def train(
     network = own_network(model, at) or (load_single(weights) if weights else None)
     start = load_video(start_from) if start_from else None
     train_data = open_data(data, "train")
-    val = open_data(val_data or data, val_split)
+    val = None
+    if unlabelled:
+        if isinstance(recipe, SingleRecipe) or network is None:
+            raise InputError(
+                "--unlabelled with a single-frame network: it is a memory that learns without labels"
+            )
+        train_data, recipe = self_labelled(train_data, network, confidence=confidence), spoilt(recipe)
+    else:
+        val = open_data(val_data or data, val_split)
     check_folder(out)
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
     with TrainingProgress(out, tensorboard=tensorboard, quiet=not accelerator.is_main_process) as progress:
@@ -112,7 +126,5 @@ def train(
                 report=progress.report,
             )
     card = read_config(path)["card"]
-    progress.say(
-        f"weights in {path}: of step {card['step']}, epoch {card['epoch']}, mIoU {100 * card['val_miou']:.2f} on "
-        f"{card['val']}"
-    )
+    scored = "" if card["val"] is None else f", mIoU {100 * card['val_miou']:.2f} on {card['val']}"
+    progress.say(f"weights in {path}: of step {card['step']}, epoch {card['epoch']}{scored}")

@@ -5,7 +5,7 @@ A draw is a plain value: the same draw gives the same pixels, whenever and in wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -28,6 +28,8 @@ class Augmentation:
         gamma: largest relative change of the exponent.
         noise: largest standard deviation of added Gaussian noise, in grey levels of 255.
         blur_px: largest standard deviation of a Gaussian blur, in pixels.
+        shrink: largest factor by which a frame is made smaller and large again, 1 for not.
+        occlusion: largest side of a grey patch, as a share of the frame's; half of the draws have one.
     """
 
     crop: tuple[int, int] | None = None
@@ -38,10 +40,16 @@ class Augmentation:
     gamma: float = 0.0
     noise: float = 0.0
     blur_px: float = 0.0
+    shrink: float = 1.0
+    occlusion: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"scale {self.scale}: expected 0 < lowest <= highest")
+        if self.shrink < 1 or not 0 <= self.occlusion < 1:
+            raise InputError(
+                f"shrink {self.shrink}, occlusion {self.occlusion}: expected at least 1, and 0 to below 1"
+            )
 
 
 PAPER_AUGMENTATION = Augmentation(flip=True, shift_px=2)
@@ -59,6 +67,8 @@ class Draw:
         gamma: exponent on values in [0, 1].
         noise: standard deviation of added noise, in grey levels.
         blur_px: standard deviation of a Gaussian blur, in pixels.
+        shrink: factor by which the output is made smaller and large again.
+        patch: what is grey: top, left, height and width in pixels of the output.
         seed: of the noise.
     """
 
@@ -68,11 +78,21 @@ class Draw:
     gamma: float = 1.0
     noise: float = 0.0
     blur_px: float = 0.0
+    shrink: float = 1.0
+    patch: tuple[int, int, int, int] = (0, 0, 0, 0)
     seed: int = 0
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB to (h, w, 3) uint8; what lies outside the input mirrors its border."""
         out = self._warp(image, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+        if self.shrink > 1:
+            height, width = self.size
+            small = (max(1, round(width / self.shrink)), max(1, round(height / self.shrink)))
+            out = cv2.resize(cv2.resize(out, small, interpolation=cv2.INTER_AREA), (width, height))
+        if self.patch[2]:
+            top, left, height, width = self.patch
+            out = out.copy()
+            out[top : top + height, left : left + width] = 127
         if self.blur_px > 0.2:
             out = cv2.GaussianBlur(out, (0, 0), self.blur_px)
         if self.gain != (1, 1, 1) or self.gamma != 1:
@@ -130,7 +150,7 @@ def draw(ranges: Augmentation, size: tuple[int, int], rng: np.random.Generator) 
         matrix = (-a, 0.0, x0 + a * (out_width - 1), 0.0, a, y0)
     brightness = 1 + rng.uniform(-ranges.gain, ranges.gain)
     red, green, blue = (brightness * (1 + rng.uniform(-ranges.gain, ranges.gain, 3) / 2)).tolist()
-    return Draw(
+    drawn = Draw(
         size=(out_height, out_width),
         matrix=matrix,
         gain=(red, green, blue) if ranges.gain else (1, 1, 1),
@@ -139,3 +159,15 @@ def draw(ranges: Augmentation, size: tuple[int, int], rng: np.random.Generator) 
         blur_px=float(rng.uniform(0, ranges.blur_px)) if rng.random() < 0.5 else 0.0,
         seed=int(rng.integers(2**31)),
     )
+    # Drawn last, so that what has neither draws as ever.
+    shrink = float(rng.uniform(1, ranges.shrink)) if ranges.shrink > 1 else 1.0
+    patch = _patch(ranges.occlusion, drawn.size, rng) if ranges.occlusion else drawn.patch
+    return replace(drawn, shrink=shrink, patch=patch)
+
+
+def _patch(largest: float, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A patch somewhere in an output of (H, W), or, half of the time, none."""
+    if rng.random() < 0.5:
+        return 0, 0, 0, 0
+    height, width = (max(1, round(n * rng.uniform(0, largest))) for n in size)
+    return int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width

@@ -75,8 +75,8 @@ def make_views(
 def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator) -> Draw:
     """A draw that looks like `current` seen a moment before, from a little elsewhere.
 
-    Light and geometry follow the current draw; noise and blur are the memory's own, so that it holds what a bad
-    current frame lacks.
+    Light and geometry follow the current draw; noise and blur are the memory's own, and it is neither shrunk nor
+    hidden, so that it holds what a bad current frame lacks.
     """
     height, width = current.size
     zoom, angle = rng.uniform(*ranges.zoom), rng.uniform(-ranges.rotation_rad, ranges.rotation_rad)
@@ -93,6 +93,8 @@ def pseudo_memory(current: Draw, ranges: PseudoMemory, rng: np.random.Generator)
         gain=tuple(float(g * gain) for g in current.gain),
         noise=float(rng.uniform(0, ranges.noise)),
         blur_px=float(rng.uniform(0, ranges.blur_px)) if rng.random() < 0.5 else 0.0,
+        shrink=1.0,
+        patch=(0, 0, 0, 0),
         seed=int(rng.integers(2**31)),
     )
 

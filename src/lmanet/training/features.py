@@ -1,8 +1,9 @@
 """The feature cache: what a frozen network makes of every frame under every draw, computed once.
 
 In steps 1 and 2 of the training the encoder never changes, so neither do its features; and the labels that a memory of
-labels holds are those of the network as it came. They are kept as memory-mapped bfloat16 arrays. The folder's name holds a hash of everything that they depend on (the network's
-weights, the frames' pixels, the draws), so features of another network or of other data are never taken for these.
+labels holds are those of the network as it came. They are kept as memory-mapped bfloat16 arrays. The folder's name
+holds a hash of everything that they depend on (the network's weights, the frames' pixels, the draws), so features of
+another network or of other data are never taken for these.
 """
 
 from __future__ import annotations

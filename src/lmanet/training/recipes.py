@@ -97,11 +97,20 @@ class MemoryRecipe(VideoRecipe):
 class LabelRecipe(VideoRecipe):
     """A memory of the labels given: a `LabelMemorySegmenter`.
 
+    Trained briefly and gently: the longer the decoder is trained, the more it flickers.
+
     Attributes:
         hidden: channels between the two convolutions that give the trust.
     """
 
     memory_size: int = 2
+    window: int | None = 15
+    module: Stage = field(
+        default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1)
+    )
+    joint: Stage = field(
+        default_factory=lambda: Stage(epochs=2, batch_size=4, lr=1e-4, ema=0.99, validate_every=1)
+    )
     hidden: int = 32
 
 
@@ -129,20 +138,16 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
             epochs=90, batch_size=6, lr=1e-3, weight_decay=1e-2, ema=0.998, validate_every=10, lovasz=1.0
         ),
     ),
-    "lmanet": MemoryRecipe(),
-    "lmanet-synthetic": MemoryRecipe(
+    "lmanet": LabelRecipe(),
+    "lmanet-synthetic": LabelRecipe(
         memories="real",
         draws=2,
         pseudo=0,
-        module=Stage(epochs=3, batch_size=4, lr=1e-3, ema=0.99, validate_every=3, samples=360),
-        joint=Stage(epochs=8, batch_size=4, lr=5e-4, ema=0.995, validate_every=4, samples=360),
+        module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
+        joint=Stage(epochs=3, batch_size=4, lr=5e-4, ema=0.99, validate_every=1, samples=360),
     ),
-    "lmanet-camvid": MemoryRecipe(
-        memories="pseudo",
-        draws=4,
-        module=Stage(epochs=5, batch_size=4, lr=1e-3, ema=0.99, validate_every=5),
-        joint=Stage(epochs=13, batch_size=4, lr=5e-4, ema=0.995, validate_every=4),
-    ),
+    "lmanet-camvid": LabelRecipe(memories="pseudo", draws=3),
+    "lmanet-features": MemoryRecipe(),
     "paper": MemoryRecipe(
         memories="real",
         draws=8,
@@ -152,4 +157,5 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
         joint=_paper_stage(100),
     ),
 }
-"""Recipes by name: `erfnet`, `lmanet` and `paper` for any data; the others are meant for the weights to be bundled."""
+"""Recipes by name: `erfnet`, `lmanet` (a memory of labels), `lmanet-features` (the paper's module, by rates that suit
+it) and `paper` for any data; the others are meant for the weights to be bundled."""
