@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
 from contracts.tiny import TinyData
-from lmanet import MemoryState, Session, TrainingFreeSegmenter, labelmemory
+from lmanet import MemoryState, Session, TrainingFreeSegmenter, labelmemory, trainingfree
 from lmanet.backbones import Backbone, ERFNet
 from lmanet.data.base import Sequence
 from lmanet.data.camvid import load_camvid
@@ -252,7 +252,7 @@ def test_wide_features_are_projected_alike_everywhere():
     with seeded():
         backbone = lively(ERFNet(5)).eval()
     one, other = TrainingFreeSegmenter(backbone), TrainingFreeSegmenter(backbone)
-    assert one.key_channels == labelmemory.MOST_FEATURES + 12 < backbone.channels
+    assert one.key_channels == trainingfree.KEY_FEATURES + 12 < backbone.channels
     assert one.projection is not None and other.projection is not None
     assert torch.equal(one.projection, other.projection)
     flat = one.projection.flatten(1)

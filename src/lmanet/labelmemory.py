@@ -25,9 +25,6 @@ from lmanet.ops import Backend, local_attention
 from lmanet.segmenter import as_network_takes
 from lmanet.streaming import VideoModel
 
-MOST_FEATURES = 64
-"""Keys hold at most so many features, projections of the map's channels: they cost by their width."""
-
 COLOUR_GRID = 2
 """Colours of a cell are the means of so many parts a side."""
 
@@ -48,19 +45,27 @@ class LabelMemory(VideoModel):
         backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
         memory_size: S, frames remembered; may be changed between streams.
         window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
+        key_features: keys hold at most so many features, projections of the map's channels: they cost by their width.
         temperature: of the softmax over the keys' cosines.
         attention: the backend of `lmanet.ops.local_attention`.
     """
 
     def __init__(
-        self, backbone: Backbone, *, memory_size: int, window: int, temperature: float, attention: Backend
+        self,
+        backbone: Backbone,
+        *,
+        memory_size: int,
+        window: int,
+        key_features: int,
+        temperature: float,
+        attention: Backend,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.memory_size, self.window = memory_size, window
         self.temperature = temperature
         self.attention: Backend = attention
-        self.key_features = min(backbone.channels, MOST_FEATURES)
+        self.key_features = min(backbone.channels, key_features)
         self.key_channels = self.key_features + COLOUR_CHANNELS
         self.value_channels = backbone.num_classes + self.key_channels
 
@@ -123,8 +128,7 @@ class LabelMemory(VideoModel):
 
     def key(self, fused: Tensor, colours: Tensor) -> Tensor:
         """Keys (B, Ck, h, w) of unit length, of features (B, C, h, w) and `mean_colours`."""
-        variance, mean = torch.var_mean(fused, (-2, -1), correction=0, keepdim=True)
-        features = self.project((fused - mean) * torch.rsqrt(variance + 1e-5))
+        features = self.project(_standardised(fused))
         parts = F.normalize(features, dim=1), F.normalize(colours.to(features.dtype), dim=1)
         return torch.cat([parts[0] * (1 - COLOUR_SHARE) ** 0.5, parts[1] * COLOUR_SHARE**0.5], 1)
 
@@ -149,6 +153,15 @@ class LabelMemory(VideoModel):
         fast.optimized = True
         fast.eval().requires_grad_(False)
         return fast if dtype is None else fast.to(dtype)
+
+
+def _standardised(fused: Tensor) -> Tensor:
+    """Features (B, C, h, w) less their mean over the frame, by their deviation."""
+    # Over rows of channels, which lie side by side in memory: ten times as fast as `torch.var_mean` over h and w.
+    rows = fused.movedim(1, -1).flatten(1, 2)
+    centred = rows - rows.mean(1, keepdim=True)
+    scaled = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+    return scaled.unflatten(1, fused.shape[-2:]).movedim(-1, 1)
 
 
 def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:

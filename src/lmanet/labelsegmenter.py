@@ -31,6 +31,9 @@ from lmanet.ops import Backend
 from lmanet.segmenter import as_network_takes, default_window
 from lmanet.streaming import TrainableVideoModel
 
+KEY_FEATURES = 32
+"""Half of what the memory that needs no training takes, as these are trained: attention costs by their number."""
+
 MOST_TRUST = 0.8
 """Above it, what was once said wrong would outlive the frames that say otherwise."""
 
@@ -79,6 +82,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
             backbone,
             memory_size=memory_size,
             window=default_window(backbone.stride) if window is None else window,
+            key_features=KEY_FEATURES,
             temperature=temperature,
             attention=attention,
         )
@@ -117,7 +121,8 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         trust = trust * followed(key, matched)
         present = present.clamp_min(LEAST)
         change = (trust * (shares - present) / present).add(1).clamp_min(LEAST).log()
-        return logits + F.interpolate(change, logits.shape[-2:], mode="bilinear", align_corners=False)
+        change = F.interpolate(change, logits.shape[-2:], mode="bilinear", align_corners=False)
+        return change.add_(logits)
 
     def observe(self, images: Tensor) -> Features:
         """As of every trainable model: the features, with the colours and label shares of the cells behind them."""

@@ -27,6 +27,9 @@ from lmanet.errors import InputError
 from lmanet.labelmemory import LabelMemory, followed, projection
 from lmanet.ops import Backend
 
+KEY_FEATURES = 64
+"""Features beyond these go through a fixed random projection, which keeps distances."""
+
 USUAL_MARGIN = 5.0
 """Logits whose `_margin` is larger are divided so that it is this: a network that is sure of all it says, by its loss
 or a long training, would not listen to the memory."""
@@ -74,7 +77,12 @@ class TrainingFreeSegmenter(LabelMemory):
         if not 0 <= strength <= 1:
             raise InputError(f"strength {strength}: expected 0 to 1")
         super().__init__(
-            backbone, memory_size=memory_size, window=window, temperature=temperature, attention=attention
+            backbone,
+            memory_size=memory_size,
+            window=window,
+            key_features=KEY_FEATURES,
+            temperature=temperature,
+            attention=attention,
         )
         self.strength = strength
         # Not saved: it is the same for every network of this width.

@@ -157,3 +157,44 @@ def test_noise_has_its_standard_deviation():
 def test_impossible_scales_are_refused(scale):
     with pytest.raises(InputError, match="expected 0 < lowest <= highest"):
         Augmentation(scale=scale)
+
+
+def test_shrinking_takes_fine_detail_and_leaves_flat_colour():
+    stripes = np.zeros((48, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    shrunk = Draw((48, 64), shrink=4.0).image(stripes)
+    assert shrunk.shape == stripes.shape and np.ptp(shrunk) < 20
+    flat = np.full((48, 64, 3), 90, np.uint8)
+    np.testing.assert_array_equal(Draw((48, 64), shrink=4.0).image(flat), flat)
+
+
+def test_a_patch_is_grey_and_the_label_stays():
+    image = picture()
+    hidden = Draw(image.shape[:2], patch=(2, 3, 5, 7)).image(image)
+    assert (hidden[2:7, 3:10] == 127).all()
+    hidden[2:7, 3:10] = image[2:7, 3:10]
+    np.testing.assert_array_equal(hidden, image)
+    np.testing.assert_array_equal(
+        Draw(image.shape[:2], patch=(2, 3, 5, 7)).label(image[..., 0]), image[..., 0]
+    )
+
+
+def test_draws_shrink_and_hide_within_their_ranges():
+    generator = rng()
+    draws = [draw(Augmentation(shrink=3.0, occlusion=0.4), (60, 80), generator) for _ in range(300)]
+    assert 1 <= min(d.shrink for d in draws) < 1.2 and 2.8 < max(d.shrink for d in draws) <= 3
+    patches = [d.patch for d in draws if d.patch[2]]
+    assert 100 < len(patches) < 200
+    for top, left, height, width in patches:
+        assert 1 <= height <= 24 and 1 <= width <= 32 and top + height <= 60 and left + width <= 80
+
+
+def test_without_shrink_and_patch_draws_are_what_they_were():
+    one, other = (draw(Augmentation(noise=9.0, shrink=s), SIZE, rng()) for s in (1.0, 3.0))
+    assert replace(other, shrink=1.0) == one
+
+
+@pytest.mark.parametrize("wrong", [{"shrink": 0.5}, {"occlusion": 1.0}, {"occlusion": -0.1}])
+def test_impossible_shrink_and_occlusion_are_refused(wrong):
+    with pytest.raises(InputError, match="expected at least 1, and 0 to below 1"):
+        Augmentation(**wrong)

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+import lmanet
+from contracts.networks import seeded
+from contracts.tiny import TinyData, tiny_data
+from lmanet import LabelMemorySegmenter
+from lmanet.backbones import ERFNet
+from lmanet.data.base import VOID
+from lmanet.errors import InputError
+from lmanet.session import Session
+from lmanet.training.config import Stage
+from lmanet.training.recipes import LabelRecipe
+from lmanet.training.train import train_memory
+from lmanet.training.unlabelled import self_labelled, spoilt
+
+STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
+RECIPE = LabelRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
+
+
+def network() -> ERFNet:
+    with seeded():
+        return ERFNet(3).eval()
+
+
+def without_labels(data: TinyData) -> TinyData:
+    return replace(data, sequences=tuple(replace(s, labels=(None,) * len(s.labels)) for s in data.sequences))
+
+
+def test_labels_are_the_networks_own_where_it_is_sure() -> None:
+    data, own = without_labels(tiny_data()), network()
+    session = Session(own)
+    image = data.sequences[1].image(2)
+    said = session.step(image)
+    best = said.probabilities().max(0).values.numpy()
+    middle = float(np.median(best))
+    labelled = self_labelled(data, own, confidence=middle)
+    label = labelled.sequences[1].label(2)
+    assert labelled.sequences[1].labelled == (True,) * 3 and label.dtype == np.uint8
+    assert np.array_equal(label == VOID, best < middle)
+    assert np.array_equal(label[label != VOID], said.labels[label != VOID])
+    assert 0.3 < (label == VOID).mean() < 0.7
+
+
+def test_the_labels_of_the_data_are_not_looked_at() -> None:
+    data = tiny_data()
+    wrong = replace(
+        data,
+        sequences=tuple(
+            replace(s, labels=tuple(np.zeros_like(x) for x in s.labels if x is not None))
+            for s in data.sequences
+        ),
+    )
+    one, other = (self_labelled(d, network(), confidence=0.0).sequences[0].label(1) for d in (data, wrong))
+    assert np.array_equal(one, other) and (one != VOID).all()
+
+
+def test_a_memory_learns_without_labels(tmp_path) -> None:
+    data, own = without_labels(tiny_data(frames=2)), network()
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    path = train_memory(
+        self_labelled(data, own, confidence=0.0),
+        None,
+        own,
+        spoilt(RECIPE),
+        tmp_path,
+        accelerator=accelerator,
+        workers=0,
+    )
+    model = lmanet.load(str(path))
+    assert isinstance(model, LabelMemorySegmenter)
+    assert model.card["val_miou"] is None and "labelled by the network itself" in model.card["data"]
+    assert model.card["recipe"]["augmentation"]["shrink"] == 3.0
+    assert model.trust_out.weight.detach().abs().sum() > 0
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.0])
+def test_confidence_is_checked(confidence: float) -> None:
+    with pytest.raises(InputError, match=f"confidence {confidence}"):
+        self_labelled(tiny_data(), network(), confidence=confidence)
