@@ -9,6 +9,7 @@ from torch import nn
 from lmanet.backbones import Backbone, Wrapped
 from lmanet.backbones.inspection import cut_where_best
 from lmanet.errors import InputError
+from lmanet.labelsegmenter import LabelMemorySegmenter
 from lmanet.segmenter import VideoSegmenter
 from lmanet.streaming import VideoModel
 from lmanet.trainingfree import TrainingFreeSegmenter
@@ -29,8 +30,9 @@ def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoMod
             `lmanet.inspect` lists.
         options: `entry`, `mean`, `std`, `probe`: see `Wrapped`; the images are normalised as for ImageNet if not given,
             by what timm knows of the network if it knows it. `training_free=True`: a memory that needs no training, see
-            `TrainingFreeSegmenter`. All others go to it, or to `VideoSegmenter`; keys, values and window have defaults
-            by the map's channels and stride.
+            `TrainingFreeSegmenter`. `values="labels"`: a memory of labels, to be trained, see `LabelMemorySegmenter`.
+            All others go to these, or to `VideoSegmenter`; keys, values and window have defaults by the map's channels
+            and stride.
 
     Returns:
         A model with a memory, on the network's device; `.backbone(images)` is bit for bit the network's own output.
@@ -42,7 +44,11 @@ def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoMod
     backbone = as_backbone(model, at=at, **cut)
     if options.pop("training_free", False):
         return TrainingFreeSegmenter(backbone, **options)
-    return VideoSegmenter(backbone, **options).to(next(model.parameters()).device)
+    kinds = {"labels": LabelMemorySegmenter, "features": VideoSegmenter}
+    values = options.pop("values", "features")
+    if values not in kinds:
+        raise InputError(f"values {values!r}: expected one of {', '.join(kinds)}")
+    return kinds[values](backbone, **options).to(next(model.parameters()).device)
 
 
 def as_backbone(model: nn.Module, *, at: str | None = None, **cut: Any) -> Backbone:

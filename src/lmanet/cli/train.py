@@ -38,15 +38,15 @@ def train(
     start the command with `accelerate launch`.
 
     Args:
-        recipe: a preset: `erfnet…` trains a single-frame network, `lmanet…` and `paper` a memory on one. Every
-            field of it can be changed.
+        recipe: a preset: `erfnet…` trains a single-frame network; `lmanet` and `lmanet-…` a memory of labels on one,
+            `lmanet-features` and `paper` the paper's memory of features. Every field of it can be changed.
         data: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:, with ,size=HxW behind it to resize
             frames and labels (see lmanet data check --help).
         out: folder for frames, checkpoints, logs and the weights.
         weights: the single-frame network that a memory is put on; for `erfnet…`, where to start from (random).
         model: MODULE:FUNCTION that builds a trained network of your own, in place of --weights.
         at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
-        start_from: a video model whose keys, values and fusion a memory starts from (random).
+        start_from: a video model whose memory this one starts from (untrained).
         val_split: the split that chooses the best epoch.
         val_data: validate on another data set.
         seed: of everything random.
