@@ -137,12 +137,16 @@ def labelled(folder: Path) -> str:
     return f"folder:{root}"
 
 
-def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys):
-    sizes = ["--key-channels", "8", "--value-channels", "8", "--window", "3", "--memory-size", "2"]
+@pytest.mark.parametrize(
+    ("preset", "own"),
+    [("lmanet", ["--hidden", "8"]), ("lmanet-features", ["--key-channels", "8", "--value-channels", "8"])],
+)
+def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, preset, own):
+    sizes = [*own, "--window", "3", "--memory-size", "2"]
     stages = [f"--{stage}.{name}" for stage in ("module", "joint") for name in ("epochs", "batch-size")]
     stages = [word for flag in stages for word in (flag, "1")]
     views = ["--draws", "1", "--pseudo", "1", "--workers", "0"]
-    train = ["train", "lmanet", "--model", model, "--data", labelled, "-o", "runs", *sizes, *stages, *views]
+    train = ["train", preset, "--model", model, "--data", labelled, "-o", "runs", *sizes, *stages, *views]
     assert main(train) == 0
     weights = "runs/lmanet.safetensors"
     assert main(["segment", "clip", "-o", "labels", "--weights", weights, "--model", model]) == 0
