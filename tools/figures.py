@@ -60,6 +60,28 @@ KINDS = {"single-frame": "none", "training-free": "without training", "LMANet": 
 """What an evaluation report's columns are called where networks are compared."""
 
 
+def reproduced(content: dict[str, Any]) -> str:
+    """The rows of an experiment of `lmanet reproduce`: mean ± sample standard deviation over n seeds."""
+    lines = [
+        "| | mIoU ↑ | flicker ↓ | VC8 ↑ | TC ↑ | seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in content["rows"]:
+        shown = (("miou", 1), ("flicker", 2), ("vc8", 1), ("tc", 1))
+        cells = [_spread(row[key], digits) for key, digits in shown]
+        place = row["scored_on"]
+        title = row["name"] if place == "val" else f"{row['name']}, {place}"
+        lines.append(f"| {title} | {' | '.join(cells)} | {row['miou']['n']} |")
+    environment = content["environment"]
+    lines += ["", f"{environment['machine']}, threads: {environment['threads']}, fp32."]
+    return "\n".join(lines)
+
+
+def _spread(summary: dict[str, Any], digits: int) -> str:
+    mean = f"{100 * summary['mean']:.{digits}f}"
+    return f"{mean} %" if summary["std"] is None else f"{mean} ± {100 * summary['std']:.{digits}f} %"
+
+
 def stream(content: dict[str, Any]) -> str:
     """Frames per second in memory and from file to file."""
     timings, frames = content["timings"], content["settings"]["frames"]
@@ -129,6 +151,7 @@ def machine(content: dict[str, Any]) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "camvid": ("camvid-val.json", accuracy),
+    "control": ("reproduce/camvid/control.json", reproduced),
     "synthetic": ("synthetic-val.json", accuracy),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),

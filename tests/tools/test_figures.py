@@ -132,7 +132,7 @@ def test_marks_without_their_partner_are_refused(figures, results, text):
 
 
 def test_an_unknown_table_is_refused(figures, results):
-    with pytest.raises(ValueError, match=r"figures: speed -->: expected one of camvid, synthetic"):
+    with pytest.raises(ValueError, match=r"figures: speed -->: expected one of camvid, control, synthetic"):
         figures.filled("<!-- figures: speed -->\n<!-- end -->\n", results)
 
 
@@ -230,3 +230,23 @@ def test_op_tables(figures, results):
     growth = [line.split(" | ") for line in lines if line.startswith(("| S=4 ", "| S=8 "))][-2:]
     assert float(growth[1][1]) == pytest.approx(2 * float(growth[0][1]), abs=0.002)
     assert growth[0][3] == growth[1][3]
+
+
+def test_a_reproduced_table_shows_spread_and_seeds(figures, results):
+    def summary(mean, std, n):
+        return {"mean": mean, "std": std, "n": n, "per_seed": [mean] * n}
+
+    one = {key: summary(0.5, None, 1) for key in ("miou", "flicker", "vc8", "tc")}
+    three = {key: summary(0.6604, 0.0021, 3) for key in ("miou", "flicker", "vc8", "tc")}
+    content = {
+        "rows": [
+            {"name": "single-frame", "scored_on": "val", **one},
+            {"name": "LMANet", "scored_on": "0006R0", **three},
+        ],
+        "environment": {"machine": "Linux, a CPU", "threads": 2},
+    }
+    (results / "reproduce/camvid").mkdir(parents=True)
+    (results / "reproduce/camvid/control.json").write_text(json.dumps(content))
+    table = figures.filled("<!-- figures: control -->\n<!-- end -->\n", results)
+    assert "| single-frame | 50.0 % | 50.00 % | 50.0 % | 50.0 % | 1 |" in table
+    assert "| LMANet, 0006R0 | 66.0 ± 0.2 % | 66.04 ± 0.21 % | 66.0 ± 0.2 % | 66.0 ± 0.2 % | 3 |" in table

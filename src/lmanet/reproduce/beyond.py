@@ -140,21 +140,15 @@ def robustness(setup: Setup) -> Plan:
 
 
 def _controls_at(setup: Setup, place: Place) -> list[Row]:
-    variants = setup.budget.variants
-    lmanet, paper = variants["lmanet"], setup.budget.paper
+    lmanet = setup.budget.variants["lmanet"]
     single = setup.single_row(place)
     trainings = setup.longer(trained_on(setup.network_name, lmanet), place)
     longer = tuple((replace(single.cells[0][0], model=training),) for training in trainings)
-    rows = [
+    # The paper's module stands beside its control in `presets`.
+    return [
         single,
         Row(f"{SINGLE}, trained on", longer, place.name),
         control_row(setup, lmanet, place),
         setup.row(OURS, lmanet, place),
         setup.row(f"{OURS}, no past", lmanet, place, forget=True),
     ]
-    if paper != lmanet:
-        rows += [
-            replace(control_row(setup, paper, place), name="paper's module, control"),
-            setup.row("paper's module", paper, place),
-        ]
-    return rows

@@ -97,7 +97,7 @@ class MemoryRecipe(VideoRecipe):
 class LabelRecipe(VideoRecipe):
     """A memory of the labels given: a `LabelMemorySegmenter`.
 
-    Trained briefly and gently: the longer the decoder is trained, the more it flickers.
+    Trained briefly and gently: the longer it is trained, the less it trusts, and the more the decoder flickers.
 
     Attributes:
         hidden: channels between the two convolutions that give the trust.
@@ -106,10 +106,10 @@ class LabelRecipe(VideoRecipe):
     memory_size: int = 2
     window: int | None = 15
     module: Stage = field(
-        default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1)
+        default_factory=lambda: Stage(epochs=1, batch_size=4, lr=3e-4, ema=0.98, validate_every=1)
     )
     joint: Stage = field(
-        default_factory=lambda: Stage(epochs=2, batch_size=4, lr=1e-4, ema=0.99, validate_every=1)
+        default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-4, ema=0.98, validate_every=1)
     )
     hidden: int = 32
 
