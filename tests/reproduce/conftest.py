@@ -13,7 +13,7 @@ from lmanet.reproduce.budget import Budget
 from lmanet.reproduce.data import Street
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
-from lmanet.training.recipes import MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import LabelRecipe, MemoryRecipe, SingleRecipe
 from lmanet.zoo import register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES
 
@@ -21,6 +21,17 @@ STAGE = Stage(epochs=1, batch_size=2, lr=1e-3, samples=2)
 RECIPE = MemoryRecipe(
     key_channels=4,
     value_channels=6,
+    memory_size=2,
+    window=3,
+    memories="real",
+    draws=1,
+    pseudo=0,
+    augmentation=Augmentation(),
+    module=STAGE,
+    joint=replace(STAGE, ema=0.5),
+)
+LABELS = LabelRecipe(
+    hidden=4,
     memory_size=2,
     window=3,
     memories="real",
@@ -48,7 +59,7 @@ def budget() -> Budget:
         variants={
             "paper architecture": RECIPE,
             "fast convolutions": replace(RECIPE, convolutions="fast"),
-            "lmanet": replace(RECIPE, key_channels=3),
+            "lmanet": LABELS,
         },
         street=Street(sequences=1, frames=4, size=(48, 64)),
         scored_street=Street(sequences=1, frames=7, size=(48, 64)),

@@ -119,7 +119,12 @@ def best_device() -> torch.device:
 def stages_of(training: Training) -> dict[str, Stage]:
     """The training's stages, by the name of their folder."""
     if isinstance(training, MemoryTraining):
-        return {"step1": training.recipe.module, "step2": training.recipe.joint}
+        from lmanet.training.train import has_step_1
+
+        steps = {"step1": training.recipe.module, "step2": training.recipe.joint}
+        return {
+            name: stage for name, stage in steps.items() if name == "step2" or has_step_1(training.recipe)
+        }
     return {"step0": training.recipe.stage}
 
 

@@ -113,9 +113,7 @@ def train_memory(
     weights = loss_weights(stored)
     kept: _Kept | None = None
     steps = [(1, recipe.module), (2, recipe.joint)]
-    if control and segmenter.values == "labels":
-        del steps[0]  # of its memory, which says nothing new, there is nothing to learn
-    for step, stage in steps:
+    for step, stage in steps if has_step_1(recipe) else steps[1:]:
         set_trainable(segmenter, step)
         best = fit(
             module,
@@ -158,6 +156,11 @@ def train_memory(
         save_model(segmenter, path, classes=train.classes, card=card, single_frame=single_frame)
     accelerator.wait_for_everyone()
     return path
+
+
+def has_step_1(recipe: VideoRecipe) -> bool:
+    """Whether the memory has anything to learn by itself: not where it holds the labels of the current frame."""
+    return not (recipe.memories == "current" and _MODELS[type(recipe)].values == "labels")
 
 
 def set_trainable(segmenter: TrainableVideoModel, step: int) -> None:
