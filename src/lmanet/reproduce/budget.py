@@ -113,6 +113,7 @@ def _budgets() -> dict[str, Budget]:
         paper = _short(ours)
         budgets[kind] = {"paper": paper, "variants": _variants(ours, paper)}
     paper = _preset("paper")
+    assert isinstance(paper, MemoryRecipe)
     return {
         "camvid": Budget(
             single={

@@ -118,7 +118,7 @@ def _paper_stage(epochs: int) -> Stage:
     return Stage(epochs=epochs, batch_size=4, lr=2e-4, optimizer="adam", schedule="plateau", weight_decay=0.0)
 
 
-PRESETS: dict[str, SingleRecipe | MemoryRecipe] = {
+PRESETS: dict[str, SingleRecipe | MemoryRecipe | LabelRecipe] = {
     "erfnet": SingleRecipe(),
     "erfnet-synthetic": SingleRecipe(
         augmentation=Augmentation(crop=(256, 256), scale=(0.8, 1.5), gain=0.1),
