@@ -43,14 +43,14 @@ LABELS = LabelRecipe(
 )
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def tiny_architecture() -> Iterator[None]:
     register_backbone("tiny", TinyBackbone)
     yield
-    del BACKBONES["tiny"]
+    BACKBONES.pop("tiny", None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def budget() -> Budget:
     """A few steps on a small drive."""
     return Budget(
@@ -69,7 +69,7 @@ def budget() -> Budget:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A single-frame network with random weights."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"

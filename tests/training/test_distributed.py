@@ -62,7 +62,7 @@ def train(folder, out):
     )
     if accelerator.is_main_process:
         last = torch.load(folder / "last.pt", weights_only=True)
-        end = {name.removeprefix("inner.segmenter."): value for name, value in last["module"].items()}
+        end = {name.removeprefix("inner.model."): value for name, value in last["module"].items()}
         torch.save({"steps": steps, "start": start, "end": end, "average": segmenter.state_dict()}, out)
 
 

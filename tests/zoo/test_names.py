@@ -13,6 +13,7 @@ from lmanet import ERFNet, VideoSegmenter, load
 from lmanet.data.base import Classes
 from lmanet.errors import WeightsError
 from lmanet.segmenter import segment_single
+from lmanet.streaming import TrainableVideoModel
 from lmanet.zoo import bundled, save_model
 from lmanet.zoo.names import locate, single_frame_of
 
@@ -152,7 +153,7 @@ def test_bundled_weights(name):
     model = load(name)
     image = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        if isinstance(model, VideoSegmenter):
+        if isinstance(model, TrainableVideoModel):
             logits, state = model.step(image)
             logits, state = model.step(image, state)
             assert state.size == model.memory_size
