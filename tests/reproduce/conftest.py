@@ -43,18 +43,26 @@ LABELS = LabelRecipe(
 )
 
 
-@pytest.fixture(scope="package", autouse=True)
+class CellBackbone(TinyBackbone):
+    """A class of its own, as it stays registered while other tests run."""
+
+
+@pytest.fixture(scope="session", autouse=True)
 def tiny_architecture() -> Iterator[None]:
-    register_backbone("tiny", TinyBackbone)
+    register_backbone("tiny-cells", CellBackbone)
     yield
-    BACKBONES.pop("tiny", None)
+    del BACKBONES["tiny-cells"]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def budget() -> Budget:
     """A few steps on a small drive."""
     return Budget(
-        single={"tiny": SingleRecipe(network="tiny", augmentation=Augmentation(crop=(32, 32)), stage=STAGE)},
+        single={
+            "tiny-cells": SingleRecipe(
+                network="tiny-cells", augmentation=Augmentation(crop=(32, 32)), stage=STAGE
+            )
+        },
         paper=RECIPE,
         variants={
             "paper architecture": RECIPE,
@@ -69,12 +77,12 @@ def budget() -> Budget:
     )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A single-frame network with random weights."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     with seeded():
-        save_model(TinyBackbone(11), path, classes=CAMVID_CLASSES)
+        save_model(CellBackbone(11), path, classes=CAMVID_CLASSES)
     return str(path)
 
 

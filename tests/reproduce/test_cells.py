@@ -31,7 +31,7 @@ OTHER = MemoryTraining(DATA, MemoryRecipe(), WEIGHTS, seed=9)
 EVALUATION = Evaluation(replace(DATA, split="val"), MEMORY)
 MOVED = {
     DataConfig: {"split": "test", "street": replace(STREET, fps=30.0)},
-    SingleTraining: {"recipe": SingleRecipe(network="tiny"), "seed": 1, "initial": WEIGHTS},
+    SingleTraining: {"recipe": SingleRecipe(network="tiny-cells"), "seed": 1, "initial": WEIGHTS},
     MemoryTraining: {"recipe": MemoryRecipe(memory_size=3), "seed": 1, "network": FIRST},
     Evaluation: {
         "model": OTHER,
@@ -110,7 +110,7 @@ def test_what_cells_need():
 
 def test_weights_are_known_by_their_contents(weights, tmp_path):
     found = weights_of(weights)
-    assert found.network == "tiny" and len(found.sha256) == 64
+    assert found.network == "tiny-cells" and len(found.sha256) == 64
     with pytest.raises(WeightsError, match="is a video model: give the single-frame network"):
         weights_of("lmanet-erfnet-camvid")
 

@@ -51,7 +51,7 @@ def test_the_most_changed_frame_of_each_run_is_picked():
 
 
 def test_frames_with_changed_labels(model, tmp_path):
-    weights = Weights("x", "0", "tiny")
+    weights = Weights("x", "0", "tiny-cells")
     data = DataConfig("synthetic:", "val")
     cell = Changes(data, weights, MemoryTraining(data, MemoryRecipe(), weights), parts=2)
     result = find_changes(cell, model.backbone, model, DATA, tmp_path)
@@ -73,7 +73,7 @@ def test_frames_with_changed_labels(model, tmp_path):
 
 def test_labels_are_needed_to_show_changes(model, tmp_path):
     blank = replace(DATA, sequences=tuple(replace(s, labels=(None,) * 5) for s in DATA.sequences))
-    weights, data = Weights("x", "0", "tiny"), DataConfig("synthetic:", "val")
+    weights, data = Weights("x", "0", "tiny-cells"), DataConfig("synthetic:", "val")
     cell = Changes(data, weights, MemoryTraining(data, MemoryRecipe(), weights))
     with pytest.raises(DataError, match="no labelled frame"):
         find_changes(cell, model.backbone, model, blank, tmp_path)

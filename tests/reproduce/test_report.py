@@ -12,7 +12,7 @@ from lmanet.reproduce.tables import Outcome, tables_of
 from lmanet.training.recipes import MemoryRecipe
 
 DATA = DataConfig("synthetic:", "val", street=Street(sequences=1, frames=2, size=(48, 64)))
-NETWORK = Weights("one", "0", "tiny")
+NETWORK = Weights("one", "0", "tiny-cells")
 
 
 def finished(store, cell, miou, flicker=0.1, classes=(0.5, None)):

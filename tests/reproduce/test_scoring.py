@@ -16,7 +16,7 @@ from lmanet.segmenter import VideoSegmenter
 from lmanet.trainingfree import TrainingFreeSegmenter
 
 DATA = tiny_data(sequences=2, frames=7)
-CELL = Evaluation(DataConfig("synthetic:", "val"), Weights("x", "0", "tiny"))
+CELL = Evaluation(DataConfig("synthetic:", "val"), Weights("x", "0", "tiny-cells"))
 
 
 @pytest.fixture
