@@ -30,7 +30,7 @@ def train(
     cache: Path | None = None,
     tensorboard: bool = False,
     unlabelled: bool = False,
-    confidence: float = 0.9,
+    confidence: float = 0.0,
 ) -> None:
     """Train a single-frame network (step 0), or put a memory on one (steps 1 and 2).
 
@@ -55,9 +55,9 @@ def train(
         feature_cache: keep the frozen encoder's features on disk instead of encoding in every step.
         cache: folder of the feature cache; trainings on the same network and data may share it.
         tensorboard: also log for TensorBoard.
-        unlabelled: train a memory without labels: the network's own confident predictions take their place, the current
-            frame is spoilt, and the last epoch is kept.
-        confidence: least probability of a label that --unlabelled makes.
+        unlabelled: train a memory without labels: the network's own predictions take their place, the current frame is
+            spoilt, and the last epoch is kept.
+        confidence: least probability of a label that --unlabelled makes; with 0 every pixel has one.
     """
     from accelerate import Accelerator
 
