@@ -18,29 +18,18 @@ from lmanet.zoo import register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3, samples=2)
-RECIPE = MemoryRecipe(
-    key_channels=4,
-    value_channels=6,
-    memory_size=2,
-    window=3,
-    memories="real",
-    draws=1,
-    pseudo=0,
-    augmentation=Augmentation(),
-    module=STAGE,
-    joint=replace(STAGE, ema=0.5),
-)
-LABELS = LabelRecipe(
-    hidden=4,
-    memory_size=2,
-    window=3,
-    memories="real",
-    draws=1,
-    pseudo=0,
-    augmentation=Augmentation(),
-    module=STAGE,
-    joint=replace(STAGE, ema=0.5),
-)
+TRAINING = {
+    "memory_size": 2,
+    "window": 3,
+    "memories": "real",
+    "draws": 1,
+    "pseudo": 0,
+    "augmentation": Augmentation(),
+    "module": STAGE,
+    "joint": replace(STAGE, ema=0.5),
+}
+RECIPE = MemoryRecipe(key_channels=4, value_channels=6, **TRAINING)
+LABELS = LabelRecipe(hidden=4, **TRAINING)
 
 
 class CellBackbone(TinyBackbone):

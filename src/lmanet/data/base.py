@@ -74,6 +74,45 @@ class Sequence(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class DerivedSequence:
+    """A sequence that is its source in all that a child does not change; keeps the `Sequence` protocol.
+
+    Attributes:
+        source: the sequence that it is made of.
+    """
+
+    source: Sequence
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.source.frame_names
+
+    @property
+    def spacing_s(self) -> float:
+        """The source's."""
+        return self.source.spacing_s
+
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        """The source's."""
+        return self.source.labelled
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The source's frame `index`, (H, W, 3) uint8 RGB."""
+        return self.source.image(index)
+
+    def label(self, index: int) -> NDArray[np.uint8] | None:
+        """The source's class ids of frame `index`, (H, W) uint8, void 255; None where it has none."""
+        return self.source.label(index)
+
+
 class VideoData(Protocol):
     """A labelled video data set: one split of it, as gap-free sequences."""
 

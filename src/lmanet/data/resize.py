@@ -8,36 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import Classes, Sequence, VideoData
+from lmanet.data.base import Classes, DerivedSequence, VideoData
 from lmanet.errors import InputError
 
 
 @dataclass(frozen=True)
-class ResizedSequence:
+class ResizedSequence(DerivedSequence):
     """A sequence whose frames and labels are resized as they are read; keeps the `Sequence` protocol."""
 
-    source: Sequence
     size: tuple[int, int]
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
-
-    @property
-    def frame_names(self) -> tuple[str, ...]:
-        """The source's."""
-        return self.source.frame_names
-
-    @property
-    def spacing_s(self) -> float:
-        """The source's."""
-        return self.source.spacing_s
-
-    @property
-    def labelled(self) -> tuple[bool, ...]:
-        """The source's."""
-        return self.source.labelled
 
     @property
     def stamp(self) -> str | None:

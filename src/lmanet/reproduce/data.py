@@ -10,10 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lmanet.data.base import Classes, Sequence, VideoData
+from lmanet.data.base import DerivedSequence, VideoData
 from lmanet.data.cityscapes import MOST_PAST
 from lmanet.data.spec import open_data
 from lmanet.data.street.degrade import Degradation
@@ -105,40 +102,10 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class _Rendered:
+class _Rendered(DerivedSequence):
     """A sequence that is made by rule: it changes with its configuration alone, and that is its stamp."""
 
-    source: Sequence
     stamp: str
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    @property
-    def frame_names(self) -> tuple[str, ...]:
-        return self.source.frame_names
-
-    @property
-    def spacing_s(self) -> float:
-        return self.source.spacing_s
-
-    @property
-    def labelled(self) -> tuple[bool, ...]:
-        return self.source.labelled
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return self.source.image(index)
-
-    def label(self, index: int) -> NDArray[np.uint8] | None:
-        return self.source.label(index)
-
-
-@dataclass(frozen=True)
-class _RenderedData:
-    name: str
-    classes: Classes
-    sequences: tuple[Sequence, ...]
 
 
 def checked_spec(spec: str) -> str:
@@ -191,7 +158,7 @@ def _opened(config: DataConfig) -> VideoData:
             degradation=street.degradation,
         )
     stamp = repr(config)
-    return _RenderedData(data.name, data.classes, tuple(_Rendered(s, stamp) for s in data.sequences))
+    return Subset(data.name, data.classes, tuple(_Rendered(s, stamp) for s in data.sequences))
 
 
 def _fold(config: DataConfig) -> Subset:

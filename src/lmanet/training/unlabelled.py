@@ -8,53 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.backbones import Backbone
-from lmanet.data.base import VOID, Classes, Sequence, VideoData
+from lmanet.data.base import VOID, Classes, DerivedSequence, VideoData
 from lmanet.errors import InputError
 from lmanet.session import Session
 from lmanet.training.recipes import VideoRecipe
 
 
 @dataclass(frozen=True)
-class SelfLabelledSequence:
+class SelfLabelledSequence(DerivedSequence):
     """A sequence whose labels are a network's own; keeps the `Sequence` protocol.
 
     Attributes:
-        own: the sequence.
         session: of the network by itself.
         confidence: least probability of a label; pixels below it are void.
     """
 
-    own: Sequence
     session: Session
     confidence: float
 
     @property
-    def name(self) -> str:
-        """The sequence's name."""
-        return self.own.name
-
-    @property
-    def frame_names(self) -> tuple[str, ...]:
-        """The frames' names."""
-        return self.own.frame_names
-
-    @property
-    def spacing_s(self) -> float:
-        """Seconds between neighbouring frames."""
-        return self.own.spacing_s
-
-    @property
     def labelled(self) -> tuple[bool, ...]:
         """Every frame is."""
-        return (True,) * len(self.own.frame_names)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Frame `index` as (H, W, 3) uint8 RGB."""
-        return self.own.image(index)
+        return (True,) * len(self.source.frame_names)
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """What the network says of frame `index`, (H, W) uint8; void where it is not sure."""
-        found = self.session.step(self.own.image(index))
+        found = self.session.step(self.source.image(index))
         sure = (found.probabilities().max(0).values >= self.confidence).cpu().numpy()
         return np.where(sure, found.labels, np.uint8(VOID))
 
