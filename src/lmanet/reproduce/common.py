@@ -27,19 +27,27 @@ def control_row(setup: Setup, recipe: VideoRecipe, place: Place | None = None) -
 
 def budget_note(setup: Setup) -> str:
     """What the cells of a table are trained with."""
-    recipe = setup.budget.variants["lmanet"]
     network = (
         Path(setup.weights.name).name
         if setup.weights
         else f"{setup.network_name}, trained on the same frames"
     )
+    ours, papers = (_budget(recipe) for recipe in (setup.budget.variants["lmanet"], setup.budget.paper))
+    trained = (
+        f"Every memory has the same budget ({ours}) and its last epoch's weights"
+        if ours == papers
+        else f"LMANet's memory is trained for {ours}; the paper's module for {papers}; a control as what it is the "
+        f"control of; each has its last epoch's weights"
+    )
+    return (
+        f"Single-frame network: {network}. {trained}; nothing is chosen on what is scored. Scored in float32."
+    )
+
+
+def _budget(recipe: VideoRecipe) -> str:
     stages = " then ".join(
         f"{stage.epochs} epoch{'s' * (stage.epochs > 1)}"
         + (f" of {stage.samples} samples" if stage.samples else "")
         for stage in (recipe.module, recipe.joint)
     )
-    return (
-        f"Single-frame network: {network}. Every memory has the same budget ({stages}, batches of "
-        f"{recipe.module.batch_size}, in bfloat16) and its last epoch's weights; nothing is chosen on what is scored. "
-        f"Scored in float32."
-    )
+    return f"{stages}, batches of {recipe.module.batch_size}, in bfloat16"
