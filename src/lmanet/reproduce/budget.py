@@ -7,7 +7,7 @@ memory of labels has its own preset, of no more steps; a control has the trainin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from lmanet.benchmarks.model import Variant
@@ -34,6 +34,7 @@ class Budget:
         single: of single-frame networks, by architecture: for folds, and, the first, where no weights are given.
         paper: the paper's module.
         variants: other modules, by the name that tables give them; `lmanet` is the default preset.
+        initial: bundled networks that these trainings start from, by architecture; they have seen none of this data.
         scored: the split that is reported.
         street: of synthetic data, the drive to train on, if not the split's own.
         scored_street: the drive to score on, likewise.
@@ -45,6 +46,7 @@ class Budget:
     single: dict[str, SingleRecipe]
     paper: MemoryRecipe
     variants: dict[str, VideoRecipe]
+    initial: dict[str, str] = field(default_factory=dict)
     scored: Literal["val", "test"] = "val"
     street: Street | None = None
     scored_street: Street | None = None
@@ -117,9 +119,10 @@ def _budgets() -> dict[str, Budget]:
     return {
         "camvid": Budget(
             single={
-                "erfnet": _single("erfnet-camvid", epochs=60),
+                "erfnet": _single("erfnet-camvid", epochs=25),
                 "efficient-unet": _single("unet-camvid", epochs=60),
             },
+            initial={"erfnet": "erfnet-synthetic"},
             **budgets["camvid"],
         ),
         "synthetic": Budget(

@@ -197,8 +197,14 @@ def title(cell: Cell) -> str:
     """The cell in a line, for progress and lists."""
     match cell:
         case SingleTraining():
-            on = "trained on" if cell.initial else "from the start"
-            return f"single-frame training, {cell.recipe.network} {on}, {cell.data.name}, seed {cell.seed}"
+            match cell.initial:
+                case Weights():
+                    start = f"from {cell.initial.name}"
+                case SingleTraining():
+                    start = "trained on"
+                case None:
+                    start = "from the start"
+            return f"single-frame training, {cell.recipe.network} {start}, {cell.data.name}, seed {cell.seed}"
         case MemoryTraining():
             return f"memory training, {_recipe(cell.recipe)}, {cell.data.name}, seed {cell.seed}"
         case Evaluation():

@@ -10,7 +10,7 @@ from lmanet.errors import InputError
 from lmanet.ops import Border
 from lmanet.reproduce.attention import whole_map
 from lmanet.reproduce.budget import Budget
-from lmanet.reproduce.cells import Cell, Evaluation, MemoryTraining, Network, SingleTraining, Weights
+from lmanet.reproduce.cells import Cell, Evaluation, MemoryTraining, Network, SingleTraining, Weights, weights_of
 from lmanet.reproduce.data import DataConfig, Street, with_past
 from lmanet.segmenter import default_channels, default_window
 from lmanet.training.recipes import SingleRecipe, VideoRecipe
@@ -140,7 +140,7 @@ class Setup:
         return Place(f"fold {name}", train, held_out, self.first_network(train))
 
     def first_network(self, train: DataConfig) -> SingleTraining:
-        """The training of a single-frame network from the start, one for all seeds.
+        """The training of a single-frame network, one for all seeds.
 
         Raises:
             InputError: the budget has no recipe for its architecture.
@@ -150,7 +150,10 @@ class Setup:
             raise InputError(
                 f"no budget to train a {network!r} on {self.kind}: there is one for {', '.join(self.budget.single)}"
             )
-        return SingleTraining(_reaching(train, 0), self.budget.single[network])
+        initial = self.budget.initial.get(network)
+        return SingleTraining(
+            _reaching(train, 0), self.budget.single[network], initial=weights_of(initial) if initial else None
+        )
 
     @property
     def network_name(self) -> str:
