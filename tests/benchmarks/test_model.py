@@ -9,8 +9,9 @@ import torch
 from lmanet.backbones import ERFNet
 from lmanet.benchmarks import model
 from lmanet.benchmarks.memory import can_measure
-from lmanet.benchmarks.model import PAPER, Measured, Variant, bare_peak, bare_s, bench_model
+from lmanet.benchmarks.model import LABELS, PAPER, Measured, Variant, bare_peak, bare_s, bench_model
 from lmanet.benchmarks.timing import Timing
+from lmanet.errors import InputError
 from lmanet.segmenter import VideoSegmenter
 
 SIZE = (32, 48)
@@ -22,7 +23,11 @@ def measured(variant: Variant, seconds: float, peak: int | None = None) -> Measu
 
 
 def test_bench_model_measures_every_variant() -> None:
-    variants = [replace(PAPER, window=None), replace(PAPER, window=3, precision="bf16")]
+    variants = [
+        replace(PAPER, window=None),
+        replace(PAPER, window=3, precision="bf16"),
+        replace(LABELS, window=3),
+    ]
     results = bench_model(variants, size=SIZE, repeats=2)
     assert [one.variant for one in results] == variants
     for one in results:
@@ -30,6 +35,11 @@ def test_bench_model_measures_every_variant() -> None:
         if can_measure():
             assert one.peak_bytes is not None and one.imports_bytes is not None
             assert one.peak_bytes > one.imports_bytes > 0
+
+
+def test_a_memory_of_labels_has_no_global_attention() -> None:
+    with pytest.raises(InputError, match="give it a window"):
+        bench_model([replace(LABELS, window=None)], size=SIZE, repeats=1)
 
 
 def test_the_global_step_is_a_step_with_the_window_of_the_whole_map() -> None:

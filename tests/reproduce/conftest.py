@@ -61,7 +61,7 @@ def budget() -> Budget:
         street=Street(sequences=1, frames=4, size=(48, 64)),
         scored_street=Street(sequences=1, frames=7, size=(48, 64)),
         hard_street=Street(sequences=1, frames=3, size=(48, 64)),
-        timed=(Variant(), Variant(convolutions="paper", window=3, memory_size=1)),
+        timed=(Variant(), Variant(memory="paper", window=3, memory_size=1)),
         repeats=1,
     )
 

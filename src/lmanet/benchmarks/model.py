@@ -14,11 +14,13 @@ from torch import Tensor
 from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.benchmarks.memory import can_measure, in_fresh_process, process_peak_bytes, resident_bytes
 from lmanet.benchmarks.timing import Timing, time_in_turn
-from lmanet.fusion import Convolutions
+from lmanet.errors import InputError
+from lmanet.labelsegmenter import LabelMemorySegmenter
 from lmanet.memory import MemoryState
 from lmanet.ops import global_attention
 from lmanet.segmenter import VideoSegmenter, decode_to_size, encode_any_size, segment_single
 from lmanet.session import Precision
+from lmanet.streaming import VideoModel
 
 Network = Literal["erfnet", "pspnet50", "pspnet101"]
 
@@ -28,6 +30,9 @@ NETWORKS: dict[Network, Callable[[], Backbone]] = {
     "pspnet101": partial(PSPNet, 19, layers=101),
 }
 """With their outputs for Cityscapes."""
+
+Memory = Literal["paper", "fast", "labels"]
+"""The paper's module, with 3×3 or with 1×1 convolutions, and the memory of labels."""
 
 SIZES: dict[Network, tuple[int, int]] = {
     "erfnet": (512, 1024),
@@ -50,15 +55,15 @@ class Variant:
     Attributes:
         network: the single-frame network; PSPNet's memory module has bottleneck fusion.
         precision: of the weights.
-        convolutions: of the memory module; None is the bare network.
-        window: R in cells; None, with a memory module, is global attention.
+        memory: on the network; None is the bare network.
+        window: R in cells; None, with the paper's module, is global attention.
         memory_size: S.
         optimized: BatchNorm folded, as `Session` has it.
     """
 
     network: Network = "erfnet"
     precision: Precision = "fp32"
-    convolutions: Convolutions | None = None
+    memory: Memory | None = None
     window: int | None = None
     memory_size: int = 4
     optimized: bool = True
@@ -66,21 +71,26 @@ class Variant:
     @property
     def name(self) -> str:
         """What a table calls it, without the precision."""
-        if self.convolutions is None:
+        if self.memory is None:
             return "bare network" if self.optimized else "bare network, BatchNorm not folded"
         search = "G" if self.window is None else f"R={self.window}"
-        return f"{self.convolutions}, {search}, S={self.memory_size}"
+        return f"{self.memory}, {search}, S={self.memory_size}"
 
 
-PAPER = Variant(convolutions="paper", window=21)
+PAPER = Variant(memory="paper", window=21)
+LABELS = Variant(memory="labels", window=15, memory_size=2)
+"""What `lmanet train lmanet` makes."""
+
+
 TABLE: tuple[Variant, ...] = (
     Variant(optimized=False),
     Variant(),
     *(replace(PAPER, window=window) for window in (None, 41, 21, 11)),
     *(replace(PAPER, memory_size=size) for size in (1, 2, 8, 19)),
-    *(replace(PAPER, convolutions="fast", window=window) for window in (41, 21, 11)),
+    *(replace(PAPER, memory="fast", window=window) for window in (41, 21, 11)),
+    LABELS,
 )
-"""The paper's Table IV, then memory sizes at R=21, then the cheaper convolutions."""
+"""The paper's Table IV, then memory sizes at R=21, then the cheaper convolutions, then the memory of labels."""
 
 VARIANTS: tuple[Variant, ...] = TABLE + tuple(
     replace(variant, precision="bf16") for variant in TABLE if variant.optimized
@@ -175,7 +185,7 @@ def bare_s(results: Sequence[Measured], precision: Precision) -> float:
     return min(
         one.timing.median_s
         for one in results
-        if one.variant.convolutions is None and one.variant.precision == precision
+        if one.variant.memory is None and one.variant.precision == precision
     )
 
 
@@ -184,7 +194,7 @@ def bare_peak(results: Sequence[Measured], precision: Precision) -> tuple[int, i
     peaks = [
         (one.peak_bytes, one.peak_bytes - one.imports_bytes)
         for one in results
-        if one.variant.convolutions is None
+        if one.variant.memory is None
         and one.variant.precision == precision
         and one.peak_bytes is not None
         and one.imports_bytes is not None
@@ -198,22 +208,31 @@ def _frames_through(variant: Variant, size: tuple[int, int]) -> Callable[[], Non
         torch.manual_seed(0)
         images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
         backbone = NETWORKS[variant.network]().eval()
-        if variant.convolutions is None:
+        if variant.memory is None:
             if variant.optimized:
                 backbone = backbone.optimize()
             dtype = torch.bfloat16 if variant.precision == "bf16" else torch.float32
             return partial(_single, backbone.to(dtype), images)
-        model = VideoSegmenter(
-            backbone,
-            convolutions=variant.convolutions,
-            memory_size=variant.memory_size,
-            window=variant.window or 1,
-            fusion="gated" if variant.network == "erfnet" else "bottleneck",
-        ).eval()
+        model = _with_memory(backbone, variant).eval()
     if variant.optimized:
         model = model.optimize(torch.bfloat16 if variant.precision == "bf16" else None)
     stream = _Stream(model, images, everywhere=variant.window is None)
     return stream.step
+
+
+def _with_memory(backbone: Backbone, variant: Variant) -> VideoModel:
+    if variant.memory == "labels":
+        if variant.window is None:
+            raise InputError("a memory of labels has no global attention: give it a window")
+        return LabelMemorySegmenter(backbone, memory_size=variant.memory_size, window=variant.window)
+    assert variant.memory is not None
+    return VideoSegmenter(
+        backbone,
+        convolutions=variant.memory,
+        memory_size=variant.memory_size,
+        window=variant.window or 1,
+        fusion="gated" if variant.network == "erfnet" else "bottleneck",
+    )
 
 
 @torch.inference_mode()
@@ -222,20 +241,19 @@ def _single(backbone: Backbone, images: Tensor) -> None:
 
 
 class _Stream:
-    def __init__(self, model: VideoSegmenter, images: Tensor, *, everywhere: bool) -> None:
-        self.model, self.images = model, images
-        self.advance = _global_step if everywhere else VideoSegmenter.step
+    def __init__(self, model: VideoModel, images: Tensor, *, everywhere: bool) -> None:
+        self.images = images
+        self.advance = partial(_global_step, model) if everywhere else model.step
         self.state: MemoryState | None = None
 
     @torch.inference_mode()
     def step(self) -> None:
-        _, self.state = self.advance(self.model, self.images, self.state)
+        _, self.state = self.advance(self.images, self.state)
 
 
-def _global_step(
-    model: VideoSegmenter, images: Tensor, state: MemoryState | None
-) -> tuple[Tensor, MemoryState]:
+def _global_step(model: VideoModel, images: Tensor, state: MemoryState | None) -> tuple[Tensor, MemoryState]:
     """`VideoSegmenter.step` with attention over whole frames."""
+    assert isinstance(model, VideoSegmenter)
     features, size = encode_any_size(model.backbone, images)
     (query_key, query_value), (key, value) = model.key_value(features.fused)
     state = state or MemoryState.filled(key, value, model.memory_size)

@@ -53,7 +53,7 @@ def model_figure(results: Sequence[Measured]) -> Figure:
         figure.subplots(1, len(precisions), squeeze=False)[0], precisions, strict=True
     ):
         base = bare_s(results, precision)
-        chosen = [one for one in results if one.variant.precision == precision and one.variant.convolutions]
+        chosen = [one for one in results if one.variant.precision == precision and one.variant.memory]
         _draw_bars(
             axes,
             [one.variant.name for one in chosen],

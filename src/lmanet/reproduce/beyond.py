@@ -21,7 +21,8 @@ SPOILED = ("noise", "motion_blur", "exposure_flicker", "occlusion")
 FRAME_RATES = (30.0, 15.0, 7.5, 3.75)
 
 
-SPACINGS = (1, 2, 4)
+SPACINGS = (1, 2, 4, 15)
+"""15 frames are a second in CamVid val and on the synthetic drive."""
 
 
 _TRAINED_ON_NOTE = (

@@ -10,7 +10,15 @@ from lmanet.errors import InputError
 from lmanet.ops import Border
 from lmanet.reproduce.attention import whole_map
 from lmanet.reproduce.budget import Budget
-from lmanet.reproduce.cells import Cell, Evaluation, MemoryTraining, Network, SingleTraining, Weights, weights_of
+from lmanet.reproduce.cells import (
+    Cell,
+    Evaluation,
+    MemoryTraining,
+    Network,
+    SingleTraining,
+    Weights,
+    weights_of,
+)
 from lmanet.reproduce.data import DataConfig, Street, with_past
 from lmanet.segmenter import default_channels, default_window
 from lmanet.training.recipes import SingleRecipe, VideoRecipe
