@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmanet.backbones.base import Backbone
+from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.memory import MemoryState
 from lmanet.ops import Backend, local_attention
@@ -100,12 +100,9 @@ class LabelMemory(VideoModel):
         Raises:
             InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
         """
-        padded = as_network_takes(self.backbone, images)
-        features = self.backbone.encode(padded)
-        logits = self.backbone.decode(features, (padded.shape[-2], padded.shape[-1]))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        cells = (features.fused.shape[-2], features.fused.shape[-1])
-        key = self.key(features.fused, mean_colours(padded, cells))
+        features, colours, logits = self.alone(images)
+        cells = (colours.shape[-2], colours.shape[-1])
+        key = self.key(features.fused, colours)
         if state is not None:
             state.check(key)
             logits = self.recall(logits, features.fused, key, state)
@@ -125,6 +122,14 @@ class LabelMemory(VideoModel):
         for images in clip.unbind(1)[1:]:
             logits, state = self.step(images, state)
         return logits
+
+    def alone(self, images: Tensor) -> tuple[Features, Tensor, Tensor]:
+        """Frames without a memory: features, `mean_colours` of the cells, and logits; of the padded frames."""
+        padded = as_network_takes(self.backbone, images)
+        features = self.backbone.encode(padded)
+        logits = self.backbone.decode(features, (padded.shape[-2], padded.shape[-1]))
+        colours = mean_colours(padded, (features.fused.shape[-2], features.fused.shape[-1]))
+        return features, colours, logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def key(self, fused: Tensor, colours: Tensor) -> Tensor:
         """Keys (B, Ck, h, w) of unit length, of features (B, C, h, w) and `mean_colours`."""

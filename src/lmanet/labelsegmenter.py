@@ -23,12 +23,11 @@ from lmanet.labelmemory import (
     LabelMemory,
     followed,
     label_shares,
-    mean_colours,
     projection,
 )
 from lmanet.memory import MemoryState
 from lmanet.ops import Backend
-from lmanet.segmenter import as_network_takes, default_window
+from lmanet.segmenter import default_window
 from lmanet.streaming import TrainableVideoModel
 
 KEY_FEATURES = 32
@@ -126,16 +125,9 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
 
     def observe(self, images: Tensor) -> Features:
         """As of every trainable model: the features, with the colours and label shares of the cells behind them."""
-        padded = as_network_takes(self.backbone, images)
-        features = self.backbone.encode(padded)
-        logits = self.backbone.decode(features, (padded.shape[-2], padded.shape[-1]))
-        fused = features.fused
-        cells = (fused.shape[-2], fused.shape[-1])
-        parts = (
-            fused,
-            mean_colours(padded, cells).to(fused.dtype),
-            label_shares(logits, cells).to(fused.dtype),
-        )
+        features, colours, logits = self.alone(images)
+        shares = label_shares(logits, (colours.shape[-2], colours.shape[-1]))
+        parts = [part.to(features.fused.dtype) for part in (features.fused, colours, shares)]
         return Features(torch.cat(parts, 1), features.rest)
 
     def observed_parts(self) -> tuple[nn.Module, ...]:
