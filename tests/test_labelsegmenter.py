@@ -15,6 +15,7 @@ from contracts.tiny import CLASSES, tiny_backbone, tiny_data
 from lmanet import LabelMemorySegmenter, Session
 from lmanet.backbones import ERFNet
 from lmanet.errors import InputError, WeightsError
+from lmanet.labelmemory import Reading, label_shares
 from lmanet.labelsegmenter import MOST_TRUST
 from lmanet.memory import MemoryState
 from lmanet.segmenter import VideoSegmenter, segment_single
@@ -27,10 +28,10 @@ from lmanet.zoo.files import save_model
 SIZES = [(48, 64), (45, 61)]
 
 
-def trusting(device: str = "cpu", **arguments: int) -> LabelMemorySegmenter:
+def trusting(device: str = "cpu", **arguments: float) -> LabelMemorySegmenter:
     """One whose trust differs from place to place, as after a training."""
     with seeded():
-        model = LabelMemorySegmenter(lively(ERFNet(5)), **{"window": 5, **arguments})
+        model = LabelMemorySegmenter(lively(ERFNet(5)), **{"window": 5, **arguments})  # pyright: ignore[reportArgumentType]
         nn.init.normal_(model.trust_out.weight, std=0.5)
     return model.to(device).eval()
 
@@ -79,7 +80,7 @@ def test_formula_by_hand() -> None:
     key = nn.functional.normalize(torch.randn(1, model.key_channels, *cells), dim=1)
     shares = torch.tensor([0.0, 1.0])[None, :, None, None].expand(1, 2, *cells)
     fused = torch.randn(1, model.backbone.channels, *cells)
-    steadied = model.steadied(logits, fused, key, shares, key)
+    steadied = model.steadied(logits, fused, key, Reading(shares, torch.ones(1, 1, *cells), key))
     expected = torch.tensor([0.36, 0.64])[None, :, None, None].expand_as(logits)
     assert MOST_TRUST == 0.8
     torch.testing.assert_close(steadied.softmax(1), expected)
@@ -87,11 +88,47 @@ def test_formula_by_hand() -> None:
 
 @torch.no_grad()
 def test_a_frame_that_cannot_be_followed_is_the_network_itself() -> None:
-    model, clip = trusting(), drive(2)
+    model, clip = trusting(), drive(2, (96, 128))
     _, state = model.step(clip[:, 0])
-    other = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(8))
+    other = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(8))
     logits, _ = model.step(other, state)
     torch.testing.assert_close(logits, segment_single(model.backbone, other), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_bad_frame_among_good_ones_is_told_what_they_said_and_passes_nothing_on() -> None:
+    model, clip = trusting(), drive(4, (96, 128))
+    clip[:, 2] = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(8))
+    state, followed = None, []
+    for images in clip.unbind(1):
+        logits, state = model.step(images, state)
+        followed.append(float(state.values[:, -1, -1].mean()))
+        if len(followed) == 3:
+            alone = segment_single(model.backbone, images)
+            assert (logits - alone).abs().max() > 0.1
+            own = label_shares(alone, (12, 16))
+            torch.testing.assert_close(state.values[:, -1, :5], own)
+    assert followed == [0, 1, 0, 1]
+
+
+@torch.no_grad()
+def test_without_persistence_a_wrong_label_is_let_go() -> None:
+    """A still scene whose memory says another class throughout, and a trust that follows it."""
+    images, left = drive(1)[:, 0], {}
+    for persistence in (0.0, 1.0):
+        model = trusting(persistence=persistence)
+        nn.init.zeros_(model.trust_out.weight)
+        nn.init.constant_(model.trust_out.bias, 100.0)
+        logits, state = model.step(images)
+        said = logits.argmax(1)
+        wrong = state.values.clone()
+        wrong[:, :, :5] = 0
+        wrong[:, :, 3] = 1
+        state = MemoryState(state.keys, wrong)
+        for _ in range(4):
+            logits, state = model.step(images, state)
+        left[persistence] = float((logits.argmax(1) != said).float().mean())
+    assert left[0.0] < 0.15 < 0.5 < left[1.0]
 
 
 @torch.no_grad()
@@ -100,12 +137,11 @@ def test_a_wrong_flash_is_voted_down() -> None:
     model, images = trusting(), drive(1)[:, 0]
     nn.init.zeros_(model.trust_out.weight)
     nn.init.constant_(model.trust_out.bias, 100.0)
-    key_channels = model.key_channels
     logits, state = model.step(images)
     said = logits.argmax(1)
-    wrong = torch.zeros_like(state.values)
+    wrong = state.values.clone()
+    wrong[:, :, :5] = 0
     wrong[:, :, 3] = 1
-    wrong[:, :, 5:] = state.values[:, :, -key_channels:]
     flipped, _ = model.step(images, MemoryState(state.keys, wrong))
     assert (said == 3).float().mean() < 0.5
     assert (flipped.argmax(1) == 3).float().mean() > (said == 3).float().mean() + 0.2

@@ -59,13 +59,25 @@ def stream(model: TrainingFreeSegmenter, clip: Tensor) -> tuple[list[Tensor], Me
     return outputs, state
 
 
+def said_of(logits: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Shares of the labels of each cell, (h, w, K)."""
+    labels = logits.argmax(0).unflatten(0, (cells[0], -1)).unflatten(2, (cells[1], -1))
+    return torch.stack([(labels == k).double().mean((1, 3)) for k in range(len(logits))], -1)
+
+
+def across(x: Tensor) -> Tensor:
+    """Mean squared distance of neighbours, (h, w, C)."""
+    down, right = (x[1:] - x[:-1]), (x[:, 1:] - x[:, :-1])
+    return (down.square().sum(-1).mean() + right.square().sum(-1).mean()) / 2
+
+
 def naive_step(
-    model: TrainingFreeSegmenter, images: Tensor, past: list[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    model: TrainingFreeSegmenter, images: Tensor, past: list[tuple[Tensor, Tensor, float]]
+) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
     """The formula, cell by cell, for one image (3, H, W) whose size fits the stride and channels need no projection.
 
-    `past`: keys (h, w, Ck) and label shares (h, w, K) of the frames remembered. Returns logits (K, H, W), and
-    what this frame leaves to the next.
+    `past`: keys (h, w, Ck) and label shares (h, w, K) of the frames remembered, and how far each was followed.
+    Returns logits (K, H, W), and what this frame leaves to the next.
     """
     features = model.backbone.encode(images[None])
     size = (images.shape[-2], images.shape[-1])
@@ -94,32 +106,37 @@ def naive_step(
         parts = 0.75**0.5 * feature / feature.norm(), 0.25**0.5 * colour / colour.norm()
         key[y, x] = torch.cat(parts)
     present = probabilities.unflatten(1, (height, side)).unflatten(3, (width, side)).mean((2, 4))
+    now = 0.0
+    shares = own = said_of(logits, (height, width))
     if past:
-        remembered, error = torch.empty_like(present), 0.0
+        remembered, before = torch.empty_like(present), torch.empty(height, width).to(present)
+        found, matched = torch.empty(height, width, 2).to(present), torch.empty_like(key)
         for y, x in itertools.product(range(height), range(width)):
             scores, places = [], []
-            for (keys, shares), dy, dx in itertools.product(
+            for (keys, said, followed), dy, dx in itertools.product(
                 past,
                 *[range(-(model.window // 2), model.window // 2 + 1)] * 2,
             ):
                 if 0 <= y + dy < height and 0 <= x + dx < width:
                     scores.append(key[y, x] @ keys[y + dy, x + dx] / model.temperature)
-                    places.append(torch.cat([shares[y + dy, x + dx], keys[y + dy, x + dx]]))
+                    more = torch.tensor([dy, dx, followed]).to(present)
+                    places.append(torch.cat([said[y + dy, x + dx], more, keys[y + dy, x + dx]]))
             read = torch.stack(scores).softmax(0) @ torch.stack(places)
-            remembered[:, y, x] = read[: len(present)]
-            error += (key[y, x] - read[len(present) :]).square().sum() / (height * width)
-        down = (key[1:] - key[:-1]).square().sum(-1).mean()
-        right = (key[:, 1:] - key[:, :-1]).square().sum(-1).mean()
-        relative = float(error / ((down + right) / 2))
-        followed = min(1.0, max(0.0, (0.4 - relative) / (0.4 - 0.25)))
+            parts = read.split([len(present), 2, 1, key.shape[-1]])
+            remembered[:, y, x], found[y, x], before[y, x], matched[y, x] = parts
+        relative = (key - matched).square().sum(-1).mean() / across(key)
+        now = max(
+            (0.4 - float(relative)) / (0.4 - 0.25),
+            (0.37 - float(across(found)) / (model.window // 2)) / (0.37 - 0.26),
+        )
+        now = min(1.0, max(0.0, now))
         best = present.sort(0, descending=True).values
         agreement = (present * remembered).sqrt().sum(0)
-        trust = model.strength * followed * (1 - 0.5 * (best[0] - best[1]) * (1 - agreement))
+        trust = model.strength * before.clamp_min(now) * (1 - 0.5 * (best[0] - best[1]) * (1 - agreement))
         change = F.interpolate((trust * (remembered - present))[None], size, mode="bilinear")[0]
         logits = logits + scale * (1 + change / probabilities.clamp_min(1e-30)).clamp_min(1e-6).log()
-    labels = logits.argmax(0).unflatten(0, (height, side)).unflatten(2, (width, side))
-    shares = torch.stack([(labels == k).double().mean((1, 3)) for k in range(len(logits))], -1)
-    return logits, (key, shares)
+        shares = now * said_of(logits, (height, width)) + (1 - now) * own
+    return logits, (key, shares, now)
 
 
 @torch.no_grad()
@@ -131,7 +148,7 @@ def test_is_the_formula(sure):
     model = TrainingFreeSegmenter(backbone, memory_size=2, window=3, temperature=0.05)
     clip = drive(backbone, 4)
     outputs, _ = stream(model, clip)
-    past: list[tuple[Tensor, Tensor]] = []
+    past: list[tuple[Tensor, Tensor, float]] = []
     changed = 0.0
     for images, logits in zip(clip[0], outputs, strict=True):
         expected, left = naive_step(model, images, past)
@@ -192,18 +209,35 @@ def test_what_cannot_be_followed_is_labelled_by_itself(backbone):
         assert torch.equal(logits, segment_single(backbone, images))
 
 
+def spread(height: int, width: int) -> Tensor:
+    """(2, h, w), rows and columns as a still scene's cells find themselves."""
+    ranges = [torch.arange(n) - n // 2 for n in (height, width)]
+    return torch.stack(torch.meshgrid(*ranges, indexing="ij")).float()
+
+
 def test_a_match_is_judged_by_the_cells_beside():
     with seeded():
         key = torch.randn(2, 6, 8, 9)
+        anywhere = torch.randint(-3, 4, (2, 2, 8, 9)) + spread(8, 9)
     beside = key.roll(1, -1)
     middle = key + 0.325**0.5 * (beside - key)
-    followed = labelmemory.followed(
-        key, torch.where(torch.tensor([0, 1])[:, None, None, None] > 0, beside, key)
-    )
+    matched = torch.where(torch.tensor([0, 1])[:, None, None, None] > 0, beside, key)
+    followed = labelmemory.followed(key, matched, anywhere, 3)
     assert followed.shape == (2, 1, 1, 1) and followed.flatten().tolist() == [1, 0]
-    assert 0.2 < float(labelmemory.followed(key, middle).mean()) < 0.8
-    flat = torch.ones(1, 6, 1, 1)
-    assert labelmemory.followed(flat, flat).item() == 1 and labelmemory.followed(flat, -flat).item() == 0
+    assert 0.2 < float(labelmemory.followed(key, middle, anywhere, 3).mean()) < 0.8
+
+
+def test_a_bad_match_that_moves_together_is_followed():
+    still = spread(8, 9)
+    # Every second column is found 2.1 cells beside: 4.41 between columns, nothing between rows.
+    torn = still + 2.1 * (torch.arange(9) % 2) * torch.tensor([0.0, 1.0])[:, None, None]
+    with seeded():
+        key = torch.randn(3, 6, 8, 9)
+    got = labelmemory.followed(key, -key, torch.stack([still, still + 3, torn]), 7).flatten()
+    torch.testing.assert_close(got, torch.tensor([1, 1, (0.37 - 4.41 / 2 / 7) / 0.11]))
+    one = torch.zeros(1, 6, 1, 1)
+    assert labelmemory.followed(one, one + 1, torch.zeros(1, 2, 1, 1), 7).item() == 1
+    assert labelmemory.followed(key, -key, still.expand(3, -1, -1, -1), 0).flatten().tolist() == [0, 0, 0]
 
 
 @torch.no_grad()

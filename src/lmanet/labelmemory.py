@@ -6,13 +6,16 @@ it finds is set against what the network says now; how far it counts is what the
 - Keys are features, standardised per channel over the frame, and colours, both of unit length.
 - Values are the labels given before: of each cell the shares of its pixels by class. A pixel that was decided
   stays so until the network is sure of something else. That is where most of the steadiness comes from.
+- The memory counts for a frame that can be followed: where cells match well, or, in noise, where those side by side
+  find themselves side by side. At one frame a second and after a cut they do neither, and the memory does not count.
+  A single bad frame in a stream that was followed is still told what the good ones said.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -33,9 +36,27 @@ COLOUR_CHANNELS = 3 * COLOUR_GRID**2
 COLOUR_SHARE = 0.25
 """Of the keys' similarity that comes from colours, the rest from features."""
 
-FOLLOWED, LOST = 0.25, 0.4
-"""Error of the match, relative to the difference between neighbours, up to which the memory counts in full, and from
-which on it does not count."""
+ALIKE, UNLIKE = 0.25, 0.4
+"""Error of the match, relative to the difference between neighbours, up to which a frame is followed for sure, and from
+which on it is not by this measure."""
+
+TOGETHER, APART = 0.26, 0.37
+"""The same of how far from side by side neighbouring cells find themselves: in squared cells, by the window's reach, as
+what matches anywhere is found the further off the further it is looked for."""
+
+
+class Reading(NamedTuple):
+    """What cells find in the memory.
+
+    Attributes:
+        shares: (B, K, h, w), of the labels given there, by class.
+        followed: (B, 1, h, w), 0 to 1: whether the present frame, or the one that was read, could be followed.
+        matched: (B, Ck, h, w), the keys there.
+    """
+
+    shares: Tensor
+    followed: Tensor
+    matched: Tensor
 
 
 class LabelMemory(VideoModel):
@@ -47,6 +68,8 @@ class LabelMemory(VideoModel):
         window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
         key_features: keys hold at most so many features, projections of the map's channels: they cost by their width.
         temperature: of the softmax over the keys' cosines.
+        persistence: how much of what is remembered is the labels given, 0 to 1, the rest being what the network said
+            by itself; may be changed.
         attention: the backend of `lmanet.ops.local_attention`.
     """
 
@@ -58,31 +81,33 @@ class LabelMemory(VideoModel):
         window: int,
         key_features: int,
         temperature: float,
+        persistence: float,
         attention: Backend,
     ) -> None:
         super().__init__()
+        if not 0 <= persistence <= 1:
+            raise InputError(f"persistence {persistence}: expected 0 to 1")
         self.backbone = backbone
         self.memory_size, self.window = memory_size, window
-        self.temperature = temperature
+        self.temperature, self.persistence = temperature, persistence
         self.attention: Backend = attention
         self.key_features = min(backbone.channels, key_features)
         self.key_channels = self.key_features + COLOUR_CHANNELS
-        self.value_channels = backbone.num_classes + self.key_channels
+        self.value_channels = sum(self._value_parts)
 
     @abstractmethod
     def project(self, standardised: Tensor) -> Tensor:
         """Standardised features (B, C, h, w) to those of the keys (B, `key_features`, h, w)."""
 
     @abstractmethod
-    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, shares: Tensor, matched: Tensor) -> Tensor:
-        """Logits of the present frame to those with the memory's share.
+    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
+        """Logits (B, K, H, W) of the present frame, float32 or float64, to those with the memory's share.
 
         Args:
-            logits: (B, K, H, W), float32 or float64.
+            logits: the network's own.
             fused: (B, C, h, w), the frame's features.
             key: (B, Ck, h, w), the frame's keys.
-            shares: (B, K, h, w), what was read: shares of the labels given, by class.
-            matched: (B, Ck, h, w), the keys of the places where it was read.
+            read: what the memory says.
         """
 
     def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
@@ -94,8 +119,8 @@ class LabelMemory(VideoModel):
 
         Returns:
             Logits (B, K, H, W), float32 (float64 of a float64 network), and the state for the next frame: keys
-            (B, S, Ck, h, w); values (B, S, K + Ck, h, w), shares of the labels given and keys again, by which the
-            match is judged.
+            (B, S, Ck, h, w); values (B, S, K + Ck + 3, h, w), of each cell the shares of the labels given, its keys
+            again, row and column, and whether the frame was followed.
 
         Raises:
             InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
@@ -103,10 +128,14 @@ class LabelMemory(VideoModel):
         features, colours, logits = self.alone(images)
         cells = (colours.shape[-2], colours.shape[-1])
         key = self.key(features.fused, colours)
+        shares, followed = label_shares(logits, cells), logits.new_zeros(len(logits), 1, 1, 1)
         if state is not None:
             state.check(key)
-            logits = self.recall(logits, features.fused, key, state)
-        value = torch.cat([label_shares(logits, cells).to(key.dtype), key], 1)
+            steadied, followed = self.recall(logits, features.fused, key, state)
+            # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
+            given, kept = label_shares(steadied, cells), (self.persistence * followed).to(shares.dtype)
+            shares, logits = torch.lerp(shares, given, kept), steadied
+        value = self.value(shares, key, followed)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)
         return logits[..., : images.shape[-2], : images.shape[-1]], state.push(key, value)
@@ -137,8 +166,27 @@ class LabelMemory(VideoModel):
         parts = F.normalize(features, dim=1), F.normalize(colours.to(features.dtype), dim=1)
         return torch.cat([parts[0] * (1 - COLOUR_SHARE) ** 0.5, parts[1] * COLOUR_SHARE**0.5], 1)
 
-    def recall(self, logits: Tensor, fused: Tensor, key: Tensor, state: MemoryState) -> Tensor:
-        """Logits (B, K, H, W) of the present frame and a memory to `steadied` ones."""
+    def value(self, shares: Tensor, key: Tensor, followed: Tensor) -> Tensor:
+        """What is remembered of a frame, (B, Cv, h, w) as its keys.
+
+        Args:
+            shares: (B, K, h, w), of labels by class.
+            key: (B, Ck, h, w).
+            followed: (B, 1, 1, 1), see `followed`.
+        """
+        places = _places(key).expand(len(key), -1, -1, -1)
+        parts = shares.to(key.dtype), key, places, followed.to(key.dtype).expand(-1, -1, *key.shape[-2:])
+        return torch.cat(parts, 1)
+
+    def recall(self, logits: Tensor, fused: Tensor, key: Tensor, state: MemoryState) -> tuple[Tensor, Tensor]:
+        """Logits (B, K, H, W) of the present frame to `steadied` ones, and how far it is `followed` (B, 1, 1, 1).
+
+        Args:
+            logits: the network's own.
+            fused: (B, C, h, w), the frame's features.
+            key: (B, Ck, h, w), the frame's keys.
+            state: the memory.
+        """
         read = local_attention(
             key,
             state.keys,
@@ -147,8 +195,15 @@ class LabelMemory(VideoModel):
             scale=1 / self.temperature,
             backend=self.attention,
         ).to(logits.dtype)
-        shares, matched = read.split([logits.shape[1], key.shape[1]], 1)
-        return self.steadied(logits, fused, key.to(logits.dtype), shares, matched)
+        shares, matched, places, before = read.split(self._value_parts, 1)
+        now = followed(key.to(logits.dtype), matched, places, self.window // 2)
+        reading = Reading(shares, torch.maximum(now, before), matched)
+        return self.steadied(logits, fused, key, reading), now
+
+    @property
+    def _value_parts(self) -> list[int]:
+        """Channels of what `value` puts together."""
+        return [self.backbone.num_classes, self.key_channels, 2, 1]
 
     def optimize(self, dtype: torch.dtype | None = None) -> Self:
         """A copy for inference around the backbone's own; see `VideoSegmenter.optimize`."""
@@ -175,19 +230,40 @@ def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
     return F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
 
 
-def followed(key: Tensor, matched: Tensor) -> Tensor:
+def _places(key: Tensor) -> Tensor:
+    """Row and column of each cell (1, 2, h, w), from the middle of the map, where bfloat16 is finest."""
+    rows, columns = (
+        torch.arange(n, device=key.device, dtype=key.dtype) - n // 2 for n in (key.shape[-2], key.shape[-1])
+    )
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
+
+
+def followed(key: Tensor, matched: Tensor, places: Tensor, reach: int) -> Tensor:
     """Whether the memory shows what the present frame does: (B, 1, 1, 1), from 1, it does, to 0.
 
-    The squared distance of each cell's key (B, Ck, h, w) from what it was matched with, relative to that of
-    neighbouring cells: 1 is a match as bad as one a cell beside. So it needs no scale of its own for each network.
+    By the better of two measures, each of which a frame that shows something else fails, or the same a second ago. The
+    match: the squared distance of keys from what they were matched with, relative to that of cells side by side; it
+    needs no scale of its own for each network. The motion: what moves, moves together, so that cells side by side find
+    themselves side by side; noise and changing light spoil the match, but not this.
+
+    Args:
+        key: (B, Ck, h, w), of the present frame.
+        matched: (B, Ck, h, w), what it was matched with.
+        places: (B, 2, h, w), where: rows and columns in cells, from the same origin as `_places`.
+        reach: how many cells away places are looked for, in each direction; with 0 the motion says nothing.
     """
     error = (key - matched).square().sum(1).mean((-2, -1))
-    across = [key.diff(dim=d).square().sum(1) for d in (-2, -1) if key.shape[d] > 1]
-    neighbours = (
-        torch.stack([x.mean((-2, -1)) for x in across]).mean(0) if across else torch.zeros_like(error)
-    )
-    relative = error / neighbours.clamp_min(1e-6)
-    return ((LOST - relative) / (LOST - FOLLOWED)).clamp(0, 1)[:, None, None, None]
+    relative = error / _across(key).clamp_min(1e-6)
+    alike = (UNLIKE - relative) / (UNLIKE - ALIKE)
+    apart = _across(places - _places(places)) / reach if reach else torch.full_like(error, APART)
+    together = (APART - apart) / (APART - TOGETHER)
+    return torch.maximum(alike, together).clamp(0, 1)[:, None, None, None]
+
+
+def _across(x: Tensor) -> Tensor:
+    """Mean squared distance of cells side by side: (B, C, h, w) to (B,); 0 of a single cell."""
+    across = [x.diff(dim=d).square().sum(1).mean((-2, -1)) for d in (-2, -1) if x.shape[d] > 1]
+    return torch.stack(across).mean(0) if across else x.new_zeros(len(x))
 
 
 def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:

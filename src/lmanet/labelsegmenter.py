@@ -6,6 +6,9 @@ p are the network's probabilities at the resolution of the cells, m what was rea
 given at the places that match (`labelmemory.py`). t is the trust, of each cell and class, from 0 to `MOST_TRUST`; two
 1×1 convolutions see the features, how good the match is, p and m. A frame that cannot be followed is not (`followed`).
 So nothing is lost on the way: where the trust is 0, as in a stream's first frame, the output is the network's own.
+
+What is remembered of a frame is in part what the network said of it by itself: a trust above a half would otherwise
+never let go of a wrong label.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from lmanet.errors import InputError
 from lmanet.labelmemory import (
     COLOUR_CHANNELS,
     LabelMemory,
-    followed,
+    Reading,
     label_shares,
     projection,
 )
@@ -52,6 +55,8 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed; if not
             given, by the map's stride (`default_window`).
         hidden: channels between the two convolutions that give the trust.
+        persistence: how much of what is remembered is the labels given, 0 to 1, the rest being what the network said
+            by itself; may be changed. 1 holds longest on to what was said, right or wrong.
         temperature: of the softmax over the keys' cosines.
         attention: the backend of `lmanet.ops.local_attention`.
 
@@ -72,6 +77,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         memory_size: int = 2,
         window: int | None = None,
         hidden: int = 32,
+        persistence: float = 0.7,
         temperature: float = 0.03,
         attention: Backend = "auto",
     ) -> None:
@@ -83,6 +89,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
             window=default_window(backbone.stride) if window is None else window,
             key_features=KEY_FEATURES,
             temperature=temperature,
+            persistence=persistence,
             attention=attention,
         )
         channels, classes = backbone.channels, backbone.num_classes
@@ -103,6 +110,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
             "memory_size": self.memory_size,
             "window": self.window,
             "hidden": self.trust_in.out_channels,
+            "persistence": self.persistence,
             "temperature": self.temperature,
         }
 
@@ -110,14 +118,15 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         """As of every label memory: by a trained 1×1 convolution, which began as a random projection."""
         return self.key_projection(standardised)
 
-    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, shares: Tensor, matched: Tensor) -> Tensor:
+    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
         """As of every label memory: by the formula above."""
+        shares = read.shares
         present = F.adaptive_avg_pool2d(logits, (key.shape[-2], key.shape[-1])).softmax(1)
-        match = (key * matched).sum(1, keepdim=True)
+        match = (key * read.matched).sum(1, keepdim=True)
         weight = self.trust_in.weight
         seen = torch.cat([x.to(weight.dtype) for x in (fused, match, present, shares)], 1)
         trust = MOST_TRUST * self.trust_out(F.relu(self.trust_in(seen))).sigmoid().to(logits.dtype)
-        trust = trust * followed(key, matched)
+        trust = trust * read.followed
         present = present.clamp_min(LEAST)
         change = (trust * (shares - present) / present).add(1).clamp_min(LEAST).log()
         change = F.interpolate(change, logits.shape[-2:], mode="bilinear", align_corners=False)
@@ -143,9 +152,10 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         if memory is not None:
             past, their_colours, shares = self._parts(memory.flatten(0, 1))
             keys = self.key(past, their_colours)
-            values = torch.cat([shares.to(keys.dtype), keys], 1)
+            # The trust is learned in a stream that goes on; what `followed` takes from it is no matter of training.
+            values = self.value(shares, keys, keys.new_ones(len(keys), 1, 1, 1))
             state = MemoryState(*(x.unflatten(0, memory.shape[:2]) for x in (keys, values)))
-            logits = self.recall(logits, fused, self.key(fused, colours), state)
+            logits, _ = self.recall(logits, fused, self.key(fused, colours), state)
         return logits[..., : size[0], : size[1]]
 
     def _parts(self, observed: Tensor) -> tuple[Tensor, ...]:

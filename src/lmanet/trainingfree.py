@@ -7,9 +7,7 @@ says now, at the resolution of the cells, so that the present frame's fine detai
 
 - Probabilities of a network that is surer than usual are flattened for this; its logits' scale is put back at the end.
 - Where the present frame is sure and the memory says something else, the present frame counts for more.
-- Where the places found are no better a match than a cell's own neighbours, the frame is not followed at all: it is
-  labelled as by the single-frame network. That is so at one frame a second, across cuts, and for frames too spoilt
-  to be matched.
+- A frame that cannot be followed, at one frame a second or in noise alone, is labelled as by the single-frame network.
 
 The defaults were chosen on CamVid's val clip with one ERFNet (15 frames a second) and held against frames one second
 apart and against the synthetic drive; see `docs/training-free.md`.
@@ -24,7 +22,7 @@ from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.labelmemory import LabelMemory, followed, projection
+from lmanet.labelmemory import LabelMemory, Reading, projection
 from lmanet.ops import Backend
 
 KEY_FEATURES = 64
@@ -82,6 +80,7 @@ class TrainingFreeSegmenter(LabelMemory):
             window=window,
             key_features=KEY_FEATURES,
             temperature=temperature,
+            persistence=1.0,
             attention=attention,
         )
         self.strength = strength
@@ -99,15 +98,15 @@ class TrainingFreeSegmenter(LabelMemory):
         """As of every label memory: a random projection where there are too many features."""
         return standardised if self.projection is None else F.conv2d(standardised, self.projection)
 
-    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, shares: Tensor, matched: Tensor) -> Tensor:
+    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
         """As of every label memory: by the rule above."""
         cells = (key.shape[-2], key.shape[-1])
         scale = (_margin(logits, cells) / USUAL_MARGIN).clamp_min(1)
         probabilities = (logits / scale).softmax(1)
         present = F.adaptive_avg_pool2d(probabilities, cells)
-        trust = self.strength * followed(key, matched) * _open(present, shares)
+        trust = self.strength * read.followed * _open(present, read.shares)
         change = F.interpolate(
-            trust * (shares - present), logits.shape[-2:], mode="bilinear", align_corners=False
+            trust * (read.shares - present), logits.shape[-2:], mode="bilinear", align_corners=False
         )
         # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
         factor = (change / probabilities.clamp_min(TINY)).add_(1).clamp_min_(1e-6)

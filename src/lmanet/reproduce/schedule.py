@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from lmanet.errors import InputError
-from lmanet.reproduce.cells import Cell, Timings, needs
+from lmanet.reproduce.cells import Cell, MemoryTraining, Timings, needs
 from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.store import Store
 from lmanet.reproduce.work import run_cell
@@ -134,6 +134,9 @@ def _side_by_side(
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
                 ready = [cell for cell in waiting if not unfinished.intersection(needs(cell))]
+                # Memories on the same frames wait for the first one's features: better others meanwhile.
+                encoded = {cell.data for cell in running.values() if isinstance(cell, MemoryTraining)}
+                ready.sort(key=lambda cell: isinstance(cell, MemoryTraining) and cell.data in encoded)
                 for cell in ready[: processes - len(running)]:
                     waiting.remove(cell)
                     running[pool.submit(_run, cell, store.root, workers)] = cell

@@ -101,6 +101,8 @@ class LabelRecipe(VideoRecipe):
 
     Attributes:
         hidden: channels between the two convolutions that give the trust.
+        persistence: how much of what is remembered is the labels given, the rest being what the network said by
+            itself; no matter of training.
     """
 
     memory_size: int = 2
@@ -112,6 +114,7 @@ class LabelRecipe(VideoRecipe):
         default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-4, ema=0.98, validate_every=1)
     )
     hidden: int = 32
+    persistence: float = 0.7
 
 
 def _paper_stage(epochs: int) -> Stage:
@@ -146,7 +149,7 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe | LabelRecipe] = {
         module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
         joint=Stage(epochs=3, batch_size=4, lr=5e-4, ema=0.99, validate_every=1, samples=360),
     ),
-    "lmanet-camvid": LabelRecipe(memories="pseudo", draws=3),
+    "lmanet-camvid": LabelRecipe(memories="pseudo", draws=3, persistence=1.0),
     "lmanet-features": MemoryRecipe(),
     "paper": MemoryRecipe(
         memories="real",

@@ -110,9 +110,9 @@ def load_model(path: Path) -> TrainableVideoModel | Backbone:
     model: TrainableVideoModel | Backbone = build_backbone(config["backbone"], str(path))
     if "video" in config:
         arguments = dict(config["video"])
-        # Files of before there was a choice have the paper's.
+        # Files of before there was a choice have what there was.
         if arguments.pop("values", "features") == "labels":
-            model = LabelMemorySegmenter(model, **arguments)
+            model = LabelMemorySegmenter(model, **{"persistence": 1.0, **arguments})
         else:
             model = VideoSegmenter(model, **{"convolutions": "paper", **arguments})
     with safe_open(path, "pt") as file:
