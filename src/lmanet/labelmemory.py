@@ -128,13 +128,17 @@ class LabelMemory(VideoModel):
         features, colours, logits = self.alone(images)
         cells = (colours.shape[-2], colours.shape[-1])
         key = self.key(features.fused, colours)
-        shares, followed = label_shares(logits, cells), logits.new_zeros(len(logits), 1, 1, 1)
-        if state is not None:
+        followed = logits.new_zeros(len(logits), 1, 1, 1)
+        if state is None:
+            shares = label_shares(logits, cells)
+        else:
             state.check(key)
             steadied, followed = self.recall(logits, features.fused, key, state)
+            shares, kept = label_shares(steadied, cells), (self.persistence * followed).float()
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
-            given, kept = label_shares(steadied, cells), (self.persistence * followed).to(shares.dtype)
-            shares, logits = torch.lerp(shares, given, kept), steadied
+            if bool((kept < 1).any()):
+                shares = torch.lerp(label_shares(logits, cells), shares, kept)
+            logits = steadied
         value = self.value(shares, key, followed)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)

@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from contracts.networks import TinyBackbone, seeded
+from contracts.networks import TinyBackbone, lively, seeded
+from contracts.tiny import tiny_backbone
 from lmanet.benchmarks.model import Variant
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.reproduce.budget import Budget
 from lmanet.reproduce.data import Street
+from lmanet.segmenter import VideoSegmenter
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
 from lmanet.training.recipes import LabelRecipe, MemoryRecipe, SingleRecipe
@@ -79,3 +82,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 def times() -> Callable[[Path], dict[str, int]]:
     """When each finished cell of a folder was written."""
     return lambda out: {path.parent.name: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
+
+
+@pytest.fixture
+def model() -> VideoSegmenter:
+    """A small one that a memory changes much in."""
+    with seeded(2), torch.no_grad():
+        made = VideoSegmenter(
+            lively(tiny_backbone()), key_channels=4, value_channels=6, memory_size=2, window=5
+        )
+        made.backbone.head.bias.zero_()  # or one class would win whatever the memory holds
+        return lively(made).eval()

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from contracts.networks import lively, seeded
-from contracts.tiny import CLASSES, tiny_backbone, tiny_data
+from contracts.tiny import CLASSES, tiny_data
 from lmanet.errors import DataError
 from lmanet.ops import local_attention
 from lmanet.reproduce.attention import (
@@ -20,21 +19,11 @@ from lmanet.reproduce.attention import (
 from lmanet.reproduce.cells import Changes, MemoryTraining, Weights
 from lmanet.reproduce.changes import count_changes, find_changes, pick
 from lmanet.reproduce.data import DataConfig
-from lmanet.segmenter import VideoSegmenter, encode_any_size
+from lmanet.segmenter import encode_any_size
 from lmanet.session import Session
 from lmanet.training.recipes import MemoryRecipe
 
 DATA = tiny_data(sequences=2, frames=5)
-
-
-@pytest.fixture
-def model():
-    with seeded(2), torch.no_grad():
-        made = VideoSegmenter(
-            lively(tiny_backbone()), key_channels=4, value_channels=6, memory_size=2, window=5
-        )
-        made.backbone.head.bias.zero_()  # or one class would win whatever the memory holds
-        return lively(made).eval()
 
 
 def test_changes_are_counted():

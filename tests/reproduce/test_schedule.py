@@ -12,7 +12,7 @@ from lmanet.reproduce.cells import Evaluation, MemoryTraining, SingleTraining, t
 from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.estimate import DEFAULT_S, estimate, readable
 from lmanet.reproduce.run import make_plans, make_setup, run_plans
-from lmanet.reproduce.schedule import run_cells
+from lmanet.reproduce.schedule import ready, run_cells
 from lmanet.reproduce.store import Store
 from lmanet.reproduce.work import run_cell
 from lmanet.training.config import Stage
@@ -91,6 +91,14 @@ def test_features_and_frames_of_trainings_on_the_same_network_are_shared(cells, 
         run_cell(cell, store, report=lambda name, progress: seen.append(name))
     assert seen.count("encoding") == seen.count("reading train") == 4
     assert len(list(store.shared(training.data).glob("features-*"))) == 1
+
+
+def test_memories_that_would_wait_for_features_come_last(cells):
+    training, evaluation = cells
+    same, other = replace(training, seed=1), replace(training, data=replace(training.data, split="val"))
+    assert ready([training, evaluation, same, other], []) == [training, same, other]
+    assert ready([evaluation, same, other], [training]) == [other, same]
+    assert ready([evaluation, same], [other]) == [evaluation, same]
 
 
 def test_two_processes_give_what_one_gives(budget, tmp_path):

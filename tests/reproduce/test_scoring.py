@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.networks import lively, seeded
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
@@ -12,21 +11,10 @@ from lmanet.evaluation.run import evaluate
 from lmanet.reproduce.cells import Evaluation, Weights
 from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.scoring import SpacedPredictor, score
-from lmanet.segmenter import VideoSegmenter
 from lmanet.trainingfree import TrainingFreeSegmenter
 
 DATA = tiny_data(sequences=2, frames=7)
 CELL = Evaluation(DataConfig("synthetic:", "val"), Weights("x", "0", "tiny-cells"))
-
-
-@pytest.fixture
-def model():
-    with seeded(2), torch.no_grad():
-        made = VideoSegmenter(
-            lively(tiny_backbone()), key_channels=4, value_channels=6, memory_size=2, window=5
-        )
-        made.backbone.head.bias.zero_()  # or one class would win whatever the memory holds
-        return lively(made).eval()
 
 
 def through(predictor, images):

@@ -114,7 +114,7 @@ class EvaluationReport:
     def to_json(self) -> str:
         """The report as indented JSON: shares 0 to 1, NaN as null."""
         content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        return json.dumps(_nan_to_none(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return json.dumps(nan_to_none(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> EvaluationReport:
@@ -158,12 +158,12 @@ def _scores_from(values: dict[str, Any]) -> Scores:
     return Scores(**fields)
 
 
-def _nan_to_none(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """The same with every NaN replaced by None: JSON has no NaN."""
     if isinstance(value, dict):
-        return {key: _nan_to_none(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_nan_to_none(item) for item in value]
+        return [nan_to_none(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

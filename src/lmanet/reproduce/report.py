@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lmanet.atomic import write_whole
 from lmanet.benchmarks.tables import Table
-from lmanet.evaluation.results import Environment
+from lmanet.evaluation.results import Environment, nan_to_none
 from lmanet.reproduce.cells import cell_hash, configuration
 from lmanet.reproduce.plan import Plan, Row
 from lmanet.reproduce.plots import difference_bars, gain_lines, save_figure
@@ -58,7 +57,7 @@ def write_report(name: str, plan: Plan, store: Store, folder: Path, settings: di
     }
     write_whole(
         folder / f"{name}.json",
-        (json.dumps(_without_nan(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(),
+        (json.dumps(nan_to_none(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(),
     )
     text = "\n\n".join([f"# {plan.title}", *(table.markdown() for table in tables)])
     shown = "\n\n".join(f"![{plan.title}]({picture})" for picture in pictures)
@@ -108,11 +107,3 @@ def _row_json(outcome: Outcome, row: Row) -> dict[str, Any]:
         "miou_difference": asdict(outcome.gain(row, base, MEASURES["miou"][1])),
         "per_class_iou": [asdict(outcome.summary(row, class_measure(i, count))) for i in range(count)],
     }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -118,6 +118,15 @@ def run_cells(
         _drop_unused(cell, missing, store)
 
 
+def ready(waiting: Sequence[Cell], running: Sequence[Cell]) -> list[Cell]:
+    """The cells that may begin beside those that run, the best to begin first."""
+    unfinished = {*waiting, *running}
+    cells = [cell for cell in waiting if not unfinished.intersection(needs(cell))]
+    # Memories on the same frames would wait for the features that the first one encodes: others come before them.
+    encoded = {cell.data for cell in running if isinstance(cell, MemoryTraining)}
+    return sorted(cells, key=lambda cell: isinstance(cell, MemoryTraining) and cell.data in encoded)
+
+
 def _side_by_side(
     cells: list[Cell], store: Store, processes: int, workers: int, watcher: Watcher, total: int
 ) -> None:
@@ -132,12 +141,7 @@ def _side_by_side(
     with pool:
         try:
             while waiting or running:
-                unfinished = {*waiting, *running.values()}
-                ready = [cell for cell in waiting if not unfinished.intersection(needs(cell))]
-                # Memories on the same frames wait for the first one's features: better others meanwhile.
-                encoded = {cell.data for cell in running.values() if isinstance(cell, MemoryTraining)}
-                ready.sort(key=lambda cell: isinstance(cell, MemoryTraining) and cell.data in encoded)
-                for cell in ready[: processes - len(running)]:
+                for cell in ready(waiting, list(running.values()))[: processes - len(running)]:
                     waiting.remove(cell)
                     running[pool.submit(_run, cell, store.root, workers)] = cell
                     begun += 1
