@@ -19,7 +19,7 @@ from lmanet.benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "label-memory"))]
 
 
 def accuracy(content: dict[str, Any]) -> str:
@@ -74,6 +74,26 @@ def reproduced(content: dict[str, Any]) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} | {row['miou']['n']} |")
     environment = content["environment"]
     lines += ["", f"{environment['machine']}, threads: {environment['threads']}, fp32."]
+    return "\n".join(lines)
+
+
+def folds(content: dict[str, Any]) -> str:
+    """The controls on CamVid's folds: a line for each part that was left out, and their mean."""
+    places: dict[str, dict[str, Any]] = {}
+    for row in content["rows"]:
+        places.setdefault(row["scored_on"].removeprefix("fold "), {})[row["name"]] = row
+    names = ["single-frame", "single-frame, trained on", "control", "LMANet"]
+    shown = "".join(f" {name}, mIoU ↑ |" for name in names)
+    lines = [
+        f"| left out |{shown} flicker ↓: single-frame | control | LMANet |",
+        f"| --- {'| --- ' * (len(names) + 3)}|",
+    ]
+    for place, rows in places.items():
+        if place == "val":
+            continue
+        cells = [_spread(rows[name]["miou"], 1) for name in names]
+        cells += [_spread(rows[name]["flicker"], 2) for name in (names[0], *names[2:])]
+        lines.append(f"| {place} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -152,6 +172,7 @@ def machine(content: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "camvid": ("camvid-val.json", accuracy),
     "control": ("reproduce/camvid/control.json", reproduced),
+    "folds": ("reproduce/camvid-folds/control.json", folds),
     "synthetic": ("synthetic-val.json", accuracy),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),
