@@ -127,7 +127,8 @@ def naive_step(
         relative = (key - matched).square().sum(-1).mean() / across(key)
         now = max(
             (0.4 - float(relative)) / (0.4 - 0.25),
-            (0.37 - float(across(found)) / (model.window // 2)) / (0.37 - 0.26),
+            min(1.0, (0.37 - float(across(found)) / (model.window // 2)) / (0.37 - 0.26))
+            * min(1.0, max(0.0, (float(matched.norm(dim=-1).mean()) - 0.91) / (0.92 - 0.91))),
         )
         now = min(1.0, max(0.0, now))
         best = present.sort(0, descending=True).values
@@ -146,17 +147,25 @@ def test_is_the_formula(sure):
         backbone = lively(TinyBackbone()).double().eval()
         backbone.head.weight.data *= 8 * sure
     model = TrainingFreeSegmenter(backbone, memory_size=2, window=3, temperature=0.05)
-    clip = drive(backbone, 4)
+    clip = drive(backbone, 6)
+    # Of two bad frames one can be followed in part, and one not at all, but for what the frame before vouches.
+    with seeded(1):
+        noise = torch.rand_like(clip[:, 2:4])
+    clip[:, 2:4] = torch.lerp(
+        clip[:, 2:4], noise, torch.tensor([0.4, 1.0]).to(clip)[None, :, None, None, None]
+    )
     outputs, _ = stream(model, clip)
     past: list[tuple[Tensor, Tensor, float]] = []
-    changed = 0.0
+    changed, seen = 0.0, []
     for images, logits in zip(clip[0], outputs, strict=True):
         expected, left = naive_step(model, images, past)
-        torch.testing.assert_close(logits[0], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)  # shares are float32
         past = [*past, left][-2:] if past else [left, left]
+        seen.append(left[2])
         alone = segment_single(backbone, images[None])[0].softmax(0)
         changed = max(changed, float((expected.softmax(0) - alone).abs().max()))
     assert changed > 0.05, "the clip is one that the memory changes"
+    assert 0 < seen[2] < 1 and seen[3] == 0 and seen[-1] == 1, seen
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -227,14 +236,21 @@ def test_a_match_is_judged_by_the_cells_beside():
     assert 0.2 < float(labelmemory.followed(key, middle, anywhere, 3).mean()) < 0.8
 
 
+def test_places_are_whole_cells_in_bfloat16():
+    places = labelmemory._places(torch.zeros(1, 1, 3, 512, dtype=torch.bfloat16))
+    assert places[0, 1, 0].tolist() == list(range(-256, 256)) and places[0, 0, :, 0].tolist() == [-1, 0, 1]
+
+
 def test_a_bad_match_that_moves_together_is_followed():
     still = spread(8, 9)
     # Every second column is found 2.1 cells beside: 4.41 between columns, nothing between rows.
     torn = still + 2.1 * (torch.arange(9) % 2) * torch.tensor([0.0, 1.0])[:, None, None]
     with seeded():
-        key = torch.randn(3, 6, 8, 9)
+        key = F.normalize(torch.randn(3, 6, 8, 9), dim=1)
     got = labelmemory.followed(key, -key, torch.stack([still, still + 3, torn]), 7).flatten()
     torch.testing.assert_close(got, torch.tensor([1, 1, (0.37 - 4.41 / 2 / 7) / 0.11]))
+    blurred = labelmemory.followed(key, -0.9 * key, still.expand(3, -1, -1, -1), 7)
+    assert blurred.flatten().tolist() == [0, 0, 0], "what is read of many places lies in place whatever moves"
     one = torch.zeros(1, 6, 1, 1)
     assert labelmemory.followed(one, one + 1, torch.zeros(1, 2, 1, 1), 7).item() == 1
     assert labelmemory.followed(key, -key, still.expand(3, -1, -1, -1), 0).flatten().tolist() == [0, 0, 0]

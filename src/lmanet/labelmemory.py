@@ -7,8 +7,9 @@ it finds is set against what the network says now; how far it counts is what the
 - Values are the labels given before: of each cell the shares of its pixels by class. A pixel that was decided
   stays so until the network is sure of something else. That is where most of the steadiness comes from.
 - The memory counts for a frame that can be followed: where cells match well, or, in noise, where those side by side
-  find themselves side by side. At one frame a second and after a cut they do neither, and the memory does not count.
-  A single bad frame in a stream that was followed is still told what the good ones said.
+  find themselves side by side. At one frame a second they do neither, and the memory does not count. The frames that
+  were followed vouch for one that is not: a single bad frame is told what the good ones said. The price: so is the
+  first frame after a cut.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ which on it is not by this measure."""
 
 TOGETHER, APART = 0.26, 0.37
 """The same of how far from side by side neighbouring cells find themselves: in squared cells, by the window's reach, as
-what matches anywhere is found the further off the further it is looked for."""
+what matches anywhere is found the further off the further it is looked for. Found at windows of 15 and 21 cells."""
+
+BLURRED, SHARP = 0.91, 0.92
+"""Mean length of the keys that were read, up to which the motion says nothing, and from which on it counts. Keys have
+length 1; the mean of many that differ, as a high temperature gives, is shorter, and lies in place whatever moves."""
 
 
 class Reading(NamedTuple):
@@ -50,12 +55,12 @@ class Reading(NamedTuple):
 
     Attributes:
         shares: (B, K, h, w), of the labels given there, by class.
-        followed: (B, 1, h, w), 0 to 1: whether the present frame, or the one that was read, could be followed.
+        vouched: (B, 1, h, w), 0 to 1: whether the present frame, or the one that was read, could be `followed`.
         matched: (B, Ck, h, w), the keys there.
     """
 
     shares: Tensor
-    followed: Tensor
+    vouched: Tensor
     matched: Tensor
 
 
@@ -128,18 +133,18 @@ class LabelMemory(VideoModel):
         features, colours, logits = self.alone(images)
         cells = (colours.shape[-2], colours.shape[-1])
         key = self.key(features.fused, colours)
-        followed = logits.new_zeros(len(logits), 1, 1, 1)
+        now = logits.new_zeros(len(logits), 1, 1, 1)
         if state is None:
             shares = label_shares(logits, cells)
         else:
             state.check(key)
-            steadied, followed = self.recall(logits, features.fused, key, state)
-            shares, kept = label_shares(steadied, cells), (self.persistence * followed).float()
+            steadied, now = self.recall(logits, features.fused, key, state)
+            shares, kept = label_shares(steadied, cells), (self.persistence * now).float()
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
             if bool((kept < 1).any()):
                 shares = torch.lerp(label_shares(logits, cells), shares, kept)
             logits = steadied
-        value = self.value(shares, key, followed)
+        value = self.value(shares, key, now)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)
         return logits[..., : images.shape[-2], : images.shape[-1]], state.push(key, value)
@@ -170,16 +175,16 @@ class LabelMemory(VideoModel):
         parts = F.normalize(features, dim=1), F.normalize(colours.to(features.dtype), dim=1)
         return torch.cat([parts[0] * (1 - COLOUR_SHARE) ** 0.5, parts[1] * COLOUR_SHARE**0.5], 1)
 
-    def value(self, shares: Tensor, key: Tensor, followed: Tensor) -> Tensor:
+    def value(self, shares: Tensor, key: Tensor, now: Tensor) -> Tensor:
         """What is remembered of a frame, (B, Cv, h, w) as its keys.
 
         Args:
             shares: (B, K, h, w), of labels by class.
             key: (B, Ck, h, w).
-            followed: (B, 1, 1, 1), see `followed`.
+            now: (B, 1, 1, 1), whether the frame was `followed`.
         """
         places = _places(key).expand(len(key), -1, -1, -1)
-        parts = shares.to(key.dtype), key, places, followed.to(key.dtype).expand(-1, -1, *key.shape[-2:])
+        parts = shares.to(key.dtype), key, places, now.to(key.dtype).expand(-1, -1, *key.shape[-2:])
         return torch.cat(parts, 1)
 
     def recall(self, logits: Tensor, fused: Tensor, key: Tensor, state: MemoryState) -> tuple[Tensor, Tensor]:
@@ -237,7 +242,8 @@ def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
 def _places(key: Tensor) -> Tensor:
     """Row and column of each cell (1, 2, h, w), from the middle of the map, where bfloat16 is finest."""
     rows, columns = (
-        torch.arange(n, device=key.device, dtype=key.dtype) - n // 2 for n in (key.shape[-2], key.shape[-1])
+        torch.arange(-(n // 2), n - n // 2, device=key.device, dtype=key.dtype)
+        for n in (key.shape[-2], key.shape[-1])
     )
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
@@ -260,8 +266,9 @@ def followed(key: Tensor, matched: Tensor, places: Tensor, reach: int) -> Tensor
     relative = error / _across(key).clamp_min(1e-6)
     alike = (UNLIKE - relative) / (UNLIKE - ALIKE)
     apart = _across(places - _places(places)) / reach if reach else torch.full_like(error, APART)
-    together = (APART - apart) / (APART - TOGETHER)
-    return torch.maximum(alike, together).clamp(0, 1)[:, None, None, None]
+    together = ((APART - apart) / (APART - TOGETHER)).clamp(0, 1)
+    sharp = (matched.square().sum(1).sqrt().mean((-2, -1)) - BLURRED) / (SHARP - BLURRED)
+    return torch.maximum(alike, together * sharp.clamp(0, 1)).clamp(0, 1)[:, None, None, None]
 
 
 def _across(x: Tensor) -> Tensor:

@@ -4,11 +4,11 @@
 
 p are the network's probabilities at the resolution of the cells, m what was read from the memory: shares of the labels
 given at the places that match (`labelmemory.py`). t is the trust, of each cell and class, from 0 to `MOST_TRUST`; two
-1×1 convolutions see the features, how good the match is, p and m. A frame that cannot be followed is not (`followed`).
+1×1 convolutions see the features, how good the match is, p and m. Frames that can be `followed` count alone.
 So nothing is lost on the way: where the trust is 0, as in a stream's first frame, the output is the network's own.
 
-What is remembered of a frame is in part what the network said of it by itself: a trust above a half would otherwise
-never let go of a wrong label.
+What is remembered of a frame is in part what the network said of it by itself: of two labels that contradict each
+other, a trust above a half would otherwise keep the one that was given first.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         memory_size: int = 2,
         window: int | None = None,
         hidden: int = 32,
-        persistence: float = 0.7,
+        persistence: float = 0.5,
         temperature: float = 0.03,
         attention: Backend = "auto",
     ) -> None:
@@ -126,7 +126,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         weight = self.trust_in.weight
         seen = torch.cat([x.to(weight.dtype) for x in (fused, match, present, shares)], 1)
         trust = MOST_TRUST * self.trust_out(F.relu(self.trust_in(seen))).sigmoid().to(logits.dtype)
-        trust = trust * read.followed
+        trust = trust * read.vouched
         present = present.clamp_min(LEAST)
         change = (trust * (shares - present) / present).add(1).clamp_min(LEAST).log()
         change = F.interpolate(change, logits.shape[-2:], mode="bilinear", align_corners=False)

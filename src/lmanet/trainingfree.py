@@ -7,7 +7,8 @@ says now, at the resolution of the cells, so that the present frame's fine detai
 
 - Probabilities of a network that is surer than usual are flattened for this; its logits' scale is put back at the end.
 - Where the present frame is sure and the memory says something else, the present frame counts for more.
-- A frame that cannot be followed, at one frame a second or in noise alone, is labelled as by the single-frame network.
+- A frame that cannot be followed is labelled as by the single-frame network, if the frame before could not be either:
+  so is a stream of one frame a second.
 
 The defaults were chosen on CamVid's val clip with one ERFNet (15 frames a second) and held against frames one second
 apart and against the synthetic drive; see `docs/training-free.md`.
@@ -104,7 +105,7 @@ class TrainingFreeSegmenter(LabelMemory):
         scale = (_margin(logits, cells) / USUAL_MARGIN).clamp_min(1)
         probabilities = (logits / scale).softmax(1)
         present = F.adaptive_avg_pool2d(probabilities, cells)
-        trust = self.strength * read.followed * _open(present, read.shares)
+        trust = self.strength * read.vouched * _open(present, read.shares)
         change = F.interpolate(
             trust * (read.shares - present), logits.shape[-2:], mode="bilinear", align_corners=False
         )

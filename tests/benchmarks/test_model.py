@@ -13,6 +13,7 @@ from lmanet.benchmarks.model import LABELS, PAPER, Measured, Variant, bare_peak,
 from lmanet.benchmarks.timing import Timing
 from lmanet.errors import InputError
 from lmanet.segmenter import VideoSegmenter
+from lmanet.training.recipes import PRESETS, LabelRecipe
 
 SIZE = (32, 48)
 
@@ -35,6 +36,12 @@ def test_bench_model_measures_every_variant() -> None:
         if can_measure():
             assert one.peak_bytes is not None and one.imports_bytes is not None
             assert one.peak_bytes > one.imports_bytes > 0
+
+
+def test_the_memory_of_labels_is_the_presets() -> None:
+    recipe = PRESETS["lmanet"]
+    assert isinstance(recipe, LabelRecipe)
+    assert (LABELS.memory_size, LABELS.window) == (recipe.memory_size, recipe.window)
 
 
 def test_a_memory_of_labels_has_no_global_attention() -> None:

@@ -55,7 +55,7 @@ def test_bench_model_of_another_network(
     assert content["command"] == "lmanet bench model --network pspnet50"
     assert content["settings"]["size"] == [17, 25]
     networks = [network["variant"] for network in content["networks"]]
-    assert [(n["precision"], n["window"], n["memory_size"]) for n in networks if n["convolutions"]] == [
+    assert [(n["precision"], n["window"], n["memory_size"]) for n in networks if n["memory"]] == [
         ("fp32", 21, 3),
         ("bf16", 21, 3),
     ]

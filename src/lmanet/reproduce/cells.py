@@ -19,7 +19,7 @@ from lmanet.zoo.names import locate
 CELL_VERSION = 1
 """Counts changes in what the same configuration gives: raised, every cell is run anew."""
 
-LATER_FIELDS: dict[str, Any] = {"LabelRecipe.persistence": 1.0}
+LATER_FIELDS: dict[str, Any] = {}
 """Fields that dataclasses within a configuration got after cells had been run, `Class.field`, with the value that means
 what was before: where they have it they do not count, so that those cells stay valid."""
 

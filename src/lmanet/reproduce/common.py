@@ -27,10 +27,11 @@ def control_row(setup: Setup, recipe: VideoRecipe, place: Place | None = None) -
 
 def budget_note(setup: Setup) -> str:
     """What the cells of a table are trained with."""
+    start = setup.budget.initial.get(setup.network_name)
     network = (
         Path(setup.weights.name).name
         if setup.weights
-        else f"{setup.network_name}, trained on the same frames"
+        else f"{setup.network_name}, trained on the same frames{f', from {start}' if start else ''}"
     )
     ours, papers = (_budget(recipe) for recipe in (setup.budget.variants["lmanet"], setup.budget.paper))
     trained = (

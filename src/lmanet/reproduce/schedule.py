@@ -141,7 +141,8 @@ def _side_by_side(
     with pool:
         try:
             while waiting or running:
-                for cell in ready(waiting, list(running.values()))[: processes - len(running)]:
+                while len(running) < processes and (cells := ready(waiting, list(running.values()))):
+                    cell = cells[0]
                     waiting.remove(cell)
                     running[pool.submit(_run, cell, store.root, workers)] = cell
                     begun += 1

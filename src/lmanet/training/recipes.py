@@ -114,7 +114,7 @@ class LabelRecipe(VideoRecipe):
         default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-4, ema=0.98, validate_every=1)
     )
     hidden: int = 32
-    persistence: float = 0.7
+    persistence: float = 0.5
 
 
 def _paper_stage(epochs: int) -> Stage:
@@ -147,7 +147,7 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe | LabelRecipe] = {
         draws=2,
         pseudo=0,
         module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
-        joint=Stage(epochs=3, batch_size=4, lr=5e-4, ema=0.99, validate_every=1, samples=360),
+        joint=Stage(epochs=2, batch_size=4, lr=1e-4, ema=0.98, validate_every=1, samples=360),
     ),
     "lmanet-camvid": LabelRecipe(memories="pseudo", draws=3, persistence=1.0),
     "lmanet-features": MemoryRecipe(),
