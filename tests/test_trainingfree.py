@@ -236,6 +236,17 @@ def test_a_match_is_judged_by_the_cells_beside():
     assert 0.2 < float(labelmemory.followed(key, middle, anywhere, 3).mean()) < 0.8
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(24, 32), (12, 16), (9, 12), (7, 10), (6, 64)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_upsampling_is_bilinear(size, device, layout):
+    with seeded():
+        cells = torch.randn(2, 5, 3, 4).to(device, memory_format=layout)
+    expected = F.interpolate(cells, size, mode="bilinear", align_corners=False)
+    for given in (cells, cells.clone().requires_grad_()):
+        torch.testing.assert_close(labelmemory.upsampled(given, size), expected)
+
+
 def test_places_are_whole_cells_in_bfloat16():
     places = labelmemory._places(torch.zeros(1, 1, 3, 512, dtype=torch.bfloat16))
     assert places[0, 1, 0].tolist() == list(range(-256, 256)) and places[0, 0, :, 0].tolist() == [-1, 0, 1]

@@ -27,6 +27,7 @@ from lmanet.labelmemory import (
     Reading,
     label_shares,
     projection,
+    upsampled,
 )
 from lmanet.memory import MemoryState
 from lmanet.ops import Backend
@@ -129,8 +130,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         trust = trust * read.vouched
         present = present.clamp_min(LEAST)
         change = (trust * (shares - present) / present).add(1).clamp_min(LEAST).log()
-        change = F.interpolate(change, logits.shape[-2:], mode="bilinear", align_corners=False)
-        return change.add_(logits)
+        return upsampled(change, (logits.shape[-2], logits.shape[-1])).add_(logits)
 
     def observe(self, images: Tensor) -> Features:
         """As of every trainable model: the features, with the colours and label shares of the cells behind them."""

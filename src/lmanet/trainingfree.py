@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.labelmemory import LabelMemory, Reading, projection
+from lmanet.labelmemory import LabelMemory, Reading, projection, upsampled
 from lmanet.ops import Backend
 
 KEY_FEATURES = 64
@@ -106,9 +106,7 @@ class TrainingFreeSegmenter(LabelMemory):
         probabilities = (logits / scale).softmax(1)
         present = F.adaptive_avg_pool2d(probabilities, cells)
         trust = self.strength * read.vouched * _open(present, read.shares)
-        change = F.interpolate(
-            trust * (read.shares - present), logits.shape[-2:], mode="bilinear", align_corners=False
-        )
+        change = upsampled(trust * (read.shares - present), (logits.shape[-2], logits.shape[-1]))
         # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
         factor = (change / probabilities.clamp_min(TINY)).add_(1).clamp_min_(1e-6)
         return logits + scale * factor.log_()
