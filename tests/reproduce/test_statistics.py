@@ -35,4 +35,3 @@ def test_differences_are_taken_seed_by_seed():
 def test_figures_as_text():
     summary = summarise([[0.6], [0.62], [0.64]])
     assert summary.text() == "62.00 ± 2.00"
-    assert summary.text(scale=1, decimals=1) == "0.6 ± 0.0"

@@ -24,12 +24,12 @@ class Summary:
     n: int
     per_seed: tuple[float, ...]
 
-    def text(self, *, scale: float = 100.0, decimals: int = 2, signed: bool = False) -> str:
-        """`62.85 ± 0.12`; without the spread of a single seed, `n/a` where there is nothing."""
+    def text(self, *, signed: bool = False) -> str:
+        """In percent, `62.85 ± 0.12`; without the spread of a single seed, `n/a` where there is nothing."""
         if math.isnan(self.mean):
             return "n/a"
-        mean = f"{scale * self.mean:{'+' if signed else ''}.{decimals}f}"
-        return mean if math.isnan(self.std) else f"{mean} ± {scale * self.std:.{decimals}f}"
+        mean = f"{100 * self.mean:{'+' if signed else ''}.2f}"
+        return mean if math.isnan(self.std) else f"{mean} ± {100 * self.std:.2f}"
 
 
 def summarise(values: Sequence[Sequence[float]]) -> Summary:

@@ -22,7 +22,6 @@ MEASURES: dict[str, tuple[str, Callable[[Scores], float | None]]] = {
     "vc8": ("VC8", lambda scores: scores["vc"]["8"]),
     "vc16": ("VC16", lambda scores: scores["vc"]["16"]),
     "tc": ("TC", lambda scores: scores["tc"]),
-    "median_ms": ("ms", lambda scores: scores["median_ms"]),
 }
 """What every table shows of a model, by its name in the JSON: heading, and where it is in an evaluation's scores."""
 
@@ -104,7 +103,7 @@ def _score_table(outcome: Outcome) -> Table:
         cells = [row.name, *([row.place] if several else [])]
         for key, (_, measure) in MEASURES.items():
             summary = outcome.summary(row, measure)
-            cells.append(summary.text(scale=1, decimals=1) if key == "median_ms" else summary.text())
+            cells.append(summary.text())
             if key == "miou":
                 gain = outcome.gain(row, outcome.base(row), measure)
                 cells.append("" if row is outcome.base(row) else gain.text(signed=True))
@@ -113,8 +112,8 @@ def _score_table(outcome: Outcome) -> Table:
     conventions = outcome.store.result(plan.rows[0].cells[0][0])["conventions"]
     legend = (
         "mIoU, flicker (lower is better), VC8, VC16 and TC in percent; Δ mIoU against the first line (of the same "
-        "place), paired by seed; mean ± sample standard deviation over n seeds; ms: median time of a frame, which "
-        f"other work on the machine lengthens. Flow of TC: {conventions['flow']}."
+        "place), paired by seed; mean ± sample standard deviation over n seeds. "
+        f"Flow of TC: {conventions['flow']}."
     )
     return Table(f"{plan.title}{place}", headings, tuple(lines), (legend, *plan.notes))
 
