@@ -40,7 +40,8 @@ def budget_note(setup: Setup) -> str:
         else f"LMANet's memory is trained for {ours}; the paper's module for {papers}; a control as what it is the "
         f"control of; each has its last epoch's weights"
     )
-    return f"Single-frame network: {network}. {trained}; no epoch or seed is chosen on what is scored. Scored in float32."
+    chosen = "no epoch or seed is chosen on what is scored"
+    return f"Single-frame network: {network}. {trained}; {chosen}. Scored in float32."
 
 
 def _budget(recipe: VideoRecipe) -> str:
