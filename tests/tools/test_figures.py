@@ -132,7 +132,9 @@ def test_marks_without_their_partner_are_refused(figures, results, text):
 
 
 def test_an_unknown_table_is_refused(figures, results):
-    with pytest.raises(ValueError, match=r"figures: speed -->: expected one of camvid, control, synthetic"):
+    with pytest.raises(
+        ValueError, match=r"figures: speed -->: expected one of camvid, control, folds, synthetic"
+    ):
         figures.filled("<!-- figures: speed -->\n<!-- end -->\n", results)
 
 
@@ -185,7 +187,7 @@ def test_model_tables(figures, results):
         "networks": [
             network(110, 600, optimized=False),
             network(100, 500),
-            network(113, 525, convolutions="paper", window=21),
+            network(113, 525, memory="paper", window=21),
         ],
     }
     (results / "model.json").write_text(json.dumps(content))
@@ -250,3 +252,22 @@ def test_a_reproduced_table_shows_spread_and_seeds(figures, results):
     table = figures.filled("<!-- figures: control -->\n<!-- end -->\n", results)
     assert "| single-frame | 50.0 % | 50.00 % | 50.0 % | 50.0 % | 1 |" in table
     assert "| LMANet, 0006R0 | 66.0 ± 0.2 % | 66.04 ± 0.21 % | 66.0 ± 0.2 % | 66.0 ± 0.2 % | 3 |" in table
+
+
+def test_folds_have_a_line_each_and_val_none(figures):
+    def row(name: str, place: str, miou: float, flicker: float):
+        summaries = {
+            key: {"mean": value, "std": None} for key, value in (("miou", miou), ("flicker", flicker))
+        }
+        return {"name": name, "scored_on": place, **summaries}
+
+    names = ["single-frame", "single-frame, trained on", "control", "LMANet"]
+    rows = [
+        row(name, place, 0.1 * i + shift, 0.01 * i)
+        for place, shift in (("mean of the folds", 0.0), ("val", 0.5), ("fold 0001TP", 0.05))
+        for i, name in enumerate(names, start=1)
+    ]
+    assert figures.folds({"rows": rows}).splitlines()[2:] == [
+        "| mean of the folds | 10.0 % | 20.0 % | 30.0 % | 40.0 % | 1.00 % | 3.00 % | 4.00 % |",
+        "| 0001TP | 15.0 % | 25.0 % | 35.0 % | 45.0 % | 1.00 % | 3.00 % | 4.00 % |",
+    ]
