@@ -36,6 +36,20 @@ def trusting(device: str = "cpu", **arguments: float) -> LabelMemorySegmenter:
     return model.to(device).eval()
 
 
+def trust_everywhere(model: LabelMemorySegmenter) -> None:
+    """As much as it can."""
+    nn.init.zeros_(model.trust_out.weight)
+    nn.init.constant_(model.trust_out.bias, 100.0)
+
+
+def as_if_said(label: int, state: MemoryState) -> MemoryState:
+    """A memory of the same frames in which every pixel was given this label, of 5."""
+    values = state.values.clone()
+    values[:, :, :5] = 0
+    values[:, :, label] = 1
+    return MemoryState(state.keys, values)
+
+
 def drive(frames: int, size: tuple[int, int] = (48, 64), device: str = "cpu") -> Tensor:
     """A textured scene that moves by a few pixels from frame to frame, with noise: (1, T, 3, H, W)."""
     generator = torch.Generator().manual_seed(3)
@@ -118,14 +132,10 @@ def test_the_less_persistent_a_wrong_label_the_sooner_it_is_let_go() -> None:
     for persistence in (0.0, 0.5, 1.0):
         model = trusting(persistence=persistence)
         model.backbone.decoder.output_conv.weight.mul_(3)  # surer of what it says
-        nn.init.zeros_(model.trust_out.weight)
-        nn.init.constant_(model.trust_out.bias, 100.0)
+        trust_everywhere(model)
         logits, state = model.step(images)
         said = logits.argmax(1)
-        wrong = state.values.clone()
-        wrong[:, :, :5] = 0
-        wrong[:, :, 3] = 1
-        state = MemoryState(state.keys, wrong)
+        state = as_if_said(3, state)
         for _ in range(6):
             logits, state = model.step(images, state)
         left[persistence] = float((logits.argmax(1) != said).float().mean())
@@ -141,14 +151,10 @@ def test_persistence_out_of_range_is_refused() -> None:
 def test_a_wrong_flash_is_voted_down() -> None:
     """One frame says another class of a still scene; the memory holds what was said before."""
     model, images = trusting(), drive(1)[:, 0]
-    nn.init.zeros_(model.trust_out.weight)
-    nn.init.constant_(model.trust_out.bias, 100.0)
+    trust_everywhere(model)
     logits, state = model.step(images)
     said = logits.argmax(1)
-    wrong = state.values.clone()
-    wrong[:, :, :5] = 0
-    wrong[:, :, 3] = 1
-    flipped, _ = model.step(images, MemoryState(state.keys, wrong))
+    flipped, _ = model.step(images, as_if_said(3, state))
     assert (said == 3).float().mean() < 0.5
     assert (flipped.argmax(1) == 3).float().mean() > (said == 3).float().mean() + 0.2
 
