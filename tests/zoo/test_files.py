@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.disk import files_no_larger_than
 from contracts.networks import TinyBackbone, lively, seeded
-from lmanet import ERFNet, VideoSegmenter
+from lmanet import ERFNet, LabelMemorySegmenter, VideoSegmenter
 from lmanet.data.base import Classes
 from lmanet.errors import OutputError, WeightsError
 from lmanet.zoo import load_model, save_model
@@ -161,6 +161,15 @@ def test_files_of_before_there_were_fast_convolutions_have_the_papers(backbone, 
     loaded = load_model(path)
     assert loaded.convolutions == "paper"
     assert torch.equal(run(loaded), run(model))
+
+
+def test_label_memories_of_before_there_was_a_persistence_hold_on_as_they_did(backbone, path):
+    model = lively(LabelMemorySegmenter(backbone, persistence=1.0)).eval()
+    save_model(model, path, classes=CLASSES)
+    config = read_config(path)
+    assert config["video"].pop("persistence") == 1.0
+    save_file(load_file(path), path, {"lmanet": json.dumps(config)})
+    assert load_model(path).persistence == 1.0
 
 
 def test_missing_file(path):
