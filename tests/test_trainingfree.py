@@ -247,6 +247,29 @@ def test_upsampling_is_bilinear(size, device, layout):
         torch.testing.assert_close(labelmemory.upsampled(given, size), expected)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "size", [(72, 16), (44, 16), (45, 17), (66, 12)]
+)  # 18, 11 and 15 whole cells, or 11 of 6
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_band_by_band_is_all_at_once(size, device, layout):
+    rows = {72: 18, 44: 11, 45: 15, 66: 11}[size[0]]
+    with seeded():
+        logits = torch.randn(2, 5, *size).to(device, memory_format=layout)
+        cells = torch.randn(2, 3, rows, 4).to(device, memory_format=layout)
+
+    def mixed(logits: Tensor, pixels: Tensor) -> Tensor:
+        return logits * pixels.sum(1, keepdim=True)
+
+    expected = mixed(logits, labelmemory.upsampled(cells, size))
+    trained = labelmemory.rewritten(logits.clone().requires_grad_(), cells, mixed)
+    torch.testing.assert_close(labelmemory.rewritten(logits.clone(), cells, mixed), expected)
+    torch.testing.assert_close(trained.detach(), expected)
+    means = F.adaptive_avg_pool2d(logits.softmax(1), (rows, 4))
+    given = labelmemory.averaged(logits, (rows, 4), lambda band: band.softmax(1))
+    torch.testing.assert_close(given, means)
+
+
 def test_places_are_whole_cells_in_bfloat16():
     places = labelmemory._places(torch.zeros(1, 1, 3, 512, dtype=torch.bfloat16))
     assert places[0, 1, 0].tolist() == list(range(-256, 256)) and places[0, 0, :, 0].tolist() == [-1, 0, 1]

@@ -19,7 +19,10 @@ from lmanet.benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "label-memory", "training"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "label-memory", "training")),
+]
 
 
 def accuracy(content: dict[str, Any]) -> str:

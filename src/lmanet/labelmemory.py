@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -49,6 +50,9 @@ what matches anywhere is found the further off the further it is looked for. Fou
 BLURRED, SHARP = 0.91, 0.92
 """Mean length of the keys that were read, up to which the motion says nothing, and from which on it counts. Keys have
 length 1; the mean of many that differ, as a high temperature gives, is shorter, and lies in place whatever moves."""
+
+BAND_CELLS = 5
+"""Rows of cells whose pixels are rewritten at a time: below a megabyte at 480 pixels' width and 11 classes."""
 
 
 class Reading(NamedTuple):
@@ -110,7 +114,7 @@ class LabelMemory(VideoModel):
         """Logits (B, K, H, W) of the present frame, float32 or float64, to those with the memory's share.
 
         Args:
-            logits: the network's own.
+            logits: the network's own; may be written over.
             fused: (B, C, h, w), the frame's features.
             key: (B, Ck, h, w), the frame's keys.
             read: what the memory says.
@@ -139,12 +143,14 @@ class LabelMemory(VideoModel):
             shares = label_shares(logits, cells)
         else:
             state.check(key)
-            steadied, now = self.recall(logits, features.fused, key, state)
-            shares, kept = label_shares(steadied, cells), (self.persistence * now).float()
+            now, reading = self.read(key, state)
+            kept = (self.persistence * now).float()
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
-            if bool((kept < 1).any()):
-                shares = torch.lerp(label_shares(logits, cells), shares, kept)
-            logits = steadied
+            own = label_shares(logits, cells) if bool((kept < 1).any()) else None
+            logits = self.steadied(logits, features.fused, key, reading)
+            shares = label_shares(logits, cells)
+            if own is not None:
+                shares = torch.lerp(own, shares, kept)
         value = self.value(shares, key, now)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)
@@ -188,15 +194,8 @@ class LabelMemory(VideoModel):
         parts = shares.to(key.dtype), key, places, now.to(key.dtype).expand(-1, -1, *key.shape[-2:])
         return torch.cat(parts, 1)
 
-    def recall(self, logits: Tensor, fused: Tensor, key: Tensor, state: MemoryState) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, H, W) of the present frame to `steadied` ones, and how far it is `followed` (B, 1, 1, 1).
-
-        Args:
-            logits: the network's own.
-            fused: (B, C, h, w), the frame's features.
-            key: (B, Ck, h, w), the frame's keys.
-            state: the memory.
-        """
+    def read(self, key: Tensor, state: MemoryState) -> tuple[Tensor, Reading]:
+        """How far the present frame, of keys (B, Ck, h, w), is `followed` (B, 1, 1, 1), and what the memory says."""
         read = local_attention(
             key,
             state.keys,
@@ -204,11 +203,11 @@ class LabelMemory(VideoModel):
             window=self.window,
             scale=1 / self.temperature,
             backend=self.attention,
-        ).to(logits.dtype)
+        )
+        read = read.to(torch.promote_types(read.dtype, torch.float32))
         shares, matched, places, before = read.split(self._value_parts, 1)
-        now = followed(key.to(logits.dtype), matched, places, self.window // 2)
-        reading = Reading(shares, torch.maximum(now, before), matched)
-        return self.steadied(logits, fused, key, reading), now
+        now = followed(key.to(read.dtype), matched, places, self.window // 2)
+        return now, Reading(shares, torch.maximum(now, before), matched)
 
     @property
     def _value_parts(self) -> list[int]:
@@ -280,18 +279,64 @@ def _across(x: Tensor) -> Tensor:
 
 def upsampled(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells (B, K, h, w) to pixels (B, K, *size), by bilinear interpolation between the cells' middles."""
+    factor = _whole_factor(cells, size)
+    if factor is None:
+        return F.interpolate(cells, size, mode="bilinear", align_corners=False)
+    return _stretched(_edged(cells), factor)
+
+
+def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Logits (B, K, H, W) to `rewrite(logits, cells upsampled)`, which sees the pixels of some rows at a time.
+
+    Where there are no gradients `logits` are written over. A band of rows lies in the cache from one operation to the
+    next, and no map of the image's size is made: that takes half the time.
+
+    Args:
+        logits: of a whole number of pixels to a cell, or else they are rewritten as one.
+        cells: (B, C, h, w).
+        rewrite: of the same rows, logits (B, K, rows, W) and cells (B, C, rows, W) to new logits; pixel by pixel.
+    """
+    size = (logits.shape[-2], logits.shape[-1])
+    factor = _whole_factor(cells, size)
+    if factor is None or logits.requires_grad:
+        return rewrite(logits, upsampled(cells, size))
+    edged, bands = _edged(cells), logits.split(factor * BAND_CELLS, -2)
+    for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
+        band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], factor)))
+    return logits
+
+
+def averaged(logits: Tensor, cells: tuple[int, int], of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Means over each cell's pixels (B, K, *cells) of what `of` makes of logits (B, K, H, W), pixel by pixel.
+
+    It sees some rows at a time, as in `rewritten`.
+    """
+    height, whole = logits.shape[-2], logits.shape[-2] % cells[0] == 0
+    bands = logits.split(height // cells[0] * BAND_CELLS if whole else height, -2)
+    rows = [band.shape[-2] * cells[0] // height for band in bands]
+    means = [F.adaptive_avg_pool2d(of(b), (n, cells[1])) for b, n in zip(bands, rows, strict=True)]
+    return torch.cat(means, -2)
+
+
+def _whole_factor(cells: Tensor, size: tuple[int, int]) -> int | None:
+    """Pixels to a cell's side, if `_stretched` takes them: an even number, the same both ways; without gradients."""
     factor = size[0] // cells.shape[-2]
     whole = size == (cells.shape[-2] * factor, cells.shape[-1] * factor) and factor % 2 == 0
-    if not whole or cells.requires_grad:
-        return F.interpolate(cells, size, mode="bilinear", align_corners=False)
-    # The same as a depthwise convolution, which is three to four times as fast on a CPU.
-    up = (torch.arange(factor, dtype=cells.dtype, device=cells.device) + 0.5) / factor
+    return factor if whole and not cells.requires_grad else None
+
+
+def _edged(cells: Tensor) -> Tensor:
+    return F.pad(cells, (1, 1, 1, 1), mode="replicate")
+
+
+def _stretched(edged: Tensor, factor: int) -> Tensor:
+    """`upsampled` of cells with another on each side: a depthwise convolution, three to four times as fast on a CPU."""
+    up = (torch.arange(factor, dtype=edged.dtype, device=edged.device) + 0.5) / factor
     ramp = torch.cat([up, up.flip(0)])
-    kernel = torch.outer(ramp, ramp).expand(cells.shape[1], 1, -1, -1)
-    edged = F.pad(cells, (1, 1, 1, 1), mode="replicate")
-    with torch.autocast(cells.device.type, enabled=False):
+    kernel = torch.outer(ramp, ramp).expand(edged.shape[1], 1, -1, -1)
+    with torch.autocast(edged.device.type, enabled=False):
         return F.conv_transpose2d(
-            edged, kernel, stride=factor, padding=factor + factor // 2, groups=cells.shape[1]
+            edged, kernel, stride=factor, padding=factor + factor // 2, groups=edged.shape[1]
         )
 
 

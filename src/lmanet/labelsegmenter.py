@@ -27,7 +27,7 @@ from lmanet.labelmemory import (
     Reading,
     label_shares,
     projection,
-    upsampled,
+    rewritten,
 )
 from lmanet.memory import MemoryState
 from lmanet.ops import Backend
@@ -130,7 +130,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         trust = trust * read.vouched
         present = present.clamp_min(LEAST)
         change = (trust * (shares - present) / present).add(1).clamp_min(LEAST).log()
-        return upsampled(change, (logits.shape[-2], logits.shape[-1])).add_(logits)
+        return rewritten(logits, change, torch.add)
 
     def observe(self, images: Tensor) -> Features:
         """As of every trainable model: the features, with the colours and label shares of the cells behind them."""
@@ -155,7 +155,9 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
             # The trust is learned in a stream that goes on; what `followed` takes from it is no matter of training.
             values = self.value(shares, keys, keys.new_ones(len(keys), 1, 1, 1))
             state = MemoryState(*(x.unflatten(0, memory.shape[:2]) for x in (keys, values)))
-            logits, _ = self.recall(logits, fused, self.key(fused, colours), state)
+            key = self.key(fused, colours)
+            _, reading = self.read(key, state)
+            logits = self.steadied(logits, fused, key, reading)
         return logits[..., : size[0], : size[1]]
 
     def _parts(self, observed: Tensor) -> tuple[Tensor, ...]:

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.labelmemory import LabelMemory, Reading, projection, upsampled
+from lmanet.labelmemory import LabelMemory, Reading, averaged, projection, rewritten
 from lmanet.ops import Backend
 
 KEY_FEATURES = 64
@@ -103,13 +104,19 @@ class TrainingFreeSegmenter(LabelMemory):
         """As of every label memory: by the rule above."""
         cells = (key.shape[-2], key.shape[-1])
         scale = (_margin(logits, cells) / USUAL_MARGIN).clamp_min(1)
-        probabilities = (logits / scale).softmax(1)
-        present = F.adaptive_avg_pool2d(probabilities, cells)
+
+        def probabilities(logits: Tensor) -> Tensor:
+            return (logits / scale).softmax(1)
+
+        def rewrite(logits: Tensor, change: Tensor) -> Tensor:
+            # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
+            factor = (change / probabilities(logits).clamp_min_(TINY)).add_(1).clamp_min_(1e-6)
+            return torch.addcmul(logits, scale, factor.log_())
+
+        present = averaged(logits, cells, probabilities)
         trust = self.strength * read.vouched * _open(present, read.shares)
-        change = upsampled(trust * (read.shares - present), (logits.shape[-2], logits.shape[-1]))
-        # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
-        factor = (change / probabilities.clamp_min(TINY)).add_(1).clamp_min_(1e-6)
-        return logits + scale * factor.log_()
+
+        return rewritten(logits, trust * (read.shares - present), rewrite)
 
 
 def _margin(logits: Tensor, cells: tuple[int, int]) -> Tensor:
