@@ -11,7 +11,7 @@ from lmanet.training.recipes import MemoryRecipe, VideoRecipe
 
 CONTROL_NOTE = (
     "Control: the same module, parameters and training, the current frame in place of the past, in training and when "
-    "run."
+    "run; of a memory of labels, no memory: the decoder trained by the same steps."
 )
 
 
