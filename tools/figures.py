@@ -73,7 +73,7 @@ def reproduced(content: dict[str, Any]) -> str:
         shown = (("miou", 1), ("flicker", 2), ("vc8", 1), ("tc", 1))
         cells = [_spread(row[key], digits) for key, digits in shown]
         place = row["scored_on"]
-        title = row["name"] if place == "val" else f"{row['name']}, {place}"
+        title = row["name"] if place in ("val", "test") else f"{row['name']}, {place}"
         lines.append(f"| {title} | {' | '.join(cells)} | {row['miou']['n']} |")
     environment = content["environment"]
     lines += ["", f"{environment['machine']}, threads: {environment['threads']}, fp32."]
@@ -177,6 +177,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "control": ("reproduce/camvid/control.json", reproduced),
     "folds": ("reproduce/camvid-folds/control.json", folds),
     "synthetic": ("synthetic-val.json", accuracy),
+    "synthetic-test": ("reproduce/synthetic/control.json", reproduced),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),
     "op": ("op.json", op),
