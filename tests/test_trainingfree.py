@@ -248,12 +248,9 @@ def test_upsampling_is_bilinear(size, device, layout):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    "size", [(72, 16), (44, 16), (45, 17), (66, 12)]
-)  # 18, 11 and 15 whole cells, or 11 of 6
+@pytest.mark.parametrize(("size", "rows"), [((72, 16), 18), ((44, 16), 11), ((45, 17), 15), ((66, 12), 11)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_band_by_band_is_all_at_once(size, device, layout):
-    rows = {72: 18, 44: 11, 45: 15, 66: 11}[size[0]]
+def test_band_by_band_is_all_at_once(size, rows, device, layout):
     with seeded():
         logits = torch.randn(2, 5, *size).to(device, memory_format=layout)
         cells = torch.randn(2, 3, rows, 4).to(device, memory_format=layout)

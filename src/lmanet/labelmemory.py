@@ -282,14 +282,14 @@ def upsampled(cells: Tensor, size: tuple[int, int]) -> Tensor:
     factor = _whole_factor(cells, size)
     if factor is None:
         return F.interpolate(cells, size, mode="bilinear", align_corners=False)
-    return _stretched(_edged(cells), factor)
+    return _stretched(_edged(cells), _kernel(cells, factor))
 
 
 def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Logits (B, K, H, W) to `rewrite(logits, cells upsampled)`, which sees the pixels of some rows at a time.
 
     Where there are no gradients `logits` are written over. A band of rows lies in the cache from one operation to the
-    next, and no map of the image's size is made: that takes half the time.
+    next, and no map of the image's size is made: about a third less time.
 
     Args:
         logits: of a whole number of pixels to a cell, or else they are rewritten as one.
@@ -300,9 +300,10 @@ def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor],
     factor = _whole_factor(cells, size)
     if factor is None or logits.requires_grad:
         return rewrite(logits, upsampled(cells, size))
-    edged, bands = _edged(cells), logits.split(factor * BAND_CELLS, -2)
+    edged, kernel = _edged(cells), _kernel(cells, factor)
+    bands = logits.split(factor * BAND_CELLS, -2)
     for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
-        band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], factor)))
+        band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], kernel)))
     return logits
 
 
@@ -329,15 +330,18 @@ def _edged(cells: Tensor) -> Tensor:
     return F.pad(cells, (1, 1, 1, 1), mode="replicate")
 
 
-def _stretched(edged: Tensor, factor: int) -> Tensor:
-    """`upsampled` of cells with another on each side: a depthwise convolution, three to four times as fast on a CPU."""
-    up = (torch.arange(factor, dtype=edged.dtype, device=edged.device) + 0.5) / factor
+def _kernel(cells: Tensor, factor: int) -> Tensor:
+    """Weights of bilinear interpolation for `_stretched`: (C, 1, 2 factor, 2 factor), the same for every channel."""
+    up = (torch.arange(factor, dtype=cells.dtype, device=cells.device) + 0.5) / factor
     ramp = torch.cat([up, up.flip(0)])
-    kernel = torch.outer(ramp, ramp).expand(edged.shape[1], 1, -1, -1)
+    return torch.outer(ramp, ramp).expand(cells.shape[1], 1, -1, -1)
+
+
+def _stretched(edged: Tensor, kernel: Tensor) -> Tensor:
+    """`upsampled` of cells with another on each side: a depthwise convolution, three to four times as fast on a CPU."""
+    channels, factor = len(kernel), kernel.shape[-1] // 2
     with torch.autocast(edged.device.type, enabled=False):
-        return F.conv_transpose2d(
-            edged, kernel, stride=factor, padding=factor + factor // 2, groups=edged.shape[1]
-        )
+        return F.conv_transpose2d(edged, kernel, stride=factor, padding=factor + factor // 2, groups=channels)
 
 
 def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:
