@@ -259,9 +259,11 @@ def test_band_by_band_is_all_at_once(size, rows, device, layout):
         return logits * pixels.sum(1, keepdim=True)
 
     expected = mixed(logits, labelmemory.upsampled(cells, size))
-    trained = labelmemory.rewritten(logits.clone().requires_grad_(), cells, mixed)
-    torch.testing.assert_close(labelmemory.rewritten(logits.clone(), cells, mixed), expected)
-    torch.testing.assert_close(trained.detach(), expected)
+    learning = logits.clone().requires_grad_()
+    for rewrite in (mixed, lambda logits, pixels: logits.mul_(pixels.sum(1, keepdim=True))):
+        torch.testing.assert_close(labelmemory.rewritten(logits.clone(), cells, rewrite), expected)
+        torch.testing.assert_close(labelmemory.rewritten(learning, cells, rewrite).detach(), expected)
+        assert learning.equal(logits), "what is trained is not written over"
     means = F.adaptive_avg_pool2d(logits.softmax(1), (rows, 4))
     given = labelmemory.averaged(logits, (rows, 4), lambda band: band.softmax(1))
     torch.testing.assert_close(given, means)

@@ -294,12 +294,13 @@ def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor],
     Args:
         logits: of a whole number of pixels to a cell, or else they are rewritten as one.
         cells: (B, C, h, w).
-        rewrite: of the same rows, logits (B, K, rows, W) and cells (B, C, rows, W) to new logits; pixel by pixel.
+        rewrite: of the same rows, logits (B, K, rows, W) and cells (B, C, rows, W) to new logits; pixel by pixel. It
+            may write over the logits that it is given.
     """
     size = (logits.shape[-2], logits.shape[-1])
     factor = _whole_factor(cells, size)
     if factor is None or logits.requires_grad:
-        return rewrite(logits, upsampled(cells, size))
+        return rewrite(logits.clone() if logits.requires_grad else logits, upsampled(cells, size))
     edged, kernel = _edged(cells), _kernel(cells, factor)
     bands = logits.split(factor * BAND_CELLS, -2)
     for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
@@ -345,23 +346,27 @@ def _stretched(edged: Tensor, kernel: Tensor) -> Tensor:
 
 
 def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Logits (B, K, H, W) to the shares of each cell's pixels by label (B, K, h, w), float32."""
+    """Logits (B, K, H, W) to the shares of each cell's pixels by label (B, K, h, w), float32, channels last."""
     batch, classes, height, width = logits.shape
-    cell, pixels = _cells_of((height, width), cells, logits.device)
+    first, pixels = _bins_of((height, width), cells, classes, logits.device)
     # Counted, not averaged over maps of each class, which would be K times the image.
-    image = torch.arange(batch, device=logits.device)[:, None, None] * classes
-    bins = (logits.max(1).indices + image).mul_(len(pixels)).add_(cell)
-    shares = torch.bincount(bins.flatten(), minlength=batch * classes * len(pixels))
-    return (shares.view(batch, classes, -1) / pixels).view(batch, classes, *cells)
+    counts = [
+        torch.bincount(labels.flatten(), minlength=len(pixels))
+        for labels in logits.max(1).indices.add_(first)
+    ]
+    return (torch.stack(counts) / pixels).view(batch, *cells, classes).movedim(-1, 1)
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def _cells_of(size: tuple[int, int], cells: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The cell of each pixel (H, W), and how many pixels each cell has (h w,)."""
+def _bins_of(
+    size: tuple[int, int], cells: tuple[int, int], classes: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of each pixel (H, W) its cell's bin for class 0; of each bin (h w K,) how many pixels its cell has."""
     rows, columns = (torch.arange(n, device=device) * m // n for n, m in zip(size, cells, strict=True))
     cell = rows[:, None] * cells[1] + columns
-    return cell, torch.bincount(cell.flatten(), minlength=cells[0] * cells[1])
+    pixels = torch.bincount(cell.flatten(), minlength=cells[0] * cells[1])
+    return cell * classes, pixels.repeat_interleave(classes)
 
 
 def projection(channels: int, kept: int) -> Tensor:

@@ -130,7 +130,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         trust = trust * read.vouched
         present = present.clamp_min(LEAST)
         change = (trust * (shares - present) / present).add(1).clamp_min(LEAST).log()
-        return rewritten(logits, change, torch.add)
+        return rewritten(logits, change, Tensor.add_)
 
     def observe(self, images: Tensor) -> Features:
         """As of every trainable model: the features, with the colours and label shares of the cells behind them."""
