@@ -147,6 +147,12 @@ def test_persistence_out_of_range_is_refused() -> None:
         trusting(persistence=1.5)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_temperature_out_of_range_is_refused(temperature: float) -> None:
+    with pytest.raises(InputError, match=f"temperature {temperature}: expected above 0"):
+        trusting(temperature=temperature)
+
+
 @torch.no_grad()
 def test_a_wrong_flash_is_voted_down() -> None:
     """One frame says another class of a still scene; the memory holds what was said before."""

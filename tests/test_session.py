@@ -305,3 +305,14 @@ def test_options_out_of_range(model):
         Session(model, precision="fp16")
     with pytest.raises(InputError, match=r"resize \(0, 20\)"):
         Session(model, resize=(0, 20))
+
+
+@pytest.mark.parametrize("classes", [1, 256])
+def test_networks_whose_labels_do_not_fit_are_refused(classes):
+    with pytest.raises(InputError, match=f"a network of {classes} class.*: expected 2 to 255"):
+        Session(TinyBackbone(classes))
+
+
+def test_a_model_in_bfloat16_says_so(model):
+    assert Session(model.optimize(torch.bfloat16)).precision == "bf16"
+    assert Session(model).precision == "fp32"

@@ -15,6 +15,7 @@ it finds is set against what the network says now; how far it counts is what the
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
@@ -95,6 +96,8 @@ class LabelMemory(VideoModel):
         attention: Backend,
     ) -> None:
         super().__init__()
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature {temperature}: expected above 0, such as 0.03")
         if not 0 <= persistence <= 1:
             raise InputError(f"persistence {persistence}: expected 0 to 1")
         self.backbone = backbone

@@ -20,6 +20,9 @@ from lmanet.streaming import VideoModel
 
 Precision = Literal["fp32", "bf16"]
 
+MOST_CLASSES = 255
+"""Ids are uint8, and the last is void."""
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -50,6 +53,9 @@ class Session:
         precision: `bf16` turns the copy's weights into bfloat16: faster on CPUs and GPUs that have it, slower on those
             that do not.
         resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.
+
+    Raises:
+        InputError: an unknown precision, a size below 1, or a network of fewer than 2 or more than 255 classes.
     """
 
     def __init__(
@@ -63,8 +69,18 @@ class Session:
             raise InputError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
         if resize is not None and min(resize) < 1:
             raise InputError(f"resize {resize}: expected (H, W) of at least 1 pixel each")
+        classes = (model.backbone if isinstance(model, VideoModel) else model).num_classes
+        if not 2 <= classes <= MOST_CLASSES:
+            raise InputError(
+                f"a network of {classes} classes: expected 2 to {MOST_CLASSES}, of which the largest logit gives the "
+                "label; give a network of one logit a second, of zeros"
+            )
         self.model = model.optimize(torch.bfloat16 if precision == "bf16" else None)
-        self.precision, self.resize = precision, resize
+        # A model that is in bfloat16 already stays so.
+        self.precision: Precision = (
+            "bf16" if next(self.model.parameters()).dtype is torch.bfloat16 else "fp32"
+        )
+        self.resize = resize
         self._state: MemoryState | None = None
         self._size: tuple[int, int] | None = None  # (H, W) of the frames in the memory
 

@@ -16,8 +16,6 @@ apart and against the synthetic drive; see `docs/training-free.md`.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -72,8 +70,6 @@ class TrainingFreeSegmenter(LabelMemory):
         strength: float = 0.75,
         attention: Backend = "auto",
     ) -> None:
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature {temperature}: expected above 0, such as 0.02")
         if not 0 <= strength <= 1:
             raise InputError(f"strength {strength}: expected 0 to 1")
         super().__init__(

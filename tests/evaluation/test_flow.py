@@ -170,3 +170,12 @@ def test_wrong_images_are_refused(image, next_image, message):
 def test_flows_of_different_shapes_are_refused():
     with pytest.raises(InputError, match="expected \\(H, W, 2\\) for both"):
         correspondence(constant_flow(0, 0), constant_flow(0, 0, width=4))
+
+
+def test_places_of_large_images_are_whole():
+    # More pixels than float32 can count.
+    still = np.zeros((4097, 4097, 2), np.float32)
+    motion = correspondence(still, still)
+    ids = np.zeros((4097, 4097), np.uint8)
+    ids[-1, ::2] = 1
+    np.testing.assert_array_equal(warp_nearest(ids, motion)[-1], ids[-1])

@@ -240,11 +240,15 @@ IMAGE = torch.zeros(3, 16, 20, dtype=torch.uint8)
 def test_wrong_inputs_are_refused_and_not_counted(metric, first, second, message):
     right = IMAGE if isinstance(metric, TemporalConsistency) else IDS
     metric.update(IDS, right)
-    with pytest.raises(InputError, match=message):
-        metric.update(first, second)
-    assert metric.compute().isnan()
-    metric.update(IDS, right)  # The sequence goes on.
-    assert metric.compute().item() == (0 if isinstance(metric, Flicker) else 1)
+    perfect = 0 if isinstance(metric, Flicker) else 1
+    counts = 0
+    for call in (metric.update, metric, metric.update):
+        with pytest.raises(InputError, match=message):
+            call(first, second)
+        assert metric._counts.sum() == counts
+        metric.update(IDS, right)  # The sequence goes on.
+        assert metric.compute().item() == perfect and metric._to_sync
+        counts = metric._counts.sum()
 
 
 def test_wrong_settings_are_refused():

@@ -1,11 +1,13 @@
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import pytest
+from PIL import Image
 
 from contracts.trees import segnet
 from lmanet.benchmarks.model import Variant
+from lmanet.data import synthetic
 from lmanet.errors import DataError, InputError, WeightsError
-from lmanet.reproduce import cells
+from lmanet.reproduce import cells, data
 from lmanet.reproduce.cells import (
     AttentionMaps,
     Changes,
@@ -85,21 +87,6 @@ def test_the_cell_version_and_the_networks_contents_count_and_its_name_does_not(
     cells.cell_hash.cache_clear()
 
 
-def test_a_field_that_came_later_does_not_count_while_it_means_what_was_before(monkeypatch):
-    @dataclass(frozen=True)
-    class Recipe(MemoryRecipe):
-        position: bool = False
-
-    Recipe.__name__ = "MemoryRecipe"
-    before = cell_hash(MEMORY)
-    assert cell_hash(replace(MEMORY, recipe=Recipe())) != before
-    cells.cell_hash.cache_clear()
-    monkeypatch.setitem(cells.LATER_FIELDS, "MemoryRecipe.position", False)
-    assert cell_hash(replace(MEMORY, recipe=Recipe())) == before
-    assert cell_hash(replace(MEMORY, recipe=Recipe(position=True))) != before
-    cells.cell_hash.cache_clear()
-
-
 def test_what_cells_need():
     trained = replace(MEMORY, network=FIRST)
     assert needs(FIRST) == needs(MEMORY) == needs(CELLS[3]) == ()
@@ -123,15 +110,31 @@ def test_where_data_lie_does_not_count_and_what_they_are_does(tmp_path):
     for config, taken in ((one, 3), (moved, 3), (other, 2)):
         segnet(tmp_path / config.spec.rpartition("/")[2], names[:taken])
     assert one.configuration() == moved.configuration() != other.configuration()
+    larger = DataConfig(f"camvid:{tmp_path / 'larger'}", "train")
+    segnet(tmp_path / "larger", names)
+    for path in (tmp_path / "larger").glob("*/*.png"):
+        with Image.open(path) as image:
+            image.resize((32, 24), Image.Resampling.NEAREST).save(path)
+    assert larger.configuration() != one.configuration(), "the same names, other pixels"
     resized = replace(one, spec=f"{one.spec},size=24x32")
     assert resized.configuration() != one.configuration()
     assert (one.size(), resized.size()) == ((12, 16), (24, 32))
 
 
-def test_rendered_frames_say_when_they_change():
+def _darker(scene):
+    return replace(scene, image=scene.image // 2)
+
+
+def test_rendered_frames_say_when_they_change(monkeypatch):
     sequences = [replace(DATA, street=replace(STREET, fps=fps)).open().sequences for fps in (15.0, 30.0)]
     assert sequences[0][0].stamp != sequences[1][0].stamp
     assert sequences[0][0].image(0).shape == (48, 64, 3)
+    drawn = synthetic.render
+    monkeypatch.setattr(synthetic, "render", lambda *given: _darker(drawn(*given)))
+    data._opened.cache_clear()
+    again = replace(DATA, street=replace(STREET, fps=15.0)).open().sequences
+    assert again[0].stamp != sequences[0][0].stamp, "another renderer"
+    data._opened.cache_clear()
     assert DataConfig("synthetic:", "val").size() == (360, 480)
 
 

@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from contracts.trees import snippet
 from lmanet.errors import InputError
 from lmanet.reproduce.cells import MemoryTraining, SingleTraining, Timings, needs, weights_of
 from lmanet.reproduce.experiments import EXPERIMENTS
+from lmanet.reproduce.plan import Plan, Row
 from lmanet.reproduce.run import estimate_plans, make_plans, make_setup, run_plans
 from lmanet.reproduce.store import Store
 
@@ -44,8 +46,8 @@ def test_an_experiment_writes_json_a_table_and_pictures(everything, name):
     _, plans, out, tables = everything
     folder = out / "synthetic"
     content = json.loads((folder / f"{name}.json").read_text())
-    assert content["schema_version"] == 1 and content["experiment"] == name
-    assert content["environment"]["torch"]
+    assert content["schema_version"] == 2 and content["experiment"] == name
+    assert [place["torch"] for place in content["environments"]] == [torch.__version__]
     assert [row["name"] for row in content["rows"]] == [row.name for row in plans[name].rows]
     for row in content["rows"]:
         assert row["miou"]["n"] == 1 and 0 <= row["miou"]["mean"] <= 1
@@ -110,6 +112,27 @@ def test_a_lost_training_is_run_again_only_if_something_needs_it(everything, tim
     assert store.weights(training).read_bytes() == weights
     again = store.result(evaluation)["scores"]
     assert again["per_class_iou"] == scores["per_class_iou"] and again["tc"] == scores["tc"]
+
+
+def test_a_cell_that_fails_keeps_no_finished_table_back(everything):
+    setup, plans, out, _ = everything
+    evaluation = replace(plans["table-3"].rows[0].cells[0][0], window=3)
+    failing = Plan("Fails", (Row("a network with a window", ((evaluation,),)),))
+    written = out / "synthetic/table-3.md"
+    written.unlink()
+    with pytest.raises(InputError, match="a single-frame network has no memory"):
+        run_plans({"failing": failing, "table-3": plans["table-3"]}, setup, out)
+    assert written.is_file() and not (out / "synthetic/failing.md").exists()
+
+
+def test_a_table_of_other_weights_is_not_written_over(everything):
+    setup, plans, out, _ = everything
+    before = (out / "synthetic/table-3.json").read_bytes()
+    with pytest.raises(
+        InputError, match=r"table-3\.json is of tiny\.safetensors, not of a network to be trained"
+    ):
+        run_plans({"table-3": plans["table-3"]}, replace(setup, weights=None), out)
+    assert (out / "synthetic/table-3.json").read_bytes() == before
 
 
 def test_the_control_and_the_memory_differ_in_what_they_see_alone(everything):
@@ -218,6 +241,7 @@ def _kind(folder):
         ({"data": "synthetic:"}, ["table-9"], "no experiment named 'table-9': there are table-1"),
         ({"data": "cityscapes:/x"}, ["robustness"], "robustness runs on synthetic data, not on cityscapes"),
         ({"data": "synthetic:", "folds": True}, ["control"], "the folds are CamVid's"),
+        ({"data": "camvid:/x", "folds": True}, ["table-1"], "`control` alone is made on folds, name it too"),
     ],
 )
 def test_what_cannot_be_run_is_refused(budget, arguments, names, message):

@@ -1,4 +1,14 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -7,13 +17,13 @@ import lmanet
 from contracts.networks import seeded
 from lmanet.backbones import ERFNet
 from lmanet.data.camvid import CAMVID_CLASSES
-from lmanet.errors import InputError
+from lmanet.errors import InputError, LmanetError
 from lmanet.reproduce.cells import Evaluation, MemoryTraining, SingleTraining, title, weights_of
 from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.estimate import DEFAULT_S, estimate, readable
 from lmanet.reproduce.run import make_plans, make_setup, run_plans
-from lmanet.reproduce.schedule import ready, run_cells
-from lmanet.reproduce.store import Store
+from lmanet.reproduce.schedule import Watcher, _finished, ready, run_cells
+from lmanet.reproduce.store import Store, locked
 from lmanet.reproduce.work import run_cell
 from lmanet.training.config import Stage
 from lmanet.zoo import save_model
@@ -53,15 +63,95 @@ def test_a_killed_training_goes_on_where_it_was(cells, tmp_path):
     assert killed.result(training)["parts"]["memory"]["samples"] == 4 + 2
 
 
-class Noting:
+def test_a_cell_that_runs_elsewhere_is_waited_for(cells, tmp_path):
+    _, evaluation = cells
+    store = Store(tmp_path)
+    other = Thread(target=run_cell, args=(evaluation, store))
+    with locked(store.begin(evaluation)):
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        store.finish(evaluation, {"made": "elsewhere"})
+    other.join()
+    assert store.result(evaluation)["made"] == "elsewhere"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+def test_a_lock_is_let_go_though_a_forked_process_has_the_file(tmp_path):
+    with locked(tmp_path):
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        process.start()
+    again = Thread(target=lambda: locked(tmp_path).__enter__(), daemon=True)
+    again.start()
+    again.join(30)
+    process.kill()
+    assert not again.is_alive()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
+def test_processes_end_with_the_one_that_was_killed(tmp_path):
+    program = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from lmanet.reproduce.schedule import _begin_process
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=_begin_process, initargs=(1, os.getpid())) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, tmp_path / "program.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(600):
+        if not _runs(child):
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("it went on by itself")
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process, one that has ended and was not waited for excepted."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_process_that_is_killed_is_told_by_its_cell(cells):
+    future = Future()
+    future.set_exception(BrokenProcessPool("terminated abruptly"))
+    with pytest.raises(
+        LmanetError, match=r"memory training, .* was running: out of memory\?.*fewer --processes"
+    ):
+        _finished(future, cells[0])
+
+
+def test_weights_that_changed_meanwhile_are_refused(cells, tmp_path):
+    training, evaluation = cells
+    name = tmp_path / "replaced.safetensors"
+    name.write_bytes(Path(training.network.name).read_bytes())
+    network = weights_of(str(name))
+    with seeded(1):
+        save_model(ERFNet(11), name, classes=CAMVID_CLASSES)
+    with pytest.raises(InputError, match=r"replaced\.safetensors is not what it was when the run began"):
+        run_cell(replace(evaluation, model=network), Store(tmp_path))
+
+
+class Noting(Watcher):
     def __init__(self):
         self.begun, self.ended = [], []
 
     def begin(self, cell, number, total):
         self.begun.append((title(cell), number, total))
-
-    def report(self, name, progress):
-        pass
 
     def end(self, cell):
         self.ended.append(title(cell))

@@ -77,6 +77,8 @@ def test_what_cannot_be_is_refused(model):
         SpacedPredictor(model, 0)
     with pytest.raises(InputError, match="one border"):
         score(replace(CELL, training_free=True, border="zero"), tiny_backbone(), DATA)
+    with pytest.raises(InputError, match="the memory without training on a model that has one"):
+        score(replace(CELL, training_free=True), model, DATA)
     with torch.no_grad(), pytest.raises(InputError, match="evaluate it on data with its own classes"):
         other = tiny_backbone()
         other.num_classes = 4

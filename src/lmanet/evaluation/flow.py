@@ -88,7 +88,8 @@ def correspondence(forward: NDArray[np.float32], backward: NDArray[np.float32]) 
     x = np.floor(forward[..., 0] + np.arange(width, dtype=np.float32) + 0.5)
     y = np.floor(forward[..., 1] + np.arange(height, dtype=np.float32)[:, None] + 0.5)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = (np.clip(y, 0, height - 1) * width + np.clip(x, 0, width - 1)).astype(np.int64)
+    # In whole numbers: float32 has none for each pixel of a large image.
+    index = np.clip(y, 0, height - 1).astype(np.int64) * width + np.clip(x, 0, width - 1).astype(np.int64)
 
     back = backward.reshape(-1, 2)[index]
     residual = np.square(forward + back).sum(axis=-1)
@@ -120,7 +121,7 @@ def warp_vspw(next_ids: NDArray[np.uint8], motion: Correspondence) -> NDArray[np
     x = _vspw_target(motion.flow[..., 0] + np.arange(width, dtype=np.float32), width)
     y = _vspw_target(motion.flow[..., 1] + np.arange(height, dtype=np.float32)[:, None], height)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = np.where(inside, y * width + x, 0).astype(np.int64)
+    index = np.where(inside, y, 0).astype(np.int64) * width + np.where(inside, x, 0).astype(np.int64)
     return np.where(inside, next_ids.ravel()[index], np.uint8(0))
 
 

@@ -17,8 +17,8 @@ class ModelPredictor:
     Args:
         model: one with a memory, or a backbone by itself.
         precision: of the network.
-        forget: begin a new stream at every frame, so that the memory holds the current frame S times: the
-            control, which sees no past.
+        forget: begin a new stream at every frame: the control, which sees no past. The paper's memory holds the
+            current frame S times then, one of labels says nothing.
     """
 
     def __init__(

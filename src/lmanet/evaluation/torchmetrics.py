@@ -74,10 +74,15 @@ class _Streaming(Metric, Generic[C]):
 
         They may begin in frames of earlier calls; so of single frames a sequence's first gives NaN.
         """
-        # torchmetrics calls reset() in here, before the one update that counts for the value returned.
+        # torchmetrics calls reset() in here, before the one update that counts for the value returned. What was there
+        # comes back when that is done, or here if it raises.
+        before = self.__dict__.copy()
         self._before_forward = deepcopy(self._counter)
         try:
             return super().forward(*args, **kwargs)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
         finally:
             self._before_forward = None
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lmanet.data.cityscapes import MOST_PAST
 from lmanet.data.street.degrade import Degradation
 from lmanet.data.subset import CAMVID_FOLDS
 from lmanet.errors import InputError
 from lmanet.reproduce.budget import trained_on
 from lmanet.reproduce.common import CONTROL_NOTE, budget_note, control_row
 from lmanet.reproduce.data import Street
-from lmanet.reproduce.plan import OURS, SINGLE, Place, Plan, Point, Row, Setup, mean_of, with_street
+from lmanet.reproduce.plan import OURS, SINGLE, Place, Plan, Point, Row, Setup, mean_of
 
 STRENGTHS = (0.0, 0.5, 1.0)
 
@@ -27,7 +28,7 @@ SPACINGS = (1, 2, 4, 15)
 
 _TRAINED_ON_NOTE = (
     f"“{SINGLE}, trained on” is the network trained on for as many steps as the memory was, encoder included, on whole "
-    f"frames under the same augmentation. “{OURS}, no past” is {OURS} run with its memory holding the current frame."
+    f"frames under the same augmentation. “{OURS}, no past” is {OURS} run without its memory."
 )
 
 
@@ -52,7 +53,11 @@ def controls(setup: Setup) -> Plan:
 def spacing(setup: Setup) -> Plan:
     """Memory of every k-th frame."""
     lmanet = setup.budget.variants["lmanet"]
-    rows = [setup.row(f"every {k}. frame" if k > 1 else "every frame", lmanet, spacing=k) for k in SPACINGS]
+    rows = [
+        setup.row(f"every {k}. frame" if k > 1 else "every frame", lmanet, spacing=k)
+        for k in SPACINGS
+        if setup.kind != "cityscapes" or k * lmanet.memory_size <= MOST_PAST
+    ]
     note = (
         "Trained as ever; when run, frame t reads frames t-k, t-2k and so on. The first k frames see no past."
     )
@@ -109,16 +114,18 @@ def robustness(setup: Setup) -> Plan:
     rows: dict[tuple[str, str], Row] = {}
     points = []
     for axis, value, street in streets:
-        if street.degradation == level or street.degradation is None:
+        if street.degradation == level:
             street = replace(street, degradation=base.degradation)
-        scored = with_street(setup.place.scored, street)
+        scored = replace(setup.place.scored, street=street)
         place = replace(setup.place, name=f"{axis} {value:g}", scored=scored)
         own = [setup.single_row(place), control_row(setup, lmanet, place), setup.row(OURS, lmanet, place)]
         rows |= {(row.place, row.name): row for row in own}
         single, control, ours = ((row.place, row.name) for row in own)
         points.append(Point(axis.replace("_", " "), value, ours, single, control))
     for k in SPACINGS:
-        place = replace(setup.place, name=f"every {k}. frame", scored=with_street(setup.place.scored, base))
+        place = replace(
+            setup.place, name=f"every {k}. frame", scored=replace(setup.place.scored, street=base)
+        )
         own = [
             setup.single_row(place),
             control_row(setup, lmanet, place),

@@ -19,10 +19,6 @@ from lmanet.zoo.names import locate
 CELL_VERSION = 1
 """Counts changes in what the same configuration gives: raised, every cell is run anew."""
 
-LATER_FIELDS: dict[str, Any] = {}
-"""Fields that dataclasses within a configuration got after cells had been run, `Class.field`, with the value that means
-what was before: where they have it they do not count, so that those cells stay valid."""
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -46,7 +42,7 @@ class SingleTraining:
     Attributes:
         data: the frames.
         recipe: of step 0.
-        seed: of everything random.
+        seed: of the order of the samples and what is drawn for each; of a network that starts anew, its weights.
         initial: start from this network; from random weights if not given.
     """
 
@@ -64,7 +60,7 @@ class MemoryTraining:
         data: the frames.
         recipe: of steps 1 and 2.
         network: that the memory is put on.
-        seed: of everything random.
+        seed: of the order of the samples and what is drawn for each; of a network that starts anew, its weights.
     """
 
     data: DataConfig
@@ -84,7 +80,7 @@ class Evaluation:
         window: R in cells, if not the trained one.
         border: of the attention, if not the trained one.
         spacing: the memory holds every so many-th frame (`SpacedPredictor`).
-        forget: the memory holds the current frame alone.
+        forget: every frame begins a stream (`ModelPredictor`).
         training_free: put the memory that needs no training on the network.
     """
 
@@ -247,14 +243,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Weights):
         return {"kind": "Weights", "sha256": value.sha256}
     if is_dataclass(value):
-        kind = type(value).__name__
-        content = {"kind": kind}
-        for field in fields(value):
-            own = getattr(value, field.name)
-            later = f"{kind}.{field.name}"
-            if later not in LATER_FIELDS or LATER_FIELDS[later] != own:
-                content[field.name] = _plain(own)
-        return content
+        content = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": type(value).__name__, **content}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

@@ -8,10 +8,12 @@ from pathlib import Path
 from lmanet.reproduce.budget import with_memories
 from lmanet.reproduce.plan import CONTROL, Place, Row, Setup
 from lmanet.training.recipes import MemoryRecipe, VideoRecipe
+from lmanet.zoo.files import read_config
+from lmanet.zoo.names import locate
 
 CONTROL_NOTE = (
     "Control: the same module, parameters and training, the current frame in place of the past, in training and when "
-    "run; of a memory of labels, no memory: the decoder trained by the same steps."
+    "run; of a memory of labels, which would say nothing new then, no memory: the decoder trained by the same steps."
 )
 
 
@@ -40,8 +42,16 @@ def budget_note(setup: Setup) -> str:
         else f"LMANet's memory is trained for {ours}; the paper's module for {papers}; a control as what it is the "
         f"control of; each has its last epoch's weights"
     )
-    chosen = "no epoch or seed is chosen on what is scored"
-    return f"Single-frame network: {network}. {trained}; {chosen}. Scored in float32."
+    chosen = "no epoch or seed of a training here is chosen on what is scored"
+    return f"Single-frame network: {network}{_chosen_on(setup)}. {trained}; {chosen}. Scored in float32."
+
+
+def _chosen_on(setup: Setup) -> str:
+    """Of weights whose own training was validated on what is scored, that."""
+    if setup.weights is None:
+        return ""
+    val = read_config(locate(setup.weights.name)).get("card", {}).get("val")
+    return f", whose epoch was chosen on {val}" if val == setup.place.scored.name else ""
 
 
 def _budget(recipe: VideoRecipe) -> str:

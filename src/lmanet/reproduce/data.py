@@ -21,6 +21,9 @@ from lmanet.errors import DataError, InputError
 KINDS = ("camvid", "synthetic", "cityscapes")
 """The data that experiments run on."""
 
+CAMVID_SIZE = (360, 480)
+"""(H, W) of CamVid's frames in the SegNet layout."""
+
 PAPER_SIZE = "512x1024"
 """Of ERFNet's frames in the paper; taken for Cityscapes where no size is given."""
 
@@ -80,14 +83,9 @@ class DataConfig:
 
     def size(self) -> tuple[int, int]:
         """(H, W) of the first frame."""
-        given = [option.removeprefix("size=") for option in _options(self.spec) if option.startswith("size=")]
-        if given:
-            height, width = map(int, given[0].split("x"))
-            return height, width
-        if self.kind == "synthetic":
-            return (self.street or Street()).size
-        height, width = self.open().sequences[0].image(0).shape[:2]
-        return height, width
+        if self.street is not None:
+            return self.street.size
+        return _size(self)
 
     def configuration(self) -> dict[str, Any]:
         """What these frames are, as plain values: not where they lie, but which files there are."""
@@ -103,7 +101,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class _Rendered(DerivedSequence):
-    """A sequence that is made by rule: it changes with its configuration alone, and that is its stamp."""
+    """A sequence that is made by rule; its stamp is the configuration and what the rule makes of a first frame."""
 
     stamp: str
 
@@ -157,7 +155,7 @@ def _opened(config: DataConfig) -> VideoData:
             fps=street.fps,
             degradation=street.degradation,
         )
-    stamp = repr(config)
+    stamp = f"{config!r} {hashlib.sha256(data.sequences[0].image(0).tobytes()).hexdigest()}"
     return Subset(data.name, data.classes, tuple(_Rendered(s, stamp) for s in data.sequences))
 
 
@@ -173,8 +171,17 @@ def _fold(config: DataConfig) -> Subset:
 
 
 @lru_cache(maxsize=1024)
+def _size(config: DataConfig) -> tuple[int, int]:
+    height, width = config.open().sequences[0].image(0).shape[:2]
+    return height, width
+
+
+@lru_cache(maxsize=1024)
 def _digest(config: DataConfig) -> str:
-    """Of the names of all frames."""
+    """Of the names of all frames, and of their size where that is not the usual one."""
     data = config.open()
-    names = [[s.name, list(s.frame_names), list(s.labelled)] for s in data.sequences]
-    return hashlib.sha256(json.dumps([data.classes.names, names]).encode()).hexdigest()[:16]
+    frames: list[Any] = [[s.name, list(s.frame_names), list(s.labelled)] for s in data.sequences]
+    # CamVid's two layouts name their frames alike.
+    if config.kind == "camvid" and (size := config.size()) != CAMVID_SIZE:
+        frames.append(size)
+    return hashlib.sha256(json.dumps([data.classes.names, frames]).encode()).hexdigest()[:16]

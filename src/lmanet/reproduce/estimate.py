@@ -107,6 +107,7 @@ def _sizes(cell: Cell, encoded: set[tuple[Any, ...]]) -> Sequence[tuple[str, flo
     if isinstance(cell, MemoryTraining):
         recipe = cell.recipe
         group = (
+            type(recipe),
             cell.network,
             cell.data,
             recipe.augmentation,

@@ -19,7 +19,7 @@ from lmanet.reproduce.cells import (
     Weights,
     weights_of,
 )
-from lmanet.reproduce.data import DataConfig, Street, with_past
+from lmanet.reproduce.data import DataConfig, with_past
 from lmanet.segmenter import default_channels, default_window
 from lmanet.training.recipes import SingleRecipe, VideoRecipe
 from lmanet.zoo.architectures import build_backbone
@@ -251,11 +251,6 @@ class Setup:
 
 def _reaching(data: DataConfig, past: int = LEAST_PAST) -> DataConfig:
     return replace(data, spec=with_past(data.spec, past))
-
-
-def with_street(data: DataConfig, street: Street) -> DataConfig:
-    """The same split of the synthetic drive, another drive."""
-    return replace(data, street=street)
 
 
 def mean_of(name: str, place: str, rows: list[Row]) -> Row:

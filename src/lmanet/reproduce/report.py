@@ -9,7 +9,7 @@ from typing import Any
 
 from lmanet.atomic import write_whole
 from lmanet.benchmarks.tables import Table
-from lmanet.evaluation.results import Environment, nan_to_none
+from lmanet.evaluation.results import nan_to_none
 from lmanet.reproduce.cells import cell_hash, configuration
 from lmanet.reproduce.plan import Plan, Row
 from lmanet.reproduce.plots import difference_bars, gain_lines, save_figure
@@ -17,7 +17,7 @@ from lmanet.reproduce.statistics import Summary
 from lmanet.reproduce.store import Store
 from lmanet.reproduce.tables import MEASURES, Outcome, class_measure, tables_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the JSON; raised whenever a field is renamed, removed or changes its meaning."""
 
 
@@ -46,7 +46,7 @@ def write_report(name: str, plan: Plan, store: Store, folder: Path, settings: di
         "title": plan.title,
         "notes": plan.notes,
         "settings": settings,
-        "environment": asdict(Environment.here()),
+        "environments": _environments(store, plan),
         "rows": [_row_json(outcome, row) for row in plan.rows],
         "class_names": outcome.class_names if plan.rows else (),
         "cells": {
@@ -63,6 +63,15 @@ def write_report(name: str, plan: Plan, store: Store, folder: Path, settings: di
     shown = "\n\n".join(f"![{plan.title}]({picture})" for picture in pictures)
     write_whole(folder / f"{name}.md", f"{text}\n{f'{chr(10)}{shown}{chr(10)}' if shown else ''}".encode())
     return tables
+
+
+def _environments(store: Store, plan: Plan) -> list[dict[str, Any]]:
+    """Where the cells ran, each place once."""
+    places: list[dict[str, Any]] = []
+    for cell in plan.cells:
+        if (place := store.result(cell)["environment"]) not in places:
+            places.append(place)
+    return places
 
 
 def _draw(name: str, outcome: Outcome, folder: Path) -> list[str]:

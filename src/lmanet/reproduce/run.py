@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def make_plans(names: Sequence[str], setup: Setup) -> dict[str, Plan]:
         if setup.kind not in EXPERIMENTS[name].kinds:
             raise InputError(f"{name} runs on {', '.join(EXPERIMENTS[name].kinds)} data, not on {setup.kind}")
     chosen = names or [name for name, one in EXPERIMENTS.items() if setup.kind in one.kinds]
+    if setup.folds and "control" not in chosen:
+        raise InputError(f"--folds with {', '.join(chosen)}: `control` alone is made on folds, name it too")
     return {name: EXPERIMENTS[name].plan(setup) for name in dict.fromkeys(chosen)}
 
 
@@ -91,19 +94,35 @@ def run_plans(
 
     Raises:
         OutputError: the folder cannot be written to.
-        LmanetError: what a cell raises.
+        InputError: the folder has one of these tables for other weights.
+        LmanetError: what a cell raises; tables whose cells are finished are written all the same.
     """
     folder = out / setup.kind
     check_folder(folder)
     store = Store(out)
-    run_cells(_cells(plans.values()), store, processes=processes, workers=workers, watcher=watcher)
     settings = {
         "data": setup.kind,
         "weights": None if setup.weights is None else Path(setup.weights.name).name,
         "seeds": setup.seeds,
         "folds": setup.folds,
     }
-    return {name: write_report(name, plan, store, folder, settings) for name, plan in plans.items()}
+    for name in plans:
+        _check_same_weights(folder / f"{name}.json", settings["weights"])
+    try:
+        run_cells(_cells(plans.values()), store, processes=processes, workers=workers, watcher=watcher)
+    finally:
+        # Whatever stops the run, the tables whose cells are finished are written.
+        whole = {name: plan for name, plan in plans.items() if all(map(store.is_finished, plan.cells))}
+        tables = {name: write_report(name, plan, store, folder, settings) for name, plan in whole.items()}
+    return tables
+
+
+def _check_same_weights(report: Path, weights: str | None) -> None:
+    if report.is_file() and (before := json.loads(report.read_text())["settings"]["weights"]) != weights:
+        raise InputError(
+            f"{report} is of {before or 'a network trained for it'}, not of {weights or 'a network to be trained'}: "
+            "give another --out for this one"
+        )
 
 
 def _cells(plans: Iterable[Plan]) -> list[Cell]:

@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Thread
+from typing import Any
 
 import torch
 
-from lmanet.errors import InputError
-from lmanet.reproduce.cells import Cell, MemoryTraining, Timings, needs
+from lmanet.errors import InputError, LmanetError
+from lmanet.reproduce.cells import Cell, MemoryTraining, Timings, needs, title
 from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.store import Store
 from lmanet.reproduce.work import run_cell
 
 
-class Watcher(Protocol):
-    """Is told of the progress; with several processes only of cells that begin and end."""
+class Watcher:
+    """Is told of the progress, with several processes only of cells that begin and end; this one shows nothing."""
 
     def begin(self, cell: Cell, number: int, total: int) -> None:
         """Cell `number` of `total`, from 1, begins."""
-        ...
 
     def report(self, name: str, progress: Any) -> None:
         """A part of the cell that runs in this process, and how far it is."""
-        ...
 
     def end(self, cell: Cell) -> None:
         """A cell is finished."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def begin(self, cell: Cell, number: int, total: int) -> None:
-        """Nothing."""
-
-    def report(self, name: str, progress: Any) -> None:
-        """Nothing."""
-
-    def end(self, cell: Cell) -> None:
-        """Nothing."""
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
@@ -102,7 +89,7 @@ def run_cells(
     """
     if processes < 1:
         raise InputError(f"processes {processes}: expected at least 1")
-    shown: Watcher = watcher or Silent()
+    shown = watcher or Watcher()
     missing = to_run(cells, store)
     beside: list[Cell] = [cell for cell in missing if not isinstance(cell, Timings)]
     alone = [cell for cell in missing if isinstance(cell, Timings)]
@@ -135,8 +122,8 @@ def _side_by_side(
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(threads,),
+        initializer=_begin_process,
+        initargs=(threads, os.getpid()),
     )
     with pool:
         try:
@@ -149,7 +136,7 @@ def _side_by_side(
                     watcher.begin(cell, begun, total)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     cell = running.pop(future)
-                    future.result()
+                    _finished(future, cell)
                     watcher.end(cell)
                     _drop_unused(cell, [cell, *waiting, *running.values()], store)
         except BaseException:
@@ -157,8 +144,30 @@ def _side_by_side(
             raise
 
 
+def _begin_process(threads: int, parent: int) -> None:
+    torch.set_num_threads(threads)
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, which may have been killed and could not tell it to."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _run(cell: Cell, root: Path, workers: int) -> None:
     run_cell(cell, Store(root), workers=workers)
+
+
+def _finished(future: Future[None], cell: Cell) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise LmanetError(
+            f"a process ended at once, while {title(cell)} was running: out of memory? Take fewer --processes; "
+            "what is finished is kept"
+        ) from None
 
 
 def _drop_unused(done: Cell, cells: Sequence[Cell], store: Store) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lmanet.backbones import Backbone
@@ -79,13 +80,15 @@ def score(
     check_classes(model, data.classes.names, data.name)
     height, width = data.sequences[0].image(0).shape[:2]
     began = time.perf_counter()
-    report = evaluate(
-        data,
-        {"model": _predictor(cell, model)},
-        vc=VC,
-        tc=min(height, width) >= MIN_SIDE_PX,
-        progress=progress,
-    )
+    # On a GPU convolutions would be of TF32, not float32.
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        report = evaluate(
+            data,
+            {"model": _predictor(cell, model)},
+            vc=VC,
+            tc=min(height, width) >= MIN_SIDE_PX,
+            progress=progress,
+        )
     content = json.loads(report.to_json())
     scores = content["scores"]["model"]
     seconds = time.perf_counter() - began
@@ -100,6 +103,8 @@ def score(
 
 
 def _predictor(cell: Evaluation, model: Backbone | VideoModel) -> Predictor:
+    if cell.training_free and not isinstance(model, Backbone):
+        raise InputError(f"the memory without training on a model that has one: {cell}")
     ready = TrainingFreeSegmenter(model) if cell.training_free and isinstance(model, Backbone) else model
     if not isinstance(ready, VideoModel):
         if (cell.memory_size, cell.window, cell.border, cell.spacing, cell.forget) != (None,) * 3 + (
@@ -114,7 +119,7 @@ def _predictor(cell: Evaluation, model: Backbone | VideoModel) -> Predictor:
         ready.window = cell.window
     if cell.border is not None:
         if not isinstance(ready, VideoSegmenter):
-            raise InputError("the memory without training has one border, mask: leave border out")
+            raise InputError(f"a {type(ready).__name__} has one border, mask: leave border out")
         ready.border = cell.border
     if cell.spacing != 1 and cell.forget:
         raise InputError(

@@ -7,11 +7,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lmanet.atomic import check_folder, write_whole
+from lmanet.evaluation.results import Environment
 from lmanet.reproduce.cells import Cell, MemoryTraining, SingleTraining, Training, cell_hash, configuration
 from lmanet.reproduce.data import DataConfig
 from lmanet.training.frames import StoredData, store_frames
@@ -60,8 +61,8 @@ class Store:
         return folder
 
     def finish(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Keep the result; from now on the cell is finished."""
-        _write_json(self.folder(cell) / "result.json", result)
+        """Keep the result, and where it was made; from now on the cell is finished."""
+        _write_json(self.folder(cell) / "result.json", {**result, "environment": asdict(Environment.here())})
 
     def shared(self, data: DataConfig) -> Path:
         """The folder of what cells on these frames share; it may be deleted whenever nothing runs."""
@@ -113,6 +114,8 @@ def locked(folder: Path) -> Iterator[contextlib.ExitStack]:
             return
         file = held.enter_context((folder / ".lock").open("w"))
         fcntl.flock(file, fcntl.LOCK_EX)
+        # Closing the file would not do: processes that were forked meanwhile have it open too.
+        held.callback(fcntl.flock, file, fcntl.LOCK_UN)
         yield held
 
 

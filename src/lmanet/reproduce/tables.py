@@ -109,11 +109,11 @@ def _score_table(outcome: Outcome) -> Table:
                 cells.append("" if row is outcome.base(row) else gain.text(signed=True))
         lines.append((*cells, str(outcome.summary(row, MEASURES["miou"][1]).n)))
     place = "" if several else f", scored on {plan.rows[0].place}"
-    conventions = outcome.store.result(plan.rows[0].cells[0][0])["conventions"]
+    flows = {outcome.store.result(cell)["conventions"]["flow"] for cell in _evaluations(plan)}
     legend = (
         "mIoU, flicker (lower is better), VC8, VC16 and TC in percent; Δ mIoU against the first line (of the same "
         "place), paired by seed; mean ± sample standard deviation over n seeds. "
-        f"Flow of TC: {conventions['flow']}."
+        f"Flow of TC: {'; '.join(sorted(flow or 'none, the frames are too small' for flow in flows))}."
     )
     return Table(f"{plan.title}{place}", headings, tuple(lines), (legend, *plan.notes))
 
@@ -170,7 +170,7 @@ def _timing_table(plan: Plan, cell: Timings, result: dict[str, Any]) -> Table:
                 growth,
             )
         )
-    title = f"{plan.title} at {cell.size[1]}×{cell.size[0]}, {result['threads']} threads"
+    title = f"{plan.title} at {cell.size[1]}×{cell.size[0]}, {result['environment']['threads']} threads"
     return Table(title, ("", "ms", "ΔT", "peak MiB", "ΔM"), tuple(lines), plan.notes)
 
 
@@ -198,6 +198,10 @@ def _places_table(plan: Plan, result: dict[str, Any]) -> Table:
     )
     headings = ("class", "sequence", "frame", "row", "column", "region, pixels")
     return Table(plan.title, headings, lines, (result["rule"], *plan.notes))
+
+
+def _evaluations(plan: Plan) -> list[Evaluation]:
+    return list(dict.fromkeys(cell for row in plan.rows for seed in row.cells for cell in seed))
 
 
 def _number(value: float | None) -> float:

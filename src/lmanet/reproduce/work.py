@@ -27,6 +27,7 @@ from lmanet.reproduce.cells import (
     Timings,
     Training,
     Weights,
+    weights_of,
 )
 from lmanet.reproduce.changes import find_changes
 from lmanet.reproduce.scoring import score
@@ -58,9 +59,14 @@ def run_cell(
     Raises:
         LmanetError: what the training or the evaluation finds wrong.
     """
-    if store.is_finished(cell):
-        return
     folder = store.begin(cell)
+    # Another run of the same cell, or what a killed one left behind, finishes first.
+    with locked(folder):
+        if not store.is_finished(cell):
+            _run(cell, store, folder, workers, report)
+
+
+def _run(cell: Cell, store: Store, folder: Path, workers: int, report: Report) -> None:
     began = time.perf_counter()
     match cell:
         case SingleTraining() | MemoryTraining():
@@ -81,8 +87,7 @@ def run_cell(
                     f"attention maps of a {type(video).__name__}: they are drawn of the paper's module"
                 )
             result = draw_attention_maps(video, store.frames(cell.data), folder)
-    threads = torch.get_num_threads()
-    store.finish(cell, {**result, "seconds": time.perf_counter() - began, "threads": threads})
+    store.finish(cell, {**result, "seconds": time.perf_counter() - began})
     if isinstance(cell, SingleTraining | MemoryTraining):
         store.clean(cell)
 
@@ -93,6 +98,8 @@ def load_network(network: Network, store: Store) -> Backbone:
     Raises:
         WeightsError: see `lmanet.load`.
     """
+    if isinstance(network, Weights) and weights_of(network.name) != network:
+        raise InputError(f"{network.name} is not what it was when the run began: run it again with one file")
     model = load(network.name) if isinstance(network, Weights) else load_model(store.weights(network))
     if not isinstance(model, Backbone):
         raise InputError(f"{network} is a video model: expected a single-frame network")
