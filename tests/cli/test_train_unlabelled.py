@@ -45,7 +45,7 @@ def test_a_memory_is_trained_without_a_label(tmp_path: Path, data: str, network:
     out = tmp_path / "runs"
     command = ["train", "lmanet", "--unlabelled", "--confidence", "0.5", "--data", data, "-o", str(out)]
     assert main([*command, "--weights", str(network), *SHORT, *TINY]) == 0
-    assert "of step 2, epoch 1" in capsys.readouterr().err
+    assert "of step 1, epoch 1" in capsys.readouterr().err
     model = lmanet.load(str(out / "lmanet.safetensors"))
     assert isinstance(model, lmanet.LabelMemorySegmenter) and model.card["val"] is None
 

@@ -195,6 +195,21 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
         memory(tmp_path, replace(MEMORY, memories="current"))
 
 
+def test_a_step_without_epochs_is_left_out(tmp_path):
+    model = lmanet.load(str(memory(tmp_path, replace(MEMORY, joint=replace(MEMORY.joint, epochs=0)))))
+    assert model.card["step"] == 1 and not (tmp_path / "step2").exists()
+
+
+def test_a_training_without_a_step_is_refused(tmp_path):
+    none = replace(MEMORY.module, epochs=0)
+    with pytest.raises(InputError, match="neither step 1 nor step 2 has an epoch"):
+        memory(tmp_path / "out", replace(MEMORY, module=none, joint=none))
+    assert not (tmp_path / "out").exists()
+    single = replace(SINGLE, stage=replace(SINGLE.stage, epochs=0))
+    with pytest.raises(InputError, match="epochs 0: expected at least 1"):
+        train_single(TRAIN, VAL, single, tmp_path, accelerator=accelerator(), workers=0)
+
+
 def started(folder, network, kind):
     """A training that must be refused before any work: whatever it says, it leaves no folder."""
     folder = folder / "out"

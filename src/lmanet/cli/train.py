@@ -69,7 +69,8 @@ def train(
     from lmanet.errors import InputError
     from lmanet.training.single import train_single
     from lmanet.training.train import train_memory
-    from lmanet.training.unlabelled import self_labelled, spoilt
+    from lmanet.training.unlabelled import self_labelled
+    from lmanet.training.unlabelled import unlabelled as without_labels
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config
 
@@ -90,7 +91,7 @@ def train(
             raise InputError(
                 "--unlabelled with a single-frame network: it is a memory that learns without labels"
             )
-        train_data, recipe = self_labelled(train_data, network, confidence=confidence), spoilt(recipe)
+        train_data, recipe = self_labelled(train_data, network, confidence=confidence), without_labels(recipe)
     else:
         val = open_data(val_data or data, val_split)
     check_folder(out)

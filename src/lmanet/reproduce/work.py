@@ -126,12 +126,9 @@ def best_device() -> torch.device:
 def stages_of(training: Training) -> dict[str, Stage]:
     """The training's stages, by the name of their folder."""
     if isinstance(training, MemoryTraining):
-        from lmanet.training.train import has_step_1
+        from lmanet.training.train import steps_of
 
-        steps = {"step1": training.recipe.module, "step2": training.recipe.joint}
-        return {
-            name: stage for name, stage in steps.items() if name == "step2" or has_step_1(training.recipe)
-        }
+        return {f"step{step}": stage for step, stage in steps_of(training.recipe).items()}
     return {"step0": training.recipe.stage}
 
 

@@ -13,7 +13,7 @@ class Stage:
     """One run of an optimiser over some of the parameters.
 
     Attributes:
-        epochs: passes over the training samples.
+        epochs: passes over the training samples; 0 leaves step 1 or step 2 out.
         batch_size: samples per optimiser step, all processes together.
         lr: learning rate; the peak for `one-cycle`, the start for `plateau`.
         optimizer: `adamw`, or `adam` as in the paper.
@@ -42,10 +42,10 @@ class Stage:
     lovasz: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
+        if self.epochs < 0 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
             raise InputError(
                 f"epochs {self.epochs}, batch_size {self.batch_size}, lr {self.lr}, ema {self.ema}: expected at "
-                f"least 1, at least 1, above 0, and 0 <= ema < 1"
+                f"least 0, at least 1, above 0, and 0 <= ema < 1"
             )
         if (
             self.validate_every < 1

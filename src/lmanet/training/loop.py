@@ -88,10 +88,12 @@ def fit(
         The best validation mIoU and its epoch; without validation NaN and the last epoch.
 
     Raises:
-        InputError: `folder` holds the checkpoint of another configuration or of other starting weights, or the loss
-            is no number any more.
+        InputError: the stage has no epoch, `folder` holds the checkpoint of another configuration or of other starting
+            weights, or the loss is no number any more.
         OutputError: `folder` cannot be written to.
     """
+    if not stage.epochs:
+        raise InputError("epochs 0: expected at least 1, there is nothing to train otherwise")
     check_folder(folder)
     rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler(

@@ -20,6 +20,7 @@ from lmanet.segmenter import VideoSegmenter, default_channels
 from lmanet.streaming import TrainableVideoModel
 from lmanet.training.checkpoint import Best, copy_weights
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
+from lmanet.training.config import Stage
 from lmanet.training.distributed import synchronise_batch_norm
 from lmanet.training.features import build_feature_cache
 from lmanet.training.loop import fit
@@ -58,7 +59,7 @@ def train_memory(
     Args:
         train: labelled frames with the frames before them.
         val: chooses the best epoch of both steps, streamed as in use; of the same classes. With None the last
-            epoch's weights of step 2 are kept.
+            epoch's weights of the last step are kept.
         backbone: the trained network, of lmanet or registered (`lmanet.zoo.register_backbone`); it stays as it is,
             a copy is trained.
         recipe: module, memories and optimisers.
@@ -112,8 +113,7 @@ def train_memory(
     synchronise_batch_norm(module, accelerator)
     weights = loss_weights(stored)
     kept: _Kept | None = None
-    steps = [(1, recipe.module), (2, recipe.joint)]
-    for step, stage in steps if has_step_1(recipe) else steps[1:]:
+    for step, stage in steps_of(recipe).items():
         set_trainable(segmenter, step)
         best = fit(
             module,
@@ -158,9 +158,15 @@ def train_memory(
     return path
 
 
-def has_step_1(recipe: VideoRecipe) -> bool:
-    """Whether the memory has anything to learn by itself: not where it holds the labels of the current frame."""
-    return not (recipe.memories == "current" and _MODELS[type(recipe)].values == "labels")
+def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
+    """The steps that are run, 1 and 2: those with an epoch.
+
+    There is no step 1 where the memory has nothing to learn by itself, holding the labels of the current frame.
+    """
+    steps = {1: recipe.module, 2: recipe.joint}
+    if recipe.memories == "current" and _MODELS[type(recipe)].values == "labels":
+        del steps[1]
+    return {step: stage for step, stage in steps.items() if stage.epochs}
 
 
 def set_trainable(segmenter: TrainableVideoModel, step: int) -> None:
@@ -194,6 +200,10 @@ def _check(
     val: VideoData | None,
 ) -> None:
     """Everything that can be known to be wrong before any work is done."""
+    if not steps_of(recipe):
+        raise InputError(
+            "neither step 1 nor step 2 has an epoch to train: give module.epochs or joint.epochs"
+        )
     if recipe.augmentation.crop is not None:
         raise InputError(
             f"augmentation.crop {recipe.augmentation.crop}: a memory is trained on features of whole frames, which are "

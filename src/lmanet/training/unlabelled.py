@@ -1,4 +1,4 @@
-"""Video without labels: a trained network's own predictions in place of them."""
+"""Video without labels: a trained network's own predictions, steadied, in place of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.backbones import Backbone
-from lmanet.data.base import VOID, Classes, DerivedSequence, VideoData
+from lmanet.data.base import VOID, Classes, DerivedSequence, Sequence, VideoData
 from lmanet.errors import InputError
-from lmanet.session import Session
+from lmanet.session import Segmentation, Session
+from lmanet.streaming import VideoModel
 from lmanet.training.recipes import VideoRecipe
+from lmanet.trainingfree import TrainingFreeSegmenter
+
+
+class _Stream:
+    """What a model says of the frames of one sequence, best asked in order: for one behind it starts again."""
+
+    def __init__(self, source: Sequence, model: VideoModel) -> None:
+        self._source, self._session, self._next = source, Session(model), 0
+
+    def step(self, index: int) -> Segmentation:
+        if index < self._next:
+            self._session.reset()
+            self._next = 0
+        said = [self._session.step(self._source.image(i)) for i in range(self._next, index + 1)]
+        self._next = index + 1
+        return said[-1]
 
 
 @dataclass(frozen=True)
@@ -19,11 +36,11 @@ class SelfLabelledSequence(DerivedSequence):
     """A sequence whose labels are a network's own; keeps the `Sequence` protocol.
 
     Attributes:
-        session: of the network by itself.
+        stream: of the network, steadied.
         confidence: least probability of a label; pixels below it are void.
     """
 
-    session: Session
+    stream: _Stream
     confidence: float
 
     @property
@@ -32,10 +49,10 @@ class SelfLabelledSequence(DerivedSequence):
         return (True,) * len(self.source.frame_names)
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """What the network says of frame `index`, (H, W) uint8; void where it is not sure."""
-        found = self.session.step(self.source.image(index))
-        sure = (found.probabilities().max(0).values >= self.confidence).cpu().numpy()
-        return np.where(sure, found.labels, np.uint8(VOID))
+        """What is said of frame `index`, (H, W) uint8; void where it is not sure."""
+        said = self.stream.step(index)
+        sure = (said.probabilities().max(0).values >= self.confidence).cpu().numpy()
+        return np.where(sure, said.labels, np.uint8(VOID))
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,9 @@ class SelfLabelled:
 def self_labelled(data: VideoData, network: Backbone, *, confidence: float = 0.0) -> SelfLabelled:
     """A data set with a network's own predictions in place of labels, which it need not have.
 
+    They are steadied by the memory that needs no training, so that in video there is something right to learn of frames
+    where the network alone is wrong; frames that do not follow each other are labelled as by the network alone.
+
     Where only sure predictions count, what the network is never sure of is voted away by the memory: with 0.9 signs and
     poles vanished on CamVid.
 
@@ -63,12 +83,16 @@ def self_labelled(data: VideoData, network: Backbone, *, confidence: float = 0.0
     """
     if not 0 <= confidence < 1:
         raise InputError(f"confidence {confidence}: expected 0 to below 1")
-    session = Session(network)
-    sequences = tuple(SelfLabelledSequence(s, session, confidence) for s in data.sequences)
-    return SelfLabelled(f"{data.name}, labelled by the network itself", data.classes, sequences)
+    model = TrainingFreeSegmenter(network).optimize()
+    sequences = tuple(SelfLabelledSequence(s, _Stream(s, model), confidence) for s in data.sequences)
+    return SelfLabelled(f"{data.name}, labelled by the network itself, steadied", data.classes, sequences)
 
 
-def spoilt(recipe: VideoRecipe) -> VideoRecipe:
-    """A recipe whose current frames are often bad, its memories good: else there were nothing to learn from them."""
+def unlabelled(recipe: VideoRecipe) -> VideoRecipe:
+    """A recipe for `self_labelled` data.
+
+    Current frames are often bad, the memories good: else there were nothing to learn from them. And there is no step 2:
+    on its own predictions the decoder gets worse, not better.
+    """
     bad = replace(recipe.augmentation, noise=30.0, blur_px=3.0, shrink=3.0, occlusion=0.4)
-    return replace(recipe, augmentation=bad)
+    return replace(recipe, augmentation=bad, joint=replace(recipe.joint, epochs=0))
