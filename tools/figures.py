@@ -75,8 +75,8 @@ def reproduced(content: dict[str, Any]) -> str:
         place = row["scored_on"]
         title = row["name"] if place in ("val", "test") else f"{row['name']}, {place}"
         lines.append(f"| {title} | {' | '.join(cells)} | {row['miou']['n']} |")
-    environment = content["environment"]
-    lines += ["", f"{environment['machine']}, threads: {environment['threads']}, fp32."]
+    machines = dict.fromkeys(environment["machine"] for environment in content["environments"])
+    lines += ["", f"{'; '.join(machines)}, fp32."]
     return "\n".join(lines)
 
 

@@ -245,7 +245,7 @@ def test_a_reproduced_table_shows_spread_and_seeds(figures, results):
             {"name": "single-frame", "scored_on": "val", **one},
             {"name": "LMANet", "scored_on": "0006R0", **three},
         ],
-        "environment": {"machine": "Linux, a CPU", "threads": 2},
+        "environments": [{"machine": "Linux, a CPU", "threads": n} for n in (1, 2)],
     }
     (results / "reproduce/camvid").mkdir(parents=True)
     (results / "reproduce/camvid/control.json").write_text(json.dumps(content))
