@@ -9,6 +9,7 @@ import tyro
 
 if TYPE_CHECKING:
     from lmanet.reproduce.estimate import Estimate
+    from lmanet.reproduce.schedule import Watcher
 
 
 def reproduce(
@@ -54,7 +55,7 @@ def reproduce(
         _print_estimates(estimate_plans(plans, out), processes, console)
         return
     with TrainingProgress(out) as progress:
-        tables = run_plans(plans, setup, out, processes=processes, watcher=_Shown(progress))
+        tables = run_plans(plans, setup, out, processes=processes, watcher=_shown(progress))
     for name, of_experiment in tables.items():
         for table in of_experiment:
             console.print(table.rich())
@@ -62,25 +63,23 @@ def reproduce(
         console.print(written, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Shown:
+def _shown(bars: Any) -> Watcher:
     """A line for each cell, bars for what runs in this process."""
+    from lmanet.reproduce.cells import cell_hash, title
+    from lmanet.reproduce.schedule import Watcher
 
-    def __init__(self, progress: Any) -> None:
-        self.progress = progress
+    class Shown(Watcher):
+        def begin(self, cell: Any, number: int, total: int) -> None:
+            bars.say(f"{number}/{total} {title(cell)} ({cell_hash(cell)})")
 
-    def begin(self, cell: Any, number: int, total: int) -> None:
-        from lmanet.reproduce.cells import cell_hash, title
+        def report(self, name: str, progress: Any) -> None:
+            # Under the same name for every cell, or there would be a bar for each.
+            bars.report(name, progress)
 
-        self.progress.say(f"{number}/{total} {title(cell)} ({cell_hash(cell)})")
+        def end(self, cell: Any) -> None:
+            bars.say(f"finished: {title(cell)}")
 
-    def report(self, name: str, progress: Any) -> None:
-        # Under the same name for every cell, or there would be a bar for each.
-        self.progress.report(name, progress)
-
-    def end(self, cell: Any) -> None:
-        from lmanet.reproduce.cells import title
-
-        self.progress.say(f"finished: {title(cell)}")
+    return Shown()
 
 
 def _print_estimates(estimates: list[Estimate], processes: int, console: Any) -> None:

@@ -76,12 +76,12 @@ class _Streaming(Metric, Generic[C]):
         """
         # torchmetrics calls reset() in here, before the one update that counts for the value returned. What was there
         # comes back when that is done, or here if it raises.
-        before = self.__dict__.copy()
+        before = vars(self).copy()
         self._before_forward = deepcopy(self._counter)
         try:
             return super().forward(*args, **kwargs)
         except BaseException:
-            self.__dict__.update(before)
+            vars(self).update(before)
             raise
         finally:
             self._before_forward = None
