@@ -389,7 +389,7 @@ def test_the_processes_shares_make_up_the_joint_batch(world):
 
 @pytest.mark.parametrize(
     "change",
-    [{"epochs": 0}, {"lr": 0.0}, {"ema": 1.0}, {"validate_every": 0}, {"samples": -1}, {"grad_clip": -1.0}],
+    [{"epochs": -1}, {"lr": 0.0}, {"ema": 1.0}, {"validate_every": 0}, {"samples": -1}, {"grad_clip": -1.0}],
 )
 def test_a_stage_out_of_range_is_refused(change):
     with pytest.raises(InputError, match=next(iter(change))):
