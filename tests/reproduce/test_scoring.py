@@ -8,6 +8,7 @@ from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.run import evaluate
+from lmanet.reproduce import scoring
 from lmanet.reproduce.cells import Evaluation, Weights
 from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.scoring import SpacedPredictor, score
@@ -83,3 +84,15 @@ def test_what_cannot_be_is_refused(model):
         other = tiny_backbone()
         other.num_classes = 4
         score(CELL, other, DATA)
+
+
+def test_convolutions_on_a_gpu_are_of_float32_and_cudnns(model, monkeypatch):
+    seen = []
+
+    def noting(*given, **options):
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr(scoring, "evaluate", noting)
+    score(CELL, model, DATA)
+    assert seen == [(True, False)]

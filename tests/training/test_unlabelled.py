@@ -16,7 +16,7 @@ from lmanet.session import Session
 from lmanet.training.config import Stage
 from lmanet.training.recipes import LabelRecipe
 from lmanet.training.train import train_memory
-from lmanet.training.unlabelled import self_labelled, unlabelled
+from lmanet.training.unlabelled import self_labelled, unlabelled_recipe
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
 RECIPE = LabelRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
@@ -72,7 +72,7 @@ def test_a_memory_learns_without_labels(tmp_path) -> None:
         self_labelled(data, own, confidence=0.0),
         None,
         own,
-        unlabelled(RECIPE),
+        unlabelled_recipe(RECIPE),
         tmp_path,
         accelerator=accelerator,
         workers=0,

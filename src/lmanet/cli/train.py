@@ -69,8 +69,7 @@ def train(
     from lmanet.errors import InputError
     from lmanet.training.single import train_single
     from lmanet.training.train import train_memory
-    from lmanet.training.unlabelled import self_labelled
-    from lmanet.training.unlabelled import unlabelled as without_labels
+    from lmanet.training.unlabelled import self_labelled, unlabelled_recipe
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config
 
@@ -91,7 +90,10 @@ def train(
             raise InputError(
                 "--unlabelled with a single-frame network: it is a memory that learns without labels"
             )
-        train_data, recipe = self_labelled(train_data, network, confidence=confidence), without_labels(recipe)
+        train_data, recipe = (
+            self_labelled(train_data, network, confidence=confidence),
+            unlabelled_recipe(recipe),
+        )
     else:
         val = open_data(val_data or data, val_split)
     check_folder(out)

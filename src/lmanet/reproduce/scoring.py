@@ -81,7 +81,7 @@ def score(
     height, width = data.sequences[0].image(0).shape[:2]
     began = time.perf_counter()
     # On a GPU convolutions would be of TF32, not float32.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         report = evaluate(
             data,
             {"model": _predictor(cell, model)},

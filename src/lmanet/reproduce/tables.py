@@ -109,7 +109,11 @@ def _score_table(outcome: Outcome) -> Table:
                 cells.append("" if row is outcome.base(row) else gain.text(signed=True))
         lines.append((*cells, str(outcome.summary(row, MEASURES["miou"][1]).n)))
     place = "" if several else f", scored on {plan.rows[0].place}"
-    flows = {outcome.store.result(cell)["conventions"]["flow"] for cell in _evaluations(plan)}
+    flows = {
+        outcome.store.result(cell)["conventions"]["flow"]
+        for cell in plan.cells
+        if isinstance(cell, Evaluation)
+    }
     legend = (
         "mIoU, flicker (lower is better), VC8, VC16 and TC in percent; Δ mIoU against the first line (of the same "
         "place), paired by seed; mean ± sample standard deviation over n seeds. "
@@ -198,10 +202,6 @@ def _places_table(plan: Plan, result: dict[str, Any]) -> Table:
     )
     headings = ("class", "sequence", "frame", "row", "column", "region, pixels")
     return Table(plan.title, headings, lines, (result["rule"], *plan.notes))
-
-
-def _evaluations(plan: Plan) -> list[Evaluation]:
-    return list(dict.fromkeys(cell for row in plan.rows for seed in row.cells for cell in seed))
 
 
 def _number(value: float | None) -> float:

@@ -59,14 +59,14 @@ def run_cell(
     Raises:
         LmanetError: what the training or the evaluation finds wrong.
     """
-    folder = store.begin(cell)
     # Another run of the same cell, or what a killed one left behind, finishes first.
-    with locked(folder):
+    with locked(store.folder(cell)):
         if not store.is_finished(cell):
-            _run(cell, store, folder, workers, report)
+            _run(cell, store, workers, report)
 
 
-def _run(cell: Cell, store: Store, folder: Path, workers: int, report: Report) -> None:
+def _run(cell: Cell, store: Store, workers: int, report: Report) -> None:
+    folder = store.begin(cell)
     began = time.perf_counter()
     match cell:
         case SingleTraining() | MemoryTraining():

@@ -26,9 +26,10 @@ class _Stream:
         if index < self._next:
             self._session.reset()
             self._next = 0
-        said = [self._session.step(self._source.image(i)) for i in range(self._next, index + 1)]
+        for skipped in range(self._next, index):
+            self._session.step(self._source.image(skipped))
         self._next = index + 1
-        return said[-1]
+        return self._session.step(self._source.image(index))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def self_labelled(data: VideoData, network: Backbone, *, confidence: float = 0.0
     return SelfLabelled(f"{data.name}, labelled by the network itself, steadied", data.classes, sequences)
 
 
-def unlabelled(recipe: VideoRecipe) -> VideoRecipe:
+def unlabelled_recipe(recipe: VideoRecipe) -> VideoRecipe:
     """A recipe for `self_labelled` data.
 
     Current frames are often bad, the memories good: else there were nothing to learn from them. And there is no step 2:
