@@ -9,7 +9,7 @@ from lmanet.data.street.degrade import Degradation
 from lmanet.data.subset import CAMVID_FOLDS
 from lmanet.errors import InputError
 from lmanet.reproduce.budget import trained_on
-from lmanet.reproduce.common import CONTROL_NOTE, budget_note, control_row
+from lmanet.reproduce.common import CONTROL_NOTE, budget_note, control_row, paper_module
 from lmanet.reproduce.data import Street
 from lmanet.reproduce.plan import OURS, SINGLE, Place, Plan, Point, Row, Setup, mean_of
 
@@ -86,6 +86,18 @@ def presets(setup: Setup) -> Plan:
         rows += [setup.row(name, recipe), replace(control_row(setup, recipe), name=f"{name}, control")]
     note = "Variants that are the same module are the same cells."
     return Plan("Presets", (setup.single_row(), *rows), notes=(budget_note(setup), CONTROL_NOTE, note))
+
+
+def same_place(setup: Setup) -> Plan:
+    """The paper's module with a window of one cell, which sees how the same place looked before, and its control."""
+    recipe = paper_module(setup, window=1)
+    rows = [
+        setup.single_row(),
+        replace(control_row(setup, recipe), name="R=1, control"),
+        setup.row("R=1", recipe),
+    ]
+    note = f"S={recipe.memory_size}."
+    return Plan("A window of one cell", tuple(rows), notes=(budget_note(setup), CONTROL_NOTE, note))
 
 
 def training_free(setup: Setup) -> Plan:
