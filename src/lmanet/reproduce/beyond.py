@@ -26,6 +26,9 @@ SPACINGS = (1, 2, 4, 15)
 """15 frames are a second in CamVid val and on the synthetic drive."""
 
 
+WINDOWS = (9, 5, 3)
+
+
 _TRAINED_ON_NOTE = (
     f"“{SINGLE}, trained on” is the network trained on for as many steps as the memory was, encoder included, on whole "
     f"frames under the same augmentation. “{OURS}, no past” is {OURS} run without its memory."
@@ -88,16 +91,22 @@ def presets(setup: Setup) -> Plan:
     return Plan("Presets", (setup.single_row(), *rows), notes=(budget_note(setup), CONTROL_NOTE, note))
 
 
-def same_place(setup: Setup) -> Plan:
-    """The paper's module with a window of one cell, which sees how the same place looked before, and its control."""
-    recipe = paper_module(setup, window=1)
+def window(setup: Setup) -> Plan:
+    """Small windows: the paper's module trained with one cell, and LMANet run with fewer than it was trained with."""
+    same_place, lmanet = paper_module(setup, window=1), setup.budget.variants["lmanet"]
     rows = [
         setup.single_row(),
-        replace(control_row(setup, recipe), name="R=1, control"),
-        setup.row("R=1", recipe),
+        replace(control_row(setup, same_place), name="paper's module, R=1, control"),
+        setup.row("paper's module, R=1", same_place),
+        control_row(setup, lmanet),
+        setup.row(f"{OURS}, R={lmanet.window}", lmanet),
+        *(setup.row(f"{OURS}, R={side}", lmanet, window=side) for side in WINDOWS),
     ]
-    note = f"S={recipe.memory_size}."
-    return Plan("A window of one cell", tuple(rows), notes=(budget_note(setup), CONTROL_NOTE, note))
+    note = (
+        f"The paper's module: S={same_place.memory_size}, trained and run with a window of one cell. {OURS}: trained "
+        f"with R={lmanet.window}, run with the window that is given."
+    )
+    return Plan("Small windows", tuple(rows), notes=(budget_note(setup), CONTROL_NOTE, note))
 
 
 def training_free(setup: Setup) -> Plan:

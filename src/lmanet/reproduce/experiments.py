@@ -34,7 +34,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "spacing": Experiment(beyond.spacing),
     "border": Experiment(beyond.border),
     "presets": Experiment(beyond.presets),
-    "same-place": Experiment(beyond.same_place),
+    "window": Experiment(beyond.window),
     "training-free": Experiment(beyond.training_free),
     "robustness": Experiment(beyond.robustness, ("synthetic",)),
     "figure-1": Experiment(paper.figure_1),
