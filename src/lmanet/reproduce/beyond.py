@@ -26,7 +26,7 @@ SPACINGS = (1, 2, 4, 15)
 """15 frames are a second in CamVid val and on the synthetic drive."""
 
 
-WINDOWS = (9, 5, 3)
+WINDOWS = (9, 5)
 
 
 _TRAINED_ON_NOTE = (
