@@ -100,6 +100,8 @@ def test_where_it_is_cut_can_be_said(folder, model, capsys):
     ("name", "message"),
     [
         ("my_net", "expected MODULE:FUNCTION"),
+        ("{}.py:build", "expected a module, not its file: net_.*:build, run where it lies"),
+        ("no_such_package.net:build", r"no module 'no_such_package\.net' in"),
         ("no_such_module:build", r"no module 'no_such_module' in .* run it where no_such_module\.py lies"),
         ("{}:nothing", "has no function 'nothing'"),
         ("{}:broken", r"broken\(\) failed: RuntimeError: no weights here"),

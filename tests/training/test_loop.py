@@ -214,7 +214,7 @@ def test_without_validation_killed_and_resumed_equals_not_killed(tmp_path, step)
 @pytest.mark.parametrize(("first", "then"), [(None, value_of), (value_of, None)])
 def test_a_checkpoint_with_another_choice_of_epoch_is_refused(tmp_path, first, then):
     train(tmp_path, replace(ONE_CYCLE, epochs=1), validate=first)
-    with pytest.raises(InputError, match="comes from another validation"):
+    with pytest.raises(InputError, match="was made with another validation"):
         train(tmp_path, replace(ONE_CYCLE, epochs=1), validate=then)
 
 
@@ -288,7 +288,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
 def test_checkpoint_of_other_starting_weights_is_refused(tmp_path):
     train(tmp_path, replace(ONE_CYCLE, epochs=1))
     with pytest.raises(
-        InputError, match=r"comes from another starting point: [0-9a-f]{16}, now [0-9a-f]{16}: delete"
+        InputError, match=r"was made with another starting point: [0-9a-f]{16}, now [0-9a-f]{16}: delete"
     ):
         train(tmp_path, replace(ONE_CYCLE, epochs=1), network_seed=1)
 

@@ -167,7 +167,9 @@ def test_a_folder_of_another_network_is_refused(tmp_path):
     other = backbone()
     with torch.no_grad():
         other.decoder.output_conv.bias += 1
-    with pytest.raises(InputError, match=r"step1.last\.pt comes from another starting point.*delete .*step1"):
+    with pytest.raises(
+        InputError, match=r"step1.last\.pt was made with another starting point.*delete .*step1"
+    ):
         memory(tmp_path, network=other)
     assert (tmp_path / "single-frame.safetensors").read_bytes() == single
     assert (tmp_path / "lmanet.safetensors").read_bytes() == video

@@ -41,8 +41,9 @@ def demo(
 
     chosen = find_device(device)
     check_folder(out)
-    console = Console()
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    console, errors = Console(), Console(stderr=True)
+    errors.print(f"rendering {frames} frames and labelling them twice, on {chosen}", highlight=False)
+    with Progress(console=errors, transient=True) as bars:
         task = bars.add_task("rendering and labelling", total=frames)
         comparison = compare(
             frames,

@@ -88,6 +88,9 @@ def print_summary(
         soft_wrap=True,
     )
     table = Table("class", "share", box=None)
-    for name in sorted(shares, key=lambda name: -shares[name])[:MOST_CLASSES_SHOWN]:
+    seen = [name for name in sorted(shares, key=lambda name: -shares[name]) if shares[name] > 0]
+    for name in seen[:MOST_CLASSES_SHOWN]:
         table.add_row(name, f"{100 * shares[name]:5.1f} %")
     console.print(table)
+    if len(seen) > MOST_CLASSES_SHOWN:
+        console.print(f"and {len(seen) - MOST_CLASSES_SHOWN} more classes")

@@ -58,6 +58,7 @@ class TrainingProgress:
         if isinstance(progress, tuple):
             done, total = progress
             note, ended = "", done == total
+            line = f"{name}: {done}/{total}"
         else:
             done = progress.epoch * progress.steps + progress.step
             total = progress.epochs * progress.steps
@@ -65,6 +66,9 @@ class TrainingProgress:
             validated = progress.miou == progress.miou  # not NaN, as before the first validation
             note = f"{epoch} loss {progress.loss:.3f}" + f" mIoU {100 * progress.miou:.1f}" * validated
             ended = progress.step == progress.steps
+            line = f"{name}: {note}"
+            if name not in self._tasks and progress.epoch:
+                self.say(f"{name}: goes on after epoch {progress.epoch}/{progress.epochs}")
             if self._writer is not None:
                 self._writer.add_scalar(f"{name}/loss", progress.loss, done)
                 if validated:
@@ -73,7 +77,7 @@ class TrainingProgress:
             self._tasks[name] = self._bars.add_task(name, total=total, note=note)
         self._bars.update(self._tasks[name], completed=done, total=total, note=note)
         if ended and not self.console.is_terminal:
-            self.say(f"{name}: {done}/{total} {note}")
+            self.say(line)
 
 
 def _summary_writer(folder: Path) -> Any:

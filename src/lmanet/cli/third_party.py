@@ -30,12 +30,17 @@ def load_third_party(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name.isidentifier():
         raise InputError(f"model {name!r}: expected MODULE:FUNCTION, such as my_module:build")
+    if module_name.endswith(".py"):
+        module = Path(module_name).stem
+        raise InputError(
+            f"model {name!r}: expected a module, not its file: {module}:{function_name}, run where it lies"
+        )
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name != module_name.partition(".")[0]:
+        if not f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(
                 f"model {name!r}: {module_name} needs {error.name!r}, which is not installed"
             ) from error

@@ -73,6 +73,10 @@ def per_class_table(report: EvaluationReport) -> Table:
 def print_table(report: EvaluationReport, console: Console) -> None:
     """Print `score_table` and, below it, the conventions and the machine that the figures depend on."""
     console.print(score_table(report))
+    if any(
+        math.isnan(row.value(scores)) for row in _metric_rows(report) for scores in report.scores.values()
+    ):
+        console.print("n/a: flicker needs labelled frames next to each other, VC_n n of them in a row.")
     conventions, environment = report.conventions, report.environment
     flow = f"TC by {conventions.flow}" if conventions.flow else "TC not measured"
     settings = "".join(f"{name}: {value}, " for name, value in report.settings.items())

@@ -98,8 +98,8 @@ class TrainingState:
                 if isinstance(then, dict) and isinstance(now, dict):
                     then, now = _differing(then, now), _differing(now, then)
                 raise InputError(
-                    f"{path} comes from another {key}: {then}, now {now}: delete {path.parent} to train this step "
-                    f"anew, or train into another folder to keep what is here"
+                    f"{path} was made with another {key}: {then}, now {now}: delete {path.parent} to train this step "
+                    f"anew, or train into another folder to keep what is here (--weights starts from what was trained)"
                 )
         self.module.load_state_dict(values["module"])
         if self.average is not None:
