@@ -74,9 +74,9 @@ def test_gradients_flow_into_the_memory():
 @pytest.mark.parametrize("shape", [(1, 3, 4, 5), (2, 4, 4, 5), (2, 3, 4, 6), (2, 3, 5, 5)])
 def test_frame_that_does_not_fit_is_refused(shape):
     state = MemoryState.filled(*numbered(0), 3)
-    state.check(torch.zeros(2, 3, 4, 5))
+    state.for_frame(torch.zeros(2, 3, 4, 5))
     with pytest.raises(InputError, match=r"\(2, 3, 4, 5\).*start a new one with state None"):
-        state.check(torch.zeros(shape))
+        state.for_frame(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("side", [1, 3])
@@ -119,3 +119,11 @@ def test_without_a_convolution_the_value_is_the_map(side):
         torch.testing.assert_close((project.query(fused), project.memory(fused)), project(fused))
     names = {"query_key.weight", "query_key.bias", "memory_key.weight", "memory_key.bias"}
     assert set(project.state_dict()) == names
+
+
+def test_a_memory_goes_on_in_the_precision_of_the_frame():
+    state = MemoryState.filled(*numbered(0), 3)
+    half = state.for_frame(torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16))
+    assert half.keys.dtype == half.values.dtype == torch.bfloat16
+    torch.testing.assert_close(half.keys.to(state.keys), state.keys, rtol=0.01, atol=0)
+    assert state.for_frame(torch.zeros(2, 3, 4, 5).to(state.keys)).keys is state.keys

@@ -202,6 +202,8 @@ def test_window_and_memory_size_are_checked_when_changed(segmenter):
         (torch.zeros(0, 3, 8, 8), r"\(0, 3, 8, 8\): expected"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), r"torch.int64: expected uint8, or float"),
         (torch.full((1, 3, 8, 8), torch.nan), r"NaN or infinity"),
+        (torch.full((1, 3, 8, 8), 255.0), r"images of 255 to 255: expected .* divide by 255"),
+        (torch.full((1, 3, 8, 8), -2.1), r"images of -2.1 to -2.1: expected uint8, or float in \[0, 1\]"),
         (torch.full((1, 3, 8, 8), -torch.inf), r"NaN or infinity"),
     ],
 )

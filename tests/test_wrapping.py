@@ -13,8 +13,8 @@ from torch.nn import functional as F
 import lmanet
 from contracts.networks import TinyBackbone, seeded
 from lmanet.backbones import Wrapped
+from lmanet.backbones.normalise import IMAGENET_MEAN, IMAGENET_STD
 from lmanet.backbones.probing import logits_of
-from lmanet.backbones.wrapped import IMAGENET_MEAN, IMAGENET_STD
 from lmanet.errors import InputError
 from lmanet.wrapping import as_backbone
 
@@ -156,3 +156,25 @@ def test_a_memory_is_trained_on_a_frozen_network():
 def test_what_is_no_network_for_images_is_told():
     with pytest.raises(InputError, match="Linear runs on no image that was tried"):
         lmanet.wrap(nn.Linear(3, 4))
+
+
+@pytest.mark.parametrize("options", [{}, {"values": "labels"}, {"training_free": True}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_labels_a_video(dtype, options):
+    with seeded():
+        model = lmanet.wrap(Network().to(dtype).eval(), **options).eval()
+    session = lmanet.Session(model)
+    for _ in range(2):
+        labels = session.step(np.zeros((32, 48, 3), np.uint8)).labels
+    assert labels.shape == (32, 48)
+
+
+def test_a_stream_goes_on_in_bfloat16():
+    with seeded():
+        model = lmanet.wrap(Network().eval(), values="labels").eval()
+    images = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, state = model.step(images)
+        logits, _ = model.optimize(torch.bfloat16).step(images, state)
+        expected, _ = model.step(images, state)
+    torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)

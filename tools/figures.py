@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "label-memory", "training")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("accuracy", "benchmarks", "label-memory", "training")),
 ]
 
 

@@ -145,7 +145,7 @@ class LabelMemory(VideoModel):
         if state is None:
             shares = label_shares(logits, cells)
         else:
-            state.check(key)
+            state = state.for_frame(key)
             now, reading = self.read(key, state)
             kept = (self.persistence * now).float()
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.

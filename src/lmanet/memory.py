@@ -53,8 +53,12 @@ class MemoryState(NamedTuple):
         cells = self.values[:, 1:].movedim(2, -1), value.movedim(1, -1).unsqueeze(1)
         return MemoryState(keys, torch.cat(cells, 1).movedim(-1, 2))
 
-    def check(self, key: Tensor) -> None:
-        """Raise InputError unless a frame with this query key (B, Ck, h, w) fits the memory."""
+    def for_frame(self, key: Tensor) -> MemoryState:
+        """This memory, in the dtype of a frame's query key (B, Ck, h, w): a copy in bfloat16 may go on with it.
+
+        Raises:
+            InputError: the frame does not fit the memory.
+        """
         batch, _, *cell = self.keys.shape
         if [batch, *cell] != list(key.shape):
             raise InputError(
@@ -62,6 +66,7 @@ class MemoryState(NamedTuple):
                 f"{(batch, *cell)}: the frame size, batch size or network changed within a stream; "
                 f"start a new one with state None (Session.reset())"
             )
+        return MemoryState(self.keys.to(key.dtype), self.values.to(key.dtype))
 
 
 class KeyValue(nn.Module):

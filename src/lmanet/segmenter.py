@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, Self, get_args
 
 import torch
@@ -117,18 +118,19 @@ class VideoSegmenter(TrainableVideoModel):
         query, (key, value) = self.key_value(features.fused)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)
+        state = state.for_frame(key)
         logits = self._recall_and_decode(features, query, state, size)
         return logits, state.push(key, value)
 
     def decode(self, features: Features, state: MemoryState, size: tuple[int, int]) -> Tensor:
         """Features of the current frame and a memory to logits (B, K, *size): recall, fuse, decode."""
-        return self._recall_and_decode(features, self.key_value.query(features.fused), state, size)
+        query = self.key_value.query(features.fused)
+        return self._recall_and_decode(features, query, state.for_frame(query[0]), size)
 
     def _recall_and_decode(
         self, features: Features, query: tuple[Tensor, Tensor], state: MemoryState, size: tuple[int, int]
     ) -> Tensor:
         key, value = query
-        state.check(key)
         read = local_attention(
             key,
             state.keys,
@@ -228,7 +230,7 @@ def encode_any_size(backbone: Backbone, images: Tensor) -> tuple[Features, tuple
         The features of the padded images, and (H, W) before padding.
 
     Raises:
-        InputError: not an image batch, or NaN or infinity in it.
+        InputError: not an image batch, or NaN or floats far outside of [0, 1] in it.
     """
     return backbone.encode(as_network_takes(backbone, images)), (images.shape[-2], images.shape[-1])
 
@@ -244,14 +246,25 @@ def as_network_takes(backbone: Backbone, images: Tensor) -> Tensor:
         images = images.to(torch.get_default_dtype()).div_(255)
     elif not images.is_floating_point():
         raise InputError(f"images of {images.dtype}: expected uint8, or float in [0, 1]")
-    elif not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
-        raise InputError("images hold NaN or infinity: expected float in [0, 1]; mend or skip this frame")
+    elif not torch.compiler.is_compiling():
+        _check_range(images)
     images = images.to(next(backbone.parameters()).dtype)
     height, width = images.shape[-2:]
     below, right = (backbone.padded_length(n) - n for n in (height, width))
     if below or right:
         images = F.pad(images, (0, right, 0, below), mode="replicate")
     return images
+
+
+def _check_range(images: Tensor) -> None:
+    low, high = (float(x) for x in images.aminmax())
+    if math.isnan(low) or math.isinf(low) or math.isinf(high):
+        raise InputError("images hold NaN or infinity: expected float in [0, 1]; mend or skip this frame")
+    if low < -1 or high > 2:  # what interpolation leaves a little outside is taken
+        raise InputError(
+            f"images of {low:.3g} to {high:.3g}: expected uint8, or float in [0, 1]; divide by 255, or leave out the "
+            f"normalisation, which the network does itself"
+        )
 
 
 def decode_to_size(backbone: Backbone, features: Features, size: tuple[int, int]) -> Tensor:

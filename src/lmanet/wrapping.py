@@ -35,7 +35,8 @@ def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoMod
             and stride.
 
     Returns:
-        A model with a memory, on the network's device; `.backbone(images)` is bit for bit the network's own output.
+        A model with a memory, on the network's device and of its dtype; `.backbone(images)` is bit for bit the
+        network's own output.
 
     Raises:
         InputError: the network does not run or cannot be cut there.
@@ -48,7 +49,7 @@ def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoMod
     values = options.pop("values", "features")
     if values not in kinds:
         raise InputError(f"values {values!r}: expected one of {', '.join(kinds)}")
-    return kinds[values](backbone, **options).to(next(model.parameters()).device)
+    return kinds[values](backbone, **options).to(next(model.parameters()))
 
 
 def as_backbone(model: nn.Module, *, at: str | None = None, **cut: Any) -> Backbone:

@@ -645,3 +645,32 @@ def test_where_nothing_can_be_cut():
         cut_where_best(made(UsesImages()))
     with pytest.raises(InputError, match="no gradients can be computed through the network"):
         inspect(made(Untrainable()))
+
+
+class OtherwiseInTraining(Network):
+    def forward(self, images: Tensor):
+        skip = self.stem(images)
+        low = F.dropout(self.body(skip), 0.5, self.training)
+        out = self.head(self.up(self.neck(low), skip))
+        return [out, low] if self.training else out
+
+
+def test_what_is_on_both_sides_of_the_cut_stays_in_eval_mode():
+    wrapped = Wrapped(made(OtherwiseInTraining()), at="neck")
+    assert wrapped.train() is wrapped and wrapped.training
+    assert not wrapped.model.training and wrapped.model.head.training and wrapped.model.body.training
+    for part in wrapped.encoder_parts():
+        part.eval()
+    images = pictures(2, 3, 32, 40)
+    assert torch.equal(wrapped.encode(images).fused, wrapped.encode(images).fused)
+    assert wrapped(images).shape == (2, 5, 32, 40)
+    assert not wrapped.eval().model.head.training
+
+
+def test_an_optimised_copy_draws_no_random_numbers():
+    wrapped = Wrapped(made(Network()), at="neck")
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    wrapped.optimize()
+    assert torch.equal(torch.rand(1), expected)

@@ -31,3 +31,11 @@ def test_peaked_weights_leave_no_denormals():
     assert (weights[scores < -100] == 0).all()
     assert (weights[weights > 0] >= torch.finfo(torch.float32).tiny).all()
     torch.testing.assert_close(weights[scores > -99], scores[scores > -99].exp2())
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_sums_of_many_large_values_stay_within_float16(border):
+    keys, values = torch.zeros(1, 4, 4, 32, 32).half(), torch.full((1, 4, 4, 32, 32), 100.0).half()
+    output, _ = tiled.forward(keys[:, 0], keys, values, window=21, border=border, scale=1.0)
+    torch.testing.assert_close(output[0, :, 16, 16].float(), torch.full((4,), 100.0), rtol=2e-3, atol=0)
+    assert output.isfinite().all()

@@ -77,7 +77,7 @@ def test_what_a_training_leaves(everything):
         assert store.weights(training).is_file()
         assert set(store.result(training)["parts"]) <= {"memory", "single", "encoding"}
     assert not any(path.is_symlink() for path in out.glob("cells/*/*"))
-    assert list((out / "shared").iterdir()) == []  # of drives of their own, nothing is kept
+    assert list((out / "shared").glob("[!.]*")) == []  # of drives of their own, nothing is kept
 
 
 def test_finished_cells_are_not_run_again(everything, times):
@@ -129,9 +129,14 @@ def test_a_table_of_other_weights_is_not_written_over(everything):
     setup, plans, out, _ = everything
     before = (out / "synthetic/table-3.json").read_bytes()
     with pytest.raises(
-        InputError, match=r"table-3\.json is of tiny\.safetensors, not of a network to be trained"
+        InputError,
+        match=r"table-3\.json is of tiny\.safetensors \([0-9a-f]{16}\), not of a network to be trained",
     ):
         run_plans({"table-3": plans["table-3"]}, replace(setup, weights=None), out)
+    assert setup.weights is not None
+    renamed = replace(setup.weights, sha256="0" * 64)  # another file of the same name
+    with pytest.raises(InputError, match=r"not of tiny\.safetensors \(0{16}\): give another --out"):
+        run_plans({"table-3": plans["table-3"]}, replace(setup, weights=renamed), out)
     assert (out / "synthetic/table-3.json").read_bytes() == before
 
 

@@ -23,7 +23,7 @@ from lmanet.reproduce.data import DataConfig
 from lmanet.reproduce.estimate import DEFAULT_S, estimate, readable
 from lmanet.reproduce.run import make_plans, make_setup, run_plans
 from lmanet.reproduce.schedule import Watcher, _finished, ready, run_cells
-from lmanet.reproduce.store import Store, locked
+from lmanet.reproduce.store import Store, locked, using
 from lmanet.reproduce.work import run_cell
 from lmanet.training.config import Stage
 from lmanet.zoo import save_model
@@ -183,6 +183,17 @@ def test_features_and_frames_of_trainings_on_the_same_network_are_shared(cells, 
     assert len(list(store.shared(training.data).glob("features-*"))) == 1
 
 
+def test_what_another_run_is_using_is_not_dropped(cells, tmp_path):
+    store, data = Store(tmp_path), cells[0].data
+    store.shared(data).mkdir(parents=True)
+    with using(store.shared(data)), using(store.shared(data)) as held:
+        assert held
+        store.drop_shared(data)
+        assert store.shared(data).is_dir()
+    store.drop_shared(data)
+    assert not store.shared(data).exists()
+
+
 def test_memories_that_would_wait_for_features_come_last(cells):
     training, evaluation = cells
     same, other = replace(training, seed=1), replace(training, data=replace(training.data, split="val"))
@@ -207,7 +218,7 @@ def test_two_processes_give_what_one_gives(budget, tmp_path):
         assert one.result(cell)["scores"]["frames"] == two.result(cell)["scores"]["frames"] == 7
         expected = pytest.approx(one.result(cell)["scores"]["miou"], abs=0.02)
         assert two.result(cell)["scores"]["miou"] == expected
-    assert list((tmp_path / "2/shared").iterdir()) == []
+    assert list((tmp_path / "2/shared").glob("[!.]*")) == []
 
 
 def test_an_error_in_a_process_is_raised_here(cells, tmp_path):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -210,3 +211,23 @@ def test_one_process_keeps_the_ordinary_batch_norm():
     backbone = tiny_backbone()
     synchronise_batch_norm(backbone, Accelerator(cpu=True))
     assert {type(m) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)} == {nn.BatchNorm2d}
+
+
+def test_timm_s_batch_norm_is_joined_with_its_activation(group):
+    layers = pytest.importorskip("timm.layers")
+    plain, joint = (layers.BatchNormAct2d(5, act_layer=nn.ReLU) for _ in range(2))
+    _synchronised(joint)
+    assert isinstance(joint, JointBatchNorm2d)
+    x = torch.randn(4, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(joint(x), plain(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(joint.running_var, plain.running_var)
+    torch.testing.assert_close(joint.eval()(x), plain.eval()(x))
+
+
+def test_a_batch_norm_that_cannot_be_joined_is_told(group):
+    with pytest.raises(InputError, match=r"BatchNorm1d\(5.*train on one"):
+        _synchronised(nn.BatchNorm1d(5))
+
+
+def _synchronised(module):
+    synchronise_batch_norm(module, SimpleNamespace(num_processes=2))

@@ -5,10 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from contracts.networks import seeded
 from contracts.tiny import tiny_backbone, tiny_data
-from lmanet.backbones import ERFNet
-from lmanet.errors import OutputError
+from lmanet.backbones import ERFNet, Wrapped
+from lmanet.backbones.base import Features
+from lmanet.errors import InputError, OutputError
+from lmanet.labelsegmenter import LabelMemorySegmenter
 from lmanet.segmenter import VideoSegmenter
 from lmanet.training.augment import Augmentation, Draw
 from lmanet.training.clips import PseudoMemory, make_views
@@ -203,3 +207,49 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, stored
     with pytest.raises(OutputError, match="free some space"):
         build_feature_cache(VideoSegmenter(tiny_backbone()).eval(), stored, VIEWS, tmp_path)
     assert folders(tmp_path) == []
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.more, self.head = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        return self.head(self.more(self.body(x)))
+
+
+def wrapped(at="more", **options):
+    with seeded():
+        return LabelMemorySegmenter(Wrapped(Net(), at=at, **options)).eval()
+
+
+def test_another_cut_and_another_normalisation_get_features_of_their_own(tmp_path, stored):
+    for number, options in enumerate(
+        [{}, {"at": "body"}, {"mean": (0.0, 0.0, 0.0)}, {"std": (1.0, 1.0, 1.0)}]
+    ):
+        build_feature_cache(wrapped(**options), stored, VIEWS, tmp_path)
+        assert len(folders(tmp_path)) == number + 1
+
+
+def test_many_maps_come_back_in_their_order(tmp_path, stored):
+    model = VideoSegmenter(tiny_backbone()).eval()
+    own = model.observe
+    fused = own(torch.zeros(1, 3, 48, 64, dtype=torch.uint8)).fused
+    model.observe = lambda images: Features(
+        own(images).fused, tuple(fused.new_full((len(images), 1, 2, 2), k) for k in range(12))
+    )
+    cache = build_feature_cache(model, stored, VIEWS, tmp_path)
+    assert [float(x.flatten()[0]) for x in cache.rest(1, 2, 0)] == [*range(12)]
+
+
+def test_what_is_no_map_is_refused(tmp_path, stored):
+    model = VideoSegmenter(tiny_backbone()).eval()
+    own = model.observe
+    model.observe = lambda images: Features(own(images).fused, (torch.zeros(len(images), 5, 4),))
+    with pytest.raises(InputError, match=r"hands on \(\d+, 5, 4\) of torch.float32 beside the fused map"):
+        build_feature_cache(model, stored, VIEWS, tmp_path)
+    model.observe = lambda images: Features(
+        own(images).fused, (torch.zeros(len(images), 1, 4, 4, dtype=torch.int64),)
+    )
+    with pytest.raises(InputError, match=r"of torch.int64 beside the fused map.*cut it elsewhere"):
+        build_feature_cache(model, stored, VIEWS, tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from contracts.dataset import VideoDataContract
 from contracts.disk import files_no_larger_than
 from contracts.tiny import TinyData, TinySequence, tiny_data
+from lmanet.data.base import Classes
 from lmanet.errors import DataError, OutputError
 from lmanet.training.frames import store_frames
 
@@ -192,3 +193,61 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkey
     with pytest.raises(OutputError, match=r"needs 0\.0 GB, 0\.0 GB are free: free some space"):
         store_frames(tiny_data(), tmp_path / "frames")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_uint8_is_refused(tmp_path):
+    wide = with_label(tiny_data(), 1, 2, np.zeros((48, 64), np.int64))
+    with pytest.raises(DataError, match="s1, frame 002: image of uint8, label of int64: expected uint8"):
+        store_frames(wide, tmp_path / "frames")
+    data = tiny_data()
+    images = data.sequences[0].images.astype(np.float32)
+    with pytest.raises(DataError, match="s0, frame 000: image of float32, label of uint8: expected uint8"):
+        store_frames(
+            replace(data, sequences=(replace(data.sequences[0], images=images),)), tmp_path / "frames"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@dataclass(frozen=True)
+class Lying(TinySequence):
+    said: bool = False
+
+    @property
+    def labelled(self):
+        return (self.said,) * len(self.images)
+
+
+@pytest.mark.parametrize(("said", "word"), [(False, "there"), (True, "missing")])
+def test_labels_are_where_the_sequence_says(tmp_path, said, word):
+    own = tiny_data().sequences[0]
+    labels = (None,) * 3 if said else own.labels
+    data = replace(tiny_data(), sequences=(Lying(own.name, own.images, labels, own.spacing_s, said),))
+    with pytest.raises(DataError, match=f"a label is {word}, but `labelled` says {said}"):
+        store_frames(data, tmp_path / "frames")
+
+
+def test_the_fingerprint_tells_sequences_apart(tmp_path):
+    (whole,) = tiny_data(sequences=1, frames=4).sequences
+    halves = tuple(
+        replace(whole, name=name, images=whole.images[part], labels=whole.labels[part])
+        for name, part in (("a", slice(2)), ("b", slice(2, 4)))
+    )
+    one, two = (
+        store_frames(replace(tiny_data(), sequences=sequences), tmp_path / name)
+        for name, sequences in (("one", (whole,)), ("two", halves))
+    )
+    assert one.fingerprint != two.fingerprint
+
+
+def test_labels_are_read_anew_for_other_classes(tmp_path):
+    def stamped(data):
+        own = data.sequences[0]
+        return replace(
+            data, sequences=(StampedSequence(own.name, own.images, own.labels, own.spacing_s, "1"),)
+        )
+
+    data, count = stamped(tiny_data()), Counter()
+    store_frames(data, tmp_path / "frames")
+    names = Classes(("sky", "road", "truck"), data.classes.palette)
+    store_frames(replace(data, classes=names), tmp_path / "frames", on_frame=count)
+    assert count.calls

@@ -91,3 +91,11 @@ def test_a_memory_learns_without_labels(tmp_path) -> None:
 def test_confidence_is_checked(confidence: float) -> None:
     with pytest.raises(InputError, match=f"confidence {confidence}"):
         self_labelled(tiny_data(), network(), confidence=confidence)
+
+
+def test_no_memory_is_kept_of_a_sequence_that_is_over() -> None:
+    sequence = self_labelled(without_labels(tiny_data()), network()).sequences[0]
+    for i in range(3):
+        assert bool(sequence.stream._session.state_dict()) == (i > 0)
+        sequence.label(i)
+    assert sequence.stream._session.state_dict() == {}

@@ -15,7 +15,8 @@ from contracts.networks import TinyBackbone, lively, seeded
 from lmanet import ERFNet, LabelMemorySegmenter, VideoSegmenter
 from lmanet.data.base import Classes
 from lmanet.errors import OutputError, WeightsError
-from lmanet.zoo import load_model, save_model
+from lmanet.zoo import load_model, register_backbone, save_model
+from lmanet.zoo.architectures import BACKBONES
 from lmanet.zoo.files import load_strictly, read_config
 
 CLASSES = Classes(("road", "sky", "naïve 車"), ((128, 64, 128), (0, 0, 255), (1, 2, 3)))
@@ -263,3 +264,26 @@ def test_a_full_disk_leaves_what_was_there(backbone, path):
         save_model(backbone, path, classes=CLASSES, card={"n": 2})
     assert load_model(path).card == {"n": 1}
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+class WithTable(TinyBackbone):
+    """Has a table of whole numbers, and weights that two of its modules share."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("table", torch.arange(5000)[None])
+        self.tied = torch.nn.Conv2d(3, 3, 1)
+        self.again = torch.nn.Conv2d(3, 3, 1)
+        self.again.weight = self.tied.weight
+
+
+def test_tables_and_tied_weights_come_back(path):
+    register_backbone("with-table", WithTable)
+    try:
+        model = WithTable().eval()
+        save_model(model, path, classes=CLASSES, half=True)
+        loaded = load_model(path)
+    finally:
+        del BACKBONES["with-table"]
+    assert torch.equal(loaded.table, model.table)
+    torch.testing.assert_close(loaded.again.weight, model.tied.weight, rtol=1e-3, atol=1e-3)

@@ -73,6 +73,11 @@ class Backbone(nn.Module, ABC):
         """
         return -(-length // self.stride) * self.stride
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What its output depends on beside its class, `config` and weights, as JSON values; nothing here."""
+        return {}
+
     def encoder_parts(self) -> tuple[nn.Module, ...]:
         """The modules that `encode` runs: frozen in steps 1 and 2 of the training."""
         raise NotImplementedError(f"{type(self).__name__} does not say which of its modules encode")

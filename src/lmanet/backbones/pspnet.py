@@ -14,33 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
+from lmanet.backbones.normalise import Normalise
 from lmanet.convolution import fold_norm
 from lmanet.errors import InputError
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, of RGB in [0, 1]."""
 
 BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks in each stage, by the number of layers."""
 
 BINS = (1, 2, 3, 6)
 """Sides of the grids that the pyramid pools to."""
-
-
-class Normalize(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] less ImageNet's mean, over its standard deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, values in (("mean", MEAN), ("std", STD)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Shapes as the class says."""
-        return (images - self.mean) / self.std
 
 
 class PyramidPooling(nn.Module):
@@ -92,7 +74,7 @@ class PSPNet(Backbone):
             raise InputError(f"PSPNet of {layers} layers: expected one of {', '.join(map(str, BLOCKS))}")
         self.num_classes, self.config = num_classes, {"layers": layers}
         blocks = BLOCKS[layers]
-        self.normalize = Normalize()
+        self.normalise = Normalise()
         self.layer0 = nn.Sequential(
             *_convolution(3, 64, stride=2),
             *_convolution(64, 64),
@@ -140,7 +122,7 @@ class PSPNet(Backbone):
 
     def encoder_parts(self) -> tuple[nn.Module, ...]:
         """Normalisation and the ResNet."""
-        return (self.normalize, self.layer0, self.layer1, self.layer2, self.layer3, self.layer4)
+        return (self.normalise, self.layer0, self.layer1, self.layer2, self.layer3, self.layer4)
 
     def decoder_parts(self) -> tuple[nn.Module, ...]:
         """Pyramid pooling and the head."""

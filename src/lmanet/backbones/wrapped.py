@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,9 @@ from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.cut import calls_around, run_after, run_before
 from lmanet.backbones.folding import fold_norms_of
 from lmanet.backbones.layout import Layout, check_leaves, number_of_map
+from lmanet.backbones.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from lmanet.backbones.probing import find_probe, first_parameter, gradients, in_eval_mode, logits_of
 from lmanet.errors import InputError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Wrapped(Backbone):
@@ -107,13 +105,32 @@ class Wrapped(Backbone):
         return tuple(map(self.get_submodule, self._parts[1]))
 
     @property
+    def setting(self) -> dict[str, Any]:
+        """Where the network is cut, and how its images are normalised."""
+        mean, std = (x.flatten().tolist() for x in (self.normalise.mean, self.normalise.std))
+        return {"at": self.at, "entry": self.entry, "mean": mean, "std": std}
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but what lies on both sides of the cut itself stays in `eval` mode.
+
+        Its own `forward` runs on both sides: what it does otherwise in training (dropout, auxiliary logits) would be
+        done to the frozen side too.
+        """
+        super().train(mode)
+        inside = {m for part in (*self.encoder_parts(), *self.decoder_parts()) for m in part.modules()}
+        for module in self.model.modules():
+            module.training = mode and module in inside
+        return self
+
+    @property
     def bypasses(self) -> int:
         """How many maps besides the fused one the rest of the network needs."""
         return len(self._needed)
 
     def fold_norms(self) -> None:
         """Fold every BatchNorm into the convolution before it where the two are by themselves."""
-        images = torch.rand(1, 3, *self._probe_size).to(first_parameter(self.model))
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(1, 3, *self._probe_size, generator=generator).to(first_parameter(self.model))
         before = {inner for module in self._early() for inner in module.modules()}
         fold_norms_of(self.model, lambda: logits_of(self.model(images)), before)
 
@@ -178,27 +195,6 @@ class Wrapped(Backbone):
         for n, buffer in enumerate(b for b in self.buffers() if id(b) not in known):
             loose.register_buffer(f"buffer{n}", buffer)
         return loose
-
-
-class Normalise(nn.Module):
-    """From [0, 1] to what a network was trained on.
-
-    Args:
-        mean: per channel.
-        std: per channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to the same shape."""
-        return (images - self.mean) / self.std
 
 
 @torch.enable_grad()

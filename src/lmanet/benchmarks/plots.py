@@ -24,7 +24,7 @@ _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 
 def op_figure(results: Sequence[CaseResult]) -> Figure:
     """Milliseconds by window, memory size and map, a line for each implementation, on logarithmic axes."""
-    figure = _figure(11.0, 4.2)
+    figure = new_figure(11.0, 4.2)
     names = dict.fromkeys(name for result in results for name in result.measured)
     colours = {name: _COLOURS[n % len(_COLOURS)] for n, name in enumerate(names)}
     panels = figure.subplots(1, 3, sharey=True)
@@ -48,7 +48,7 @@ def op_figure(results: Sequence[CaseResult]) -> Figure:
 def model_figure(results: Sequence[Measured]) -> Figure:
     """How much longer than the bare network each variant takes, in percent; a panel for each precision."""
     precisions: list[Precision] = list(dict.fromkeys(one.variant.precision for one in results))
-    figure = _figure(5.5 * len(precisions), 4.2)
+    figure = new_figure(5.5 * len(precisions), 4.2)
     for axes, precision in zip(
         figure.subplots(1, len(precisions), squeeze=False)[0], precisions, strict=True
     ):
@@ -67,7 +67,7 @@ def model_figure(results: Sequence[Measured]) -> Figure:
 
 def stream_figure(timings: dict[str, Timing], frames: int) -> Figure:
     """Frames per second of each stream."""
-    figure = _figure(6.0, 2.4)
+    figure = new_figure(6.0, 2.4)
     axes = figure.subplots()
     _draw_bars(axes, list(timings), [frames / timing.median_s for timing in timings.values()], "{:.1f}")
     axes.set_xlabel("frames per second")
@@ -85,8 +85,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_whole(path, buffer.getbuffer())
 
 
-def _figure(width: float, height: float) -> Figure:
-    # Made without pyplot: no global state, no display.
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, without pyplot: no global state, no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from lmanet.backbones import Backbone
+from lmanet.backbones import Backbone, Wrapped
 from lmanet.data.base import Classes
 from lmanet.data.files import generated_palette
 from lmanet.errors import InputError
@@ -77,14 +78,16 @@ def third_party_backbone(name: str, at: str | None = None) -> Backbone:
         InputError: see `load_third_party`; or it cannot be cut.
     """
 
-    def build(num_classes: int, at: str | None = None) -> Backbone:
-        return as_backbone(load_third_party(name), at=at)
+    def build(num_classes: int, at: str | None = None, **cut: Any) -> Backbone:
+        return as_backbone(load_third_party(name), at=at, **cut)
 
     register_backbone(name, build)
     network = load_third_party(name)
     backbone = as_backbone(network, at=at).eval()
     backbone.architecture = name
-    backbone.config = {} if at is None else {"at": at}
+    if isinstance(backbone, Wrapped):
+        # The place that was found too: loading must not look for it again.
+        backbone.config = {"at": backbone.at, **({} if backbone.entry is None else {"entry": backbone.entry})}
     labels = getattr(getattr(network, "config", None), "id2label", None)
     if isinstance(labels, dict) and sorted(labels) == list(range(backbone.num_classes)):  # transformers
         names = tuple(str(labels[n]) for n in range(backbone.num_classes))

@@ -35,7 +35,7 @@ def train(
     """Train a single-frame network (step 0), or put a memory on one (steps 1 and 2).
 
     A killed training goes on where it was when the same command is given again. To train on several processes,
-    start the command with `accelerate launch`.
+    begin with `accelerate launch -m lmanet.cli.main train` in place of `lmanet train`.
 
     Args:
         recipe: a preset: `erfnet…` trains a single-frame network; `lmanet` and `lmanet-…` a memory of labels on one,

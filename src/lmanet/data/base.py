@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +73,12 @@ class Sequence(Protocol):
     def label(self, index: int) -> NDArray[np.uint8] | None:
         """Class ids of frame `index` as (H, W) uint8, void 255; None where the frame has no label."""
         ...
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """For sorting by name: runs of digits compare as numbers, the rest as text; the whole name settles ties."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) uint8 RGB; grey is repeated over the channels, transparency dropped.
 
     Raises:
-        DataError: it cannot be read or has more than 8 bits a channel.
+        DataError: it cannot be read or is a grey one of more than 8 bits; colours of 16 bits are cut to 8.
     """
     with _open(path) as file:
         if file.mode.startswith(("I", "F")):

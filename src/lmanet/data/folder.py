@@ -13,11 +13,10 @@ class ([255] if not given). The split `all`, which needs no file, is every seque
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from lmanet.data.base import VOID, Classes
+from lmanet.data.base import VOID, Classes, natural_key
 from lmanet.data.files import UNKNOWN, FileData, FileSequence, IdTable, generated_palette
 from lmanet.errors import DataError
 
@@ -60,7 +59,7 @@ def scan_folder(root: Path, split: str) -> FileData:
         if not images:
             problems.append(f"{root / 'images' / name} holds no frames (*.png or *.jpg)")
             continue
-        stems = sorted(images, key=_natural_key)
+        stems = sorted(images, key=natural_key)
         sequences.append(
             FileSequence(
                 name=name,
@@ -162,9 +161,3 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> di
         else:
             files[path.stem] = path
     return files
-
-
-def _natural_key(stem: str) -> tuple[list[tuple[int, str]], str]:
-    """Runs of digits compare as numbers, the rest as text; the whole name settles ties (`f1`, `f01`)."""
-    parts = re.split(r"([0-9]+)", stem)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], stem

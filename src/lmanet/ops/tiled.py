@@ -67,8 +67,11 @@ def forward(
         largest = scores.amax(dim=-1, keepdim=True)
         weights = _exp2_(scores.sub_(largest))
         total = weights.sum(dim=-1, keepdim=True)
-        read = torch.bmm(weights.to(values.dtype), chunk.block(value_map))
-        chunk.put(read / total, output)
+        if values.dtype == torch.float16:  # whose largest number, 65504, sums of many values would pass
+            read = torch.bmm((weights / total).to(values.dtype), chunk.block(value_map))
+        else:
+            read = torch.bmm(weights.to(values.dtype), chunk.block(value_map)) / total
+        chunk.put(read, output)
         chunk.put((largest + total.log2()) * LN_2, log_sum.unsqueeze(-1))
     if border == "zero":
         _add_outside(output, log_sum, size, window)

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmanet.benchmarks.plots import new_figure, save_figure
 from lmanet.data.base import VideoData
 from lmanet.errors import DataError
 from lmanet.ops import attention_weights
-from lmanet.reproduce.plots import new_figure, save_figure
 from lmanet.segmenter import VideoSegmenter, encode_any_size
 
 if TYPE_CHECKING:

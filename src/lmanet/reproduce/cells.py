@@ -60,7 +60,7 @@ class MemoryTraining:
         data: the frames.
         recipe: of steps 1 and 2.
         network: that the memory is put on.
-        seed: of the order of the samples and what is drawn for each; of a network that starts anew, its weights.
+        seed: of the memory's first weights, the order of the samples and what is drawn for each.
     """
 
     data: DataConfig

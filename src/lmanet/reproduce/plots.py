@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmanet.atomic import write_whole
+from lmanet.benchmarks.plots import new_figure
 from lmanet.reproduce.statistics import Summary
 
 if TYPE_CHECKING:
@@ -27,27 +25,6 @@ _COLOURS = (
     "#44aa99",
 )
 """Okabe and Ito's first, told apart by the colour-blind."""
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without pyplot: no global state, no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write it as PNG (150 dpi).
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_whole(path, buffer.getbuffer())
 
 
 def difference_bars(

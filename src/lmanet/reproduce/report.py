@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lmanet.atomic import write_whole
+from lmanet.benchmarks.plots import save_figure
 from lmanet.benchmarks.tables import Table
 from lmanet.evaluation.results import nan_to_none
 from lmanet.reproduce.cells import cell_hash, configuration
 from lmanet.reproduce.plan import Plan, Row
-from lmanet.reproduce.plots import difference_bars, gain_lines, save_figure
+from lmanet.reproduce.plots import difference_bars, gain_lines
 from lmanet.reproduce.statistics import Summary
 from lmanet.reproduce.store import Store
 from lmanet.reproduce.tables import MEASURES, Outcome, class_measure, tables_of

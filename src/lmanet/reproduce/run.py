@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmanet.atomic import check_folder
 from lmanet.benchmarks.tables import Table
@@ -103,11 +104,12 @@ def run_plans(
     settings = {
         "data": setup.kind,
         "weights": None if setup.weights is None else Path(setup.weights.name).name,
+        "weights_sha256": None if setup.weights is None else setup.weights.sha256,
         "seeds": setup.seeds,
         "folds": setup.folds,
     }
     for name in plans:
-        _check_same_weights(folder / f"{name}.json", settings["weights"])
+        _check_same_weights(folder / f"{name}.json", settings)
     try:
         run_cells(_cells(plans.values()), store, processes=processes, workers=workers, watcher=watcher)
     finally:
@@ -117,11 +119,18 @@ def run_plans(
     return tables
 
 
-def _check_same_weights(report: Path, weights: str | None) -> None:
-    if report.is_file() and (before := json.loads(report.read_text())["settings"]["weights"]) != weights:
+def _check_same_weights(report: Path, settings: Mapping[str, Any]) -> None:
+    if not report.is_file():
+        return
+    before = json.loads(report.read_text())["settings"]
+    named = "weights", "weights_sha256"
+    if any(before.get(name, settings[name]) != settings[name] for name in named):
+        was, now = (
+            f"{s['weights']} ({(s.get('weights_sha256') or 'unknown')[:16]})" for s in (before, settings)
+        )
         raise InputError(
-            f"{report} is of {before or 'a network trained for it'}, not of {weights or 'a network to be trained'}: "
-            "give another --out for this one"
+            f"{report} is of {was if before['weights'] else 'a network trained for it'}, not of "
+            f"{now if settings['weights'] else 'a network to be trained'}: give another --out for this one"
         )
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lmanet.atomic import check_folder, write_whole
 from lmanet.evaluation.results import Environment
 from lmanet.reproduce.cells import Cell, MemoryTraining, SingleTraining, Training, cell_hash, configuration
@@ -62,7 +64,9 @@ class Store:
 
     def finish(self, cell: Cell, result: dict[str, Any]) -> None:
         """Keep the result, and where it was made; from now on the cell is finished."""
-        _write_json(self.folder(cell) / "result.json", {**result, "environment": asdict(Environment.here())})
+        device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
+        environment = {**asdict(Environment.here()), "device": device}
+        _write_json(self.folder(cell) / "result.json", {**result, "environment": environment})
 
     def shared(self, data: DataConfig) -> Path:
         """The folder of what cells on these frames share; it may be deleted whenever nothing runs."""
@@ -95,8 +99,10 @@ class Store:
             shutil.rmtree(frames, ignore_errors=True)
 
     def drop_shared(self, data: DataConfig) -> None:
-        """Remove what cells on these frames share, once none of them is left to run."""
-        shutil.rmtree(self.shared(data), ignore_errors=True)
+        """Remove what cells on these frames share, unless a training of another run is using it."""
+        with using(self.shared(data), alone=True) as free:
+            if free:
+                shutil.rmtree(self.shared(data), ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -117,6 +123,40 @@ def locked(folder: Path) -> Iterator[contextlib.ExitStack]:
         # Closing the file would not do: processes that were forked meanwhile have it open too.
         held.callback(fcntl.flock, file, fcntl.LOCK_UN)
         yield held
+
+
+@contextlib.contextmanager
+def using(folder: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Say that a folder is in use, by a lock beside it that many may hold.
+
+    Args:
+        folder: the folder.
+        alone: not to use it, but to remove it, if nobody does.
+
+    Yields:
+        Whether the lock is held; `alone`, it is not if another has it.
+    """
+    check_folder(folder.parent)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows, where nothing that is open can be removed
+            yield True
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # processes that were forked meanwhile have the file open too
+
+
+def best_device() -> torch.device:
+    """A GPU where PyTorch has one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmanet.backbones import Backbone
 from lmanet.data.base import VideoData, labelled_frames
 from lmanet.errors import InputError
@@ -31,7 +29,7 @@ from lmanet.reproduce.cells import (
 )
 from lmanet.reproduce.changes import find_changes
 from lmanet.reproduce.scoring import score
-from lmanet.reproduce.store import Store, locked
+from lmanet.reproduce.store import Store, best_device, locked, using
 from lmanet.segmenter import VideoSegmenter
 from lmanet.streaming import VideoModel
 from lmanet.training.config import Stage
@@ -118,11 +116,6 @@ def load_trained(model: Network | MemoryTraining, store: Store) -> Backbone | Vi
     return load_video(model, store) if isinstance(model, MemoryTraining) else load_network(model, store)
 
 
-def best_device() -> torch.device:
-    """A GPU where PyTorch has one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def stages_of(training: Training) -> dict[str, Stage]:
     """The training's stages, by the name of their folder."""
     if isinstance(training, MemoryTraining):
@@ -148,7 +141,7 @@ def _train(cell: Training, store: Store, folder: Path, workers: int, report: Rep
     data = cell.data.open()
     store.share_frames(cell)
     shared = store.shared(cell.data)
-    with locked(shared) as held:
+    with using(shared), locked(shared) as held:
         watch = _Watch(report, held)
         if isinstance(cell, SingleTraining):
             train_single(

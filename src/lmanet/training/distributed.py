@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmanet.errors import InputError
 
@@ -65,6 +66,13 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         return out.to(x.dtype)
 
 
+class JointBatchNormAct2d(JointBatchNorm2d):
+    """The same of timm's BatchNorm, which drops and activates too."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (as the base class)
+        return self.act(self.drop(super().forward(x)))  # pyright: ignore[reportCallIssue]
+
+
 def _gather(count: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Every process's count (P, 1), means (P, C) and variances (P, C); gradients go back to where each came from."""
     own = torch.cat([count, mean, variance])
@@ -80,10 +88,18 @@ def _gather(count: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tens
 
 
 def synchronise_batch_norm(module: nn.Module, accelerator: Accelerator) -> None:
-    """Give every BatchNorm of `module` the statistics of the joint batch; nothing to do with one process."""
+    """Give every BatchNorm of `module` the statistics of the joint batch; nothing to do with one process.
+
+    Raises:
+        InputError: there is a kind of BatchNorm in it that this is not known of.
+    """
     if accelerator.num_processes == 1 or not dist.is_initialized():
         return
     for child in module.modules():
+        # Only forward differs, so the parameters, statistics and their names stay.
         if type(child) is nn.BatchNorm2d:
-            # Only forward differs, so the parameters, statistics and their names stay.
             child.__class__ = JointBatchNorm2d
+        elif isinstance(child, nn.BatchNorm2d) and hasattr(child, "drop") and hasattr(child, "act"):
+            child.__class__ = JointBatchNormAct2d
+        elif isinstance(child, _BatchNorm):
+            raise InputError(f"{child}: on several processes only BatchNorm2d can be trained: train on one")

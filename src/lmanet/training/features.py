@@ -22,11 +22,12 @@ from torch import Tensor
 from lmanet.atomic import output_errors, whole_folder
 from lmanet.backbones.base import Features
 from lmanet.data.base import Sequence
+from lmanet.errors import InputError
 from lmanet.streaming import TrainableVideoModel
 from lmanet.training.augment import Draw
 from lmanet.training.frames import StoredData, check_space
 
-VERSION = 4
+VERSION = 5
 """Counts changes in what a draw or the encoding makes of the same pixels: features of before are not reused."""
 
 
@@ -115,9 +116,19 @@ def build_feature_cache(
 
 @torch.no_grad()
 def observe(model: TrainableVideoModel, images: Tensor) -> Features:
-    """What a model observes (bfloat16) of images (B, 3, H, W) uint8, as the cache keeps it."""
+    """What a model observes (bfloat16) of images (B, 3, H, W) uint8, as the cache keeps it.
+
+    Raises:
+        InputError: the network hands on more than maps (B, C, h, w) of floats where it is cut.
+    """
     with torch.autocast(images.device.type, torch.bfloat16):
         features = model.observe(images)
+    for x in features.rest:
+        if x.ndim != 4 or not x.is_floating_point():
+            raise InputError(
+                f"where the network is cut it hands on {tuple(x.shape)} of {x.dtype} beside the fused map: a memory is "
+                f"trained where there are only maps (B, C, h, w) of floats: cut it elsewhere, see lmanet inspect"
+            )
     return Features(features.fused.bfloat16(), tuple(x.bfloat16() for x in features.rest))
 
 
@@ -141,7 +152,7 @@ def _observe_all(model, data: StoredData, views: Views, folder: Path, device, on
                 check_space(folder, (total - done) * sum(b.nbytes for b in bits))
                 arrays = [
                     np.lib.format.open_memmap(
-                        folder / f"{n:04d}-{m}.npy",
+                        folder / f"{n:04d}-{m:04d}.npy",
                         mode="w+",
                         dtype=np.int16,
                         shape=(len(sequence.frame_names), *b.shape),
@@ -159,8 +170,9 @@ def _observe_all(model, data: StoredData, views: Views, folder: Path, device, on
 
 
 def _fingerprint(model: TrainableVideoModel) -> str:
-    """Hash of what `observe` depends on: kind, weights and statistics."""
-    digest = hashlib.sha256(f"{type(model.backbone).__name__} {model.values}".encode())
+    """Hash of what `observe` depends on: the network's kind and arguments, weights and statistics."""
+    kind = type(model.backbone).__name__, getattr(model.backbone, "config", {}), model.backbone.setting
+    digest = hashlib.sha256(f"{json.dumps(kind, sort_keys=True)} {model.values}".encode())
     for part in model.observed_parts():
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())

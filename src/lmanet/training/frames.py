@@ -20,7 +20,7 @@ from lmanet.data.base import Classes, Sequence, VideoData
 from lmanet.errors import DataError, OutputError
 
 IMAGES, LABELS = "images.bin", "labels.bin"
-VERSION = 3
+VERSION = 4
 """Counts changes in what the files hold: those of before are written anew."""
 
 
@@ -61,7 +61,7 @@ class StoredData:
         name: the data set's name.
         classes: its classes.
         sequences: its sequences.
-        fingerprint: of the pixels and labels, for checking what was computed from them.
+        fingerprint: of the pixels, labels and how they make sequences, for checking what was computed from them.
     """
 
     name: str
@@ -86,12 +86,14 @@ def store_frames(
         on_frame: called with (done, total) after each frame.
 
     Raises:
-        DataError: frames of one sequence differ in size.
+        DataError: frames of one sequence differ in size, are not uint8, or have labels where the sequence says that
+            there are none, or the other way round.
         OutputError: the folder cannot be written to, or the disk has no room for them.
     """
     head = {
         "version": VERSION,
         "data": data.name,
+        "classes": list(data.classes.names),
         "sequences": [[s.name, list(s.frame_names)] for s in data.sequences],
         "stamps": [getattr(s, "stamp", None) for s in data.sequences],
     }
@@ -170,7 +172,7 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
         _output(part / LABELS, folder) as labels,
     ):
         for sequence in data.sequences:
-            first = sequence.image(0)
+            first, labelled = sequence.image(0), sequence.labelled
             if not sizes:  # by the first size, so that a disk too small is told before hours of decoding
                 check_space(part.parent, sum(_bytes(s, first.shape) for s in data.sequences))
             for i, name in enumerate(sequence.frame_names):
@@ -181,6 +183,18 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
                         f"{None if label is None else label.shape}, but the sequence began with {first.shape}: "
                         f"all frames of a sequence must have one size"
                     )
+                if {image.dtype, np.dtype(np.uint8) if label is None else label.dtype} != {
+                    np.dtype(np.uint8)
+                }:
+                    raise DataError(
+                        f"{sequence.name}, frame {name}: image of {image.dtype}, label of "
+                        f"{None if label is None else label.dtype}: expected uint8"
+                    )
+                if (label is not None) != labelled[i]:
+                    raise DataError(
+                        f"{sequence.name}, frame {name}: a label is {'there' if labelled[i] is False else 'missing'}, "
+                        f"but `labelled` says {labelled[i]}"
+                    )
                 _append(image, images, folder, digest)
                 if label is None:
                     digest.update(b"-")
@@ -190,6 +204,7 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
                 if on_frame:
                     on_frame(done, total)
             sizes.append(first.shape[:2])
+            digest.update(repr((sequence.name, len(labelled), first.shape)).encode())
         labelled = [sequence.labelled for sequence in data.sequences]
         index = {"head": head, "labelled": labelled, "sizes": sizes, "fingerprint": digest.hexdigest()}
         with output_errors(folder):

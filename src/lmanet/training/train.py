@@ -131,7 +131,11 @@ def train_memory(
             workers=workers,
             set_mode=lambda m, step=step: set_mode(segmenter, step),
             on_step=lambda p, step=step: report(f"step {step}", p),
-            config={"recipe": _without_stages(recipe), "data": stored.fingerprint},
+            config={
+                "recipe": _without_stages(recipe),
+                "data": stored.fingerprint,
+                "network": {**describe_backbone(backbone), **backbone.setting},
+            },
         )
         if kept is None or val is None or best.miou > kept.best.miou:
             kept = _Kept(step, best, copy_weights(segmenter))

@@ -28,8 +28,13 @@ class _Stream:
             self._next = 0
         for skipped in range(self._next, index):
             self._session.step(self._source.image(skipped))
-        self._next = index + 1
-        return self._session.step(self._source.image(index))
+        said, self._next = self._session.step(self._source.image(index)), index + 1
+        if self._next == len(
+            self._source.frame_names
+        ):  # nothing comes behind: no memory is kept of each sequence
+            self._session.reset()
+            self._next = 0
+        return said
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ def validate(
     """
     precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
     confusion = ConfusionMatrix(len(data.classes))
+    session = Session(model, precision=precision)
     for sequence in data.sequences:
-        session = Session(model, precision=precision)
+        session.reset()
         for i in range(len(sequence.frame_names)):
             if forget:
                 session.reset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lmanet.data.base import natural_key
 from lmanet.errors import VideoError
 from lmanet.video.frame import Frame, Source, SourceInfo
 
@@ -51,7 +51,9 @@ def images_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise VideoError(f"{folder}: the folder cannot be read: {error.strerror}") from error
     found = [path for path in content if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    images = sorted((path for path in found if not path.name.startswith(".")), key=_natural_key)
+    images = sorted(
+        (path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name)
+    )
     if not images:
         allowed = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise VideoError(f"{folder}: the folder has no images (expected files of type {allowed})")
@@ -64,12 +66,6 @@ def images_in(folder: Path) -> list[Path]:
                 " named by; rename or remove one"
             )
     return images
-
-
-def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Runs of digits compare as numbers, the rest as text; the whole name settles ties (`f1`, `f01`)."""
-    parts = re.split(r"([0-9]+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
 class ImageSource(Source):

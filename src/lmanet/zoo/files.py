@@ -63,10 +63,13 @@ def save_model(
     if isinstance(model, TrainableVideoModel):
         config["video"] = {"values": model.values, **model.arguments}
         config["single_frame"] = single_frame
-    tensors = {
-        name: value.detach().cpu().to(torch.float16 if half and value.ndim > 1 else value.dtype).contiguous()
-        for name, value in model.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        halved = half and value.ndim > 1 and value.is_floating_point()
+        # Cloned, as the file's format takes no two that share their memory (tied weights).
+        tensors[name] = (
+            value.detach().cpu().to(torch.float16 if halved else value.dtype, copy=True).contiguous()
+        )
     write_whole(Path(path), save(tensors, metadata={"lmanet": json.dumps(config)}), durable=True)
 
 
