@@ -90,7 +90,7 @@ class TrainingFreeSegmenter(LabelMemory):
             if hasattr(backbone, name):
                 setattr(self, name, getattr(backbone, name))
         self.to(next(backbone.parameters()))
-        self.train(backbone.training)
+        self.training = backbone.training
 
     def project(self, standardised: Tensor) -> Tensor:
         """As of every label memory: a random projection where there are too many features."""
