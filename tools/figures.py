@@ -178,6 +178,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "folds": ("reproduce/camvid-folds/control.json", folds),
     "synthetic": ("synthetic-val.json", accuracy),
     "synthetic-test": ("reproduce/synthetic/control.json", reproduced),
+    "synthetic-window": ("reproduce/synthetic/window.json", reproduced),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),
     "op": ("op.json", op),
