@@ -113,15 +113,7 @@ def locked(folder: Path) -> Iterator[contextlib.ExitStack]:
     """
     check_folder(folder)
     with contextlib.ExitStack() as held:
-        try:
-            import fcntl
-        except ImportError:  # Windows: without it, the work is done twice, and is right all the same
-            yield held
-            return
-        file = held.enter_context((folder / ".lock").open("w"))
-        fcntl.flock(file, fcntl.LOCK_EX)
-        # Closing the file would not do: processes that were forked meanwhile have it open too.
-        held.callback(fcntl.flock, file, fcntl.LOCK_UN)
+        _lock(held, folder / ".lock", "LOCK_EX")
         yield held
 
 
@@ -137,21 +129,25 @@ def using(folder: Path, *, alone: bool = False) -> Iterator[bool]:
         Whether the lock is held; `alone`, it is not if another has it.
     """
     check_folder(folder.parent)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows, where nothing that is open can be removed
-            yield True
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # processes that were forked meanwhile have the file open too
+    with contextlib.ExitStack() as held:
+        kinds = ("LOCK_EX", "LOCK_NB") if alone else ("LOCK_SH",)
+        yield _lock(held, folder.with_name(f".{folder.name}.lock"), *kinds)
+
+
+def _lock(held: contextlib.ExitStack, path: Path, *kinds: str) -> bool:
+    """Lock a file, by flags of `fcntl.flock`, until `held` is closed; False if another has it and LOCK_NB is given."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: work is done twice there, and what is open cannot be removed
+        return True
+    file = held.enter_context(path.open("w"))
+    try:
+        fcntl.flock(file, sum(getattr(fcntl, kind) for kind in kinds))
+    except BlockingIOError:
+        return False
+    # Closing the file would not do: processes that were forked meanwhile have it open too.
+    held.callback(fcntl.flock, file, fcntl.LOCK_UN)
+    return True
 
 
 def best_device() -> torch.device:

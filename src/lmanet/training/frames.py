@@ -183,16 +183,14 @@ def _write(data: VideoData, folder: Path, head: dict, on_frame: Callable[[int, i
                         f"{None if label is None else label.shape}, but the sequence began with {first.shape}: "
                         f"all frames of a sequence must have one size"
                     )
-                if {image.dtype, np.dtype(np.uint8) if label is None else label.dtype} != {
-                    np.dtype(np.uint8)
-                }:
+                if image.dtype != np.uint8 or (label is not None and label.dtype != np.uint8):
                     raise DataError(
                         f"{sequence.name}, frame {name}: image of {image.dtype}, label of "
                         f"{None if label is None else label.dtype}: expected uint8"
                     )
                 if (label is not None) != labelled[i]:
                     raise DataError(
-                        f"{sequence.name}, frame {name}: a label is {'there' if labelled[i] is False else 'missing'}, "
+                        f"{sequence.name}, frame {name}: a label is {'missing' if labelled[i] else 'there'}, "
                         f"but `labelled` says {labelled[i]}"
                     )
                 _append(image, images, folder, digest)

@@ -29,9 +29,8 @@ class _Stream:
         for skipped in range(self._next, index):
             self._session.step(self._source.image(skipped))
         said, self._next = self._session.step(self._source.image(index)), index + 1
-        if self._next == len(
-            self._source.frame_names
-        ):  # nothing comes behind: no memory is kept of each sequence
+        if self._next == len(self._source.frame_names):
+            # Nothing comes behind: a memory of each sequence would add up.
             self._session.reset()
             self._next = 0
         return said
