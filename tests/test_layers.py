@@ -8,38 +8,29 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/lmanet"
-MODELS = (
-    "errors", "convolution", "ops", "backbones", "memory", "fusion",
-    "streaming", "segmenter", "labelmemory", "labelsegmenter", "trainingfree", "wrapping",
-)  # fmt: skip
+MODELS = ("errors", "classes", "nn", "ops", "backbones", "methods")
 MAY_IMPORT = {
     "errors": (),
+    "classes": ("errors",),
     "atomic": ("errors",),
-    "convolution": (),
+    "nn": (),
     "ops": ("errors",),
-    "backbones": ("errors", "convolution"),
-    "memory": ("errors", "convolution"),
-    "fusion": ("errors", "convolution"),
-    "streaming": ("errors", "backbones", "memory"),
-    "segmenter": MODELS,
-    "labelmemory": MODELS,
-    "labelsegmenter": MODELS,
-    "trainingfree": MODELS,
-    "wrapping": MODELS,
+    "backbones": ("errors", "classes", "nn"),
+    "methods": MODELS,
     "session": MODELS,
-    "zoo": (*MODELS, "atomic", "data.base"),
-    "data": ("errors",),
-    "video": ("errors", "atomic", "data.base"),
+    "zoo": (*MODELS, "atomic"),
+    "data": ("errors", "classes"),
+    "video": ("errors", "classes", "atomic", "data.protocols"),
     "training": (
         *MODELS,
         "atomic",
         "session",
         "zoo.architectures",
         "zoo.files",
-        "data.base",
+        "data.protocols",
         "evaluation.metrics",
     ),
-    "evaluation": (*MODELS, "atomic", "session", "data.base"),
+    "evaluation": (*MODELS, "atomic", "session", "data.protocols"),
     "demo": (*MODELS, "session", "zoo", "data", "video", "evaluation"),
 }
 FILE_LIBRARIES = {"os", "pathlib", "shutil", "sys", "io", "av", "cv2", "PIL", "safetensors"}
@@ -82,4 +73,20 @@ def test_models_know_no_files(part: str) -> None:
 
 def test_every_part_has_a_rule() -> None:
     parts = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("_")}
-    assert parts - {"benchmarks", "cli", "reproduce"} == set(MAY_IMPORT)
+    assert parts - {"cli", "research"} == set(MAY_IMPORT)
+
+
+def test_nothing_of_the_product_imports_its_research() -> None:
+    verbs = {PACKAGE / "cli/bench.py", PACKAGE / "cli/reproduce.py"}
+    for file in set(PACKAGE.rglob("*.py")) - verbs:
+        if PACKAGE / "research" not in file.parents:
+            assert not [x for x in imports(file) if x.startswith("lmanet.research")], file
+
+
+def test_names_of_files_recur_in_two_rooms_at_most() -> None:
+    rooms: dict[str, set[Path]] = {}
+    for file in PACKAGE.rglob("*.py"):
+        if file.parent.name != "cli":  # named by the verbs, which are those of rooms
+            rooms.setdefault(file.stem, set()).add(file.parent)
+    often = {name: where for name, where in rooms.items() if len(where) > 2}
+    assert not {name for name in often if name not in ("__init__", "base")}, often

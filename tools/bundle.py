@@ -15,7 +15,7 @@ import tyro
 
 from lmanet.backbones import Backbone
 from lmanet.errors import InputError
-from lmanet.streaming import TrainableVideoModel
+from lmanet.methods.base import TrainableVideoModel
 from lmanet.zoo import load_model, save_model
 from lmanet.zoo.names import bundled_folder
 

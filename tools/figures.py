@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmanet.benchmarks.model import Measured
-from lmanet.benchmarks.model_report import model_tables
-from lmanet.benchmarks.op import CaseResult
-from lmanet.benchmarks.op_report import case_table, op_tables
-from lmanet.benchmarks.tables import Table
+from lmanet.research.benchmarks.model import Measured
+from lmanet.research.benchmarks.model_report import model_tables
+from lmanet.research.benchmarks.op import CaseResult
+from lmanet.research.benchmarks.op_report import case_table, op_tables
+from lmanet.research.benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -6,14 +6,14 @@ Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021), streamin
 from importlib.metadata import version
 
 from lmanet.backbones import Backbone, ERFNet, Features, PSPNet
-from lmanet.backbones.inspection import inspect
+from lmanet.backbones.wrapped.inspection import inspect
 from lmanet.errors import LmanetError
-from lmanet.labelsegmenter import LabelMemorySegmenter
-from lmanet.memory import MemoryState
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.label_memory import LabelMemorySegmenter
+from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.memory import MemoryState
+from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.methods.wrap import wrap
 from lmanet.session import Segmentation, Session
-from lmanet.trainingfree import TrainingFreeSegmenter
-from lmanet.wrapping import wrap
 from lmanet.zoo import load
 
 __version__ = version("lmanet")

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmanet.data.base import Classes, Sequence
+from lmanet.classes import Classes
+from lmanet.data.protocols import Sequence
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor

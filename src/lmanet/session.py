@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.memory import MemoryState
-from lmanet.segmenter import segment_single
-from lmanet.streaming import VideoModel
+from lmanet.methods.base import VideoModel
+from lmanet.methods.lmanet import segment_single
+from lmanet.methods.memory import MemoryState
 
 Precision = Literal["fp32", "bf16"]
 

@@ -11,7 +11,7 @@ from contracts.formulas import pspnet_decoder_by_formula, pspnet_encoder_by_form
 from contracts.networks import lively, seeded
 from lmanet.backbones import PSPNet
 from lmanet.errors import InputError
-from lmanet.segmenter import VideoSegmenter, segment_single
+from lmanet.methods.lmanet import VideoSegmenter, segment_single
 
 
 class TestPSPNet50(BackboneContract):

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from contracts.backbone import BackboneContract, names_of, projected, trained
 from contracts.networks import lively, seeded
 from lmanet.backbones import Backbone, Wrapped
-from lmanet.backbones.probing import logits_of
+from lmanet.backbones.wrapped.probing import logits_of
 from lmanet.errors import InputError
-from lmanet.wrapping import as_backbone, wrap
+from lmanet.methods.wrap import as_backbone, wrap
 
 CLASSES = 5
 
@@ -162,7 +162,7 @@ def test_nothing_of_ours_is_left_in_the_network(network):
     for module in network.model.modules():
         assert not module._forward_pre_hooks
         ours = [hook for hook in module._forward_hooks.values() if hook.__module__.startswith("lmanet")]
-        assert not ours and getattr(module.forward, "__module__", "") != "lmanet.backbones.cut"
+        assert not ours and getattr(module.forward, "__module__", "") != "lmanet.backbones.wrapped.cut"
 
 
 @pytest.mark.parametrize("training_free", [False, True])

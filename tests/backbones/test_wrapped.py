@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from contracts.backbone import BackboneContract
 from contracts.networks import lively, seeded
 from lmanet.backbones import Features, Wrapped
-from lmanet.backbones.inspection import cut_where_best, inspect
+from lmanet.backbones.wrapped.inspection import cut_where_best, inspect
 from lmanet.errors import InputError
-from lmanet.segmenter import VideoSegmenter, segment_single
+from lmanet.methods.lmanet import VideoSegmenter, segment_single
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

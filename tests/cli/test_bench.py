@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lmanet.benchmarks import model, op
 from lmanet.cli.main import main
+from lmanet.research.benchmarks import model, op
 
 TINY = op.Case(window=3, memory_size=2, height=4, width=6, key_channels=2, value_channels=3, peers=False)
 

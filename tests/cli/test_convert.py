@@ -19,7 +19,7 @@ from contracts.checkpoints import (
 from lmanet import Session, VideoSegmenter, load
 from lmanet.cli.main import main
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES
-from lmanet.segmenter import segment_single
+from lmanet.methods.lmanet import segment_single
 from lmanet.zoo import load_official
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lmanet.cli.main import main
-from lmanet.reproduce.budget import BUDGETS
-from lmanet.reproduce.data import Street
+from lmanet.research.reproduce.budget import BUDGETS
+from lmanet.research.reproduce.data import Street
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
 from lmanet.training.recipes import MemoryRecipe

@@ -10,8 +10,8 @@ import pytest
 import lmanet
 from contracts.networks import seeded
 from lmanet.backbones import ERFNet
+from lmanet.classes import Classes
 from lmanet.cli.main import main
-from lmanet.data.base import Classes
 from lmanet.zoo import save_model
 
 SHORT = [f"--{stage}.{name}" for stage in ("module", "joint") for name in ("epochs", "batch-size")]

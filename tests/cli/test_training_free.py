@@ -10,7 +10,7 @@ from PIL import Image
 
 from lmanet import Backbone, Session, TrainingFreeSegmenter
 from lmanet.cli.main import main
-from lmanet.data.base import VideoData
+from lmanet.data.protocols import VideoData
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.results import EvaluationReport

@@ -7,7 +7,7 @@ import pytest
 
 from lmanet.cli.main import main
 from lmanet.cli.models import devices
-from lmanet.data.base import VideoData
+from lmanet.data.protocols import VideoData
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.evaluation.results import EvaluationReport
 from lmanet.video import open_source

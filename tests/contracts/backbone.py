@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from contracts.networks import DEVICES, lively, seeded
 from lmanet.backbones import Backbone
-from lmanet.memory import MemoryState
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.memory import MemoryState
 
 MEMORY_SIZE = 3
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 
 
 def picked(sequence):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.networks import TinyBackbone, seeded
-from lmanet.data.base import VOID, Classes
+from lmanet.classes import VOID, Classes
 
 CLASSES = Classes(("sky", "road", "car"), ((70, 130, 180), (128, 64, 128), (0, 0, 142)))
 

@@ -7,7 +7,7 @@ import pytest
 from contracts.dataset import VideoDataContract
 from contracts.imagefiles import SIZE, DiskDataContract, picture, write_image
 from contracts.trees import cambridge, segnet
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.data.camvid import CAMBRIDGE_COLOURS, load_camvid
 from lmanet.data.spec import open_data
 from lmanet.errors import DataError

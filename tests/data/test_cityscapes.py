@@ -6,7 +6,7 @@ from PIL import Image
 
 from contracts.imagefiles import SIZE, DiskDataContract, picture, read_all, write_image
 from contracts.trees import snippet, stem
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.data.cityscapes import (
     CITYSCAPES_CLASSES,
     load_cityscapes,

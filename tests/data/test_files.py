@@ -3,14 +3,8 @@ import pytest
 from PIL import Image
 
 from contracts.imagefiles import SIZE, picture, write_image
-from lmanet.data.files import (
-    FileSequence,
-    IdTable,
-    consecutive,
-    generated_palette,
-    image_size,
-    read_image,
-)
+from lmanet.classes import generated_palette
+from lmanet.data.files import FileSequence, IdTable, consecutive, image_size, read_image
 from lmanet.errors import DataError
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from contracts.imagefiles import SIZE, DiskDataContract, picture, write_image
 from contracts.trees import sequence, write_classes
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.data.folder import load_folder, scan_folder
 from lmanet.errors import DataError
 

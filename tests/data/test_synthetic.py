@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from contracts.dataset import VideoDataContract
-from lmanet.data.base import Sequence, VideoData
 from lmanet.data.camvid import CAMVID_CLASSES
+from lmanet.data.protocols import Sequence, VideoData
 from lmanet.data.street.canvas import depth_metres
 from lmanet.data.street.degrade import Spoiler
 from lmanet.data.street.render import Scene, render

@@ -3,7 +3,7 @@ import pytest
 
 from contracts.imagefiles import DiskDataContract, picture, write_image
 from contracts.trees import video
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.data.vspw import VSPW_CLASSES, load_vspw, scan_vspw
 from lmanet.errors import DataError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmanet.data.base import VOID, Classes
+from lmanet.classes import VOID, Classes
 from lmanet.errors import DataError, InputError
 from lmanet.evaluation.run import evaluate
 

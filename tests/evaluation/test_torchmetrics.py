@@ -276,7 +276,7 @@ def test_nothing_of_lmanet_but_the_metrics_is_loaded():
     evaluation = ("flow", "metrics", "temporal", "torchmetrics")
     assert lmanet.split() == [
         "lmanet.data",
-        "lmanet.data.base",
+        "lmanet.data.protocols",
         "lmanet.errors",
         "lmanet.evaluation",
         *(f"lmanet.evaluation.{name}" for name in evaluation),

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import InputError
 from lmanet.training.augment import PAPER_AUGMENTATION, Augmentation, Draw, draw
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from contracts.tiny import TinyData, TinySequence, tiny_backbone, tiny_data
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import InputError
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.training.augment import Augmentation, Draw
 from lmanet.training.clips import (
     ClipSamples,

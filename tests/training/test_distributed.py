@@ -15,13 +15,13 @@ from torch import nn
 
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
 from lmanet.training.distributed import JointBatchNorm2d, synchronise_batch_norm
 from lmanet.training.loop import fit
-from lmanet.training.train import set_mode, set_trainable
+from lmanet.training.method import set_mode, set_trainable
 
 SIZE = (24, 32)
 

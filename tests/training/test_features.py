@@ -12,8 +12,8 @@ from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.backbones import ERFNet, Wrapped
 from lmanet.backbones.base import Features
 from lmanet.errors import InputError, OutputError
-from lmanet.labelsegmenter import LabelMemorySegmenter
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.label_memory import LabelMemorySegmenter
+from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.training.augment import Augmentation, Draw
 from lmanet.training.clips import PseudoMemory, make_views
 from lmanet.training.features import Views, build_feature_cache, observe, views_of

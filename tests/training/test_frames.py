@@ -10,7 +10,7 @@ import pytest
 from contracts.dataset import VideoDataContract
 from contracts.disk import files_no_larger_than
 from contracts.tiny import TinyData, TinySequence, tiny_data
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.errors import DataError, OutputError
 from lmanet.training.frames import store_frames
 

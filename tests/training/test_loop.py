@@ -16,14 +16,14 @@ from accelerate import Accelerator
 from contracts.disk import files_no_larger_than
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError, OutputError
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
 from lmanet.training.loop import fit
+from lmanet.training.method import set_mode, set_trainable
 from lmanet.training.sampler import EpochSampler
 from lmanet.training.single import LabelledFrames, SingleFrame
-from lmanet.training.train import set_mode, set_trainable
 
 ONE_CYCLE = Stage(epochs=3, batch_size=2, lr=1e-2, ema=0.9, validate_every=2)
 PLATEAU = Stage(

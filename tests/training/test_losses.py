@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import DataError
 from lmanet.training.losses import class_weights, cross_entropy_sums, lovasz_softmax, pixels
 

@@ -10,12 +10,12 @@ from contracts.networks import seeded
 from contracts.tiny import TinyData, tiny_data
 from lmanet import LabelMemorySegmenter, TrainingFreeSegmenter
 from lmanet.backbones import ERFNet
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import InputError
 from lmanet.session import Session
 from lmanet.training.config import Stage
+from lmanet.training.method import train_memory
 from lmanet.training.recipes import LabelRecipe
-from lmanet.training.train import train_memory
 from lmanet.training.unlabelled import self_labelled, unlabelled_recipe
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)

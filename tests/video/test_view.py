@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.errors import InputError
 from lmanet.video import view
 

@@ -13,7 +13,7 @@ from contracts.tiny import CLASSES
 from lmanet import ERFNet, VideoSegmenter
 from lmanet.backbones.efficient_unet import start_from_imagenet
 from lmanet.errors import InputError, WeightsError
-from lmanet.segmenter import segment_single
+from lmanet.methods.lmanet import segment_single
 from lmanet.zoo import build_backbone, load_model, register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES
 from lmanet.zoo.files import read_config

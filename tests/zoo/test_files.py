@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from contracts.disk import files_no_larger_than
 from contracts.networks import TinyBackbone, lively, seeded
 from lmanet import ERFNet, LabelMemorySegmenter, VideoSegmenter
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.errors import OutputError, WeightsError
 from lmanet.zoo import load_model, register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES

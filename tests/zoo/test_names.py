@@ -10,10 +10,10 @@ import torch
 
 from contracts.networks import lively, seeded
 from lmanet import ERFNet, VideoSegmenter, load
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.errors import WeightsError
-from lmanet.segmenter import segment_single
-from lmanet.streaming import TrainableVideoModel
+from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.lmanet import segment_single
 from lmanet.zoo import bundled, save_model
 from lmanet.zoo.names import locate, single_frame_of
 

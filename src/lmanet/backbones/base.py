@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from lmanet.data.base import Classes
+    from lmanet.classes import Classes
 
 
 @dataclass(frozen=True)

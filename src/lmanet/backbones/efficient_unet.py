@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmanet.backbones.wrapped import Wrapped
+from lmanet.backbones.wrapped.network import Wrapped
 from lmanet.errors import InputError
 
 ENCODER = "tf_efficientnet_lite2"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
-from lmanet.convolution import fold_norm, split_norm
+from lmanet.nn.convolution import fold_norm, split_norm
 
 BATCH_NORM_EPS = 1e-3
 

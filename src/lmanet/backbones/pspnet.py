@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
-from lmanet.backbones.normalise import Normalise
-from lmanet.convolution import fold_norm
 from lmanet.errors import InputError
+from lmanet.nn.convolution import fold_norm
+from lmanet.nn.normalise import Normalise
 
 BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks in each stage, by the number of layers."""

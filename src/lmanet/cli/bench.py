@@ -77,11 +77,11 @@ def bench(
     """
     from rich.console import Console
 
-    from lmanet.benchmarks.timing import write_results
     from lmanet.cli.models import set_threads
     from lmanet.cli.outputs import check_file
     from lmanet.errors import InputError
     from lmanet.evaluation.report import PLOT_SUFFIXES
+    from lmanet.research.benchmarks.timing import write_results
 
     if repeats < 1:
         raise InputError(f"repeats {repeats}: expected at least 1")
@@ -105,7 +105,7 @@ def bench(
         command = f"lmanet bench {type(what).__name__.lower()}{outcome.options}"
         write_results(json, command, {**outcome.settings, "repeats": repeats}, outcome.figures)
     if plot is not None and outcome.draw is not None:
-        from lmanet.benchmarks.plots import save_figure
+        from lmanet.research.benchmarks.plots import save_figure
 
         save_figure(outcome.draw(), plot)
 
@@ -136,9 +136,9 @@ def _counting() -> Iterator[Callable[[int, int], None]]:
 
 
 def _op(what: Op, repeats: int) -> _Outcome:
-    from lmanet.benchmarks.op import BUDGET_S, CASES, LEAST_S, bench_op
-    from lmanet.benchmarks.op_report import op_tables
-    from lmanet.benchmarks.plots import op_figure
+    from lmanet.research.benchmarks.op import BUDGET_S, CASES, LEAST_S, bench_op
+    from lmanet.research.benchmarks.op_report import op_tables
+    from lmanet.research.benchmarks.plots import op_figure
 
     with _counting() as progress:
         results = bench_op(CASES, repeats=repeats, on_case=progress)
@@ -151,10 +151,10 @@ def _op(what: Op, repeats: int) -> _Outcome:
 
 
 def _model(what: Model, repeats: int) -> _Outcome:
-    from lmanet.benchmarks.model import BUDGET_S, SIZES, bench_model, variants_of
-    from lmanet.benchmarks.model_report import model_tables
-    from lmanet.benchmarks.plots import model_figure
     from lmanet.errors import InputError
+    from lmanet.research.benchmarks.model import BUDGET_S, SIZES, bench_model, variants_of
+    from lmanet.research.benchmarks.model_report import model_tables
+    from lmanet.research.benchmarks.plots import model_figure
 
     size = what.size or SIZES[what.network]
     if min(size) < 8:
@@ -173,10 +173,10 @@ def _model(what: Model, repeats: int) -> _Outcome:
 def _stream(what: Stream, repeats: int) -> _Outcome:
     import tempfile
 
-    from lmanet.benchmarks.plots import stream_figure
-    from lmanet.benchmarks.report import stream_table
-    from lmanet.benchmarks.stream import bench_stream
     from lmanet.cli.models import find_device, load_video
+    from lmanet.research.benchmarks.plots import stream_figure
+    from lmanet.research.benchmarks.stream import bench_stream
+    from lmanet.research.benchmarks.summaries import stream_table
 
     device = find_device(what.device)
     model = load_video(what.weights).to(device)
@@ -195,8 +195,8 @@ def _stream(what: Stream, repeats: int) -> _Outcome:
 def _training(what: Training, repeats: int) -> _Outcome:
     import tempfile
 
-    from lmanet.benchmarks.report import training_table
-    from lmanet.benchmarks.training import bench_training
+    from lmanet.research.benchmarks.summaries import training_table
+    from lmanet.research.benchmarks.training import bench_training
 
     with tempfile.TemporaryDirectory() as folder:
         timings = bench_training(Path(folder), batches=2, repeats=repeats)

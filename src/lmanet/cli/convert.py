@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
-    from lmanet.data.base import Classes
+    from lmanet.classes import Classes
 
 
 def convert(
@@ -28,7 +28,7 @@ def convert(
         output: the weights file (.safetensors), for --weights and lmanet.load.
     """
     from lmanet.cli.outputs import check_file
-    from lmanet.streaming import VideoModel
+    from lmanet.methods.base import VideoModel
     from lmanet.zoo import load_official, save_model
 
     check_file(output, (".safetensors",))
@@ -50,7 +50,7 @@ def convert(
 
 def _classes(count: int) -> Classes:
     """Cityscapes', with void where the network has an output for it; numbered ones where it has others."""
-    from lmanet.data.base import Classes
+    from lmanet.classes import Classes
     from lmanet.data.cityscapes import CITYSCAPES_CLASSES
 
     names, palette = CITYSCAPES_CLASSES.names, CITYSCAPES_CLASSES.palette

@@ -177,8 +177,8 @@ def _submit(what: Cityscapes) -> None:
     from lmanet.errors import InputError
     from lmanet.evaluation.models import check_classes
     from lmanet.evaluation.submission import write_submission
+    from lmanet.methods.base import VideoModel
     from lmanet.session import Session
-    from lmanet.streaming import VideoModel
     from lmanet.zoo.names import load
 
     assert what.submit is not None

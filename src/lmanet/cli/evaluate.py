@@ -64,8 +64,8 @@ def evaluate(
     )
     from lmanet.evaluation.run import Predictor
     from lmanet.evaluation.run import evaluate as run
-    from lmanet.streaming import VideoModel
-    from lmanet.trainingfree import TrainingFreeSegmenter
+    from lmanet.methods.base import VideoModel
+    from lmanet.methods.training_free import TrainingFreeSegmenter
 
     set_threads(threads)
     chosen = find_device(device)

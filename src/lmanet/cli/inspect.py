@@ -26,8 +26,8 @@ def inspect(
     from rich.table import Table
 
     from lmanet.backbones import Backbone
-    from lmanet.backbones.inspection import best_cut
-    from lmanet.backbones.inspection import inspect as candidates_of
+    from lmanet.backbones.wrapped.inspection import best_cut
+    from lmanet.backbones.wrapped.inspection import inspect as candidates_of
     from lmanet.cli.third_party import load_third_party
     from lmanet.errors import InputError
 

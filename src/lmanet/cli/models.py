@@ -10,8 +10,8 @@ import torch
 from lmanet.backbones import Backbone
 from lmanet.cli.third_party import own_network
 from lmanet.errors import InputError, WeightsError
-from lmanet.streaming import TrainableVideoModel, VideoModel
-from lmanet.trainingfree import TrainingFreeSegmenter
+from lmanet.methods.base import TrainableVideoModel, VideoModel
+from lmanet.methods.training_free import TrainingFreeSegmenter
 from lmanet.zoo import load
 from lmanet.zoo.names import single_frame_of
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 if TYPE_CHECKING:
-    from lmanet.reproduce.estimate import Estimate
-    from lmanet.reproduce.schedule import Watcher
+    from lmanet.research.reproduce.estimate import Estimate
+    from lmanet.research.reproduce.schedule import Watcher
 
 
 def reproduce(
@@ -44,7 +44,7 @@ def reproduce(
 
     from lmanet.cli.progress import TrainingProgress
     from lmanet.errors import InputError
-    from lmanet.reproduce.run import estimate_plans, make_plans, make_setup, run_plans
+    from lmanet.research.reproduce.run import estimate_plans, make_plans, make_setup, run_plans
 
     if processes < 1:
         raise InputError(f"processes {processes}: expected at least 1")
@@ -65,8 +65,8 @@ def reproduce(
 
 def _shown(bars: Any) -> Watcher:
     """A line for each cell, bars for what runs in this process."""
-    from lmanet.reproduce.cells import cell_hash, title
-    from lmanet.reproduce.schedule import Watcher
+    from lmanet.research.reproduce.cells import cell_hash, title
+    from lmanet.research.reproduce.schedule import Watcher
 
     class Shown(Watcher):
         def begin(self, cell: Any, number: int, total: int) -> None:
@@ -83,8 +83,8 @@ def _shown(bars: Any) -> Watcher:
 
 
 def _print_estimates(estimates: list[Estimate], processes: int, console: Any) -> None:
-    from lmanet.reproduce.cells import cell_hash
-    from lmanet.reproduce.estimate import readable
+    from lmanet.research.reproduce.cells import cell_hash
+    from lmanet.research.reproduce.estimate import readable
 
     for one in estimates:
         console.print(f"{cell_hash(one.cell)} {one.line}", markup=False, highlight=False, soft_wrap=True)

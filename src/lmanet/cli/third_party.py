@@ -10,11 +10,10 @@ from typing import Any
 from torch import nn
 
 from lmanet.backbones import Backbone, Wrapped
-from lmanet.data.base import Classes
-from lmanet.data.files import generated_palette
+from lmanet.classes import Classes, generated_palette
 from lmanet.errors import InputError
-from lmanet.streaming import VideoModel
-from lmanet.wrapping import as_backbone
+from lmanet.methods.base import VideoModel
+from lmanet.methods.wrap import as_backbone
 from lmanet.zoo import register_backbone
 
 

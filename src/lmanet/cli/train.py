@@ -67,8 +67,8 @@ def train(
     from lmanet.cli.third_party import own_network
     from lmanet.data.spec import open_data
     from lmanet.errors import InputError
+    from lmanet.training.method import train_memory
     from lmanet.training.single import train_single
-    from lmanet.training.train import train_memory
     from lmanet.training.unlabelled import self_labelled, unlabelled_recipe
     from lmanet.zoo import bundled
     from lmanet.zoo.files import read_config

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmanet.data.base import VOID, Classes, VideoData
-from lmanet.data.base import Sequence as FrameSequence
+from lmanet.classes import VOID, Classes
+from lmanet.data.protocols import Sequence as FrameSequence
+from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError
 
 

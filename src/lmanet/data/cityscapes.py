@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import VOID, Classes
+from lmanet.classes import VOID, Classes
 from lmanet.data.files import FileData, FileSequence, IdTable
 from lmanet.errors import DataError, InputError
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lmanet.data.base import Classes, Sequence
+from lmanet.classes import Classes
+from lmanet.data.protocols import Sequence
 from lmanet.errors import DataError
 
 UNKNOWN = 254
@@ -192,18 +193,6 @@ def consecutive(numbers: list[int]) -> list[tuple[int, int]]:
     """(start, stop) of each longest run of numbers that follow one another; the numbers are in rising order."""
     cuts = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
     return list(zip([0, *cuts], [*cuts, len(numbers)], strict=True)) if numbers else []
-
-
-def generated_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` distinct RGB colours, at most 255, none black: those of PASCAL VOC's label maps from 1 on.
-
-    Bits 0, 3, 6 of the number become the red channel's highest bits, 1, 4, 7 green's, 2, 5 blue's.
-    """
-
-    def channel(number: int, first: int) -> int:
-        return sum((number >> (3 * i + first) & 1) << (7 - i) for i in range(3))
-
-    return tuple((channel(n, 0), channel(n, 1), channel(n, 2)) for n in range(1, count + 1))
 
 
 @contextmanager

@@ -16,8 +16,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmanet.data.base import VOID, Classes, natural_key
-from lmanet.data.files import UNKNOWN, FileData, FileSequence, IdTable, generated_palette
+from lmanet.classes import VOID, Classes, generated_palette
+from lmanet.data.files import UNKNOWN, FileData, FileSequence, IdTable
+from lmanet.data.protocols import natural_key
 from lmanet.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import Classes, DerivedSequence, VideoData
+from lmanet.classes import Classes
+from lmanet.data.protocols import DerivedSequence, VideoData
 from lmanet.errors import InputError
 
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from lmanet.data.base import VideoData
 from lmanet.data.camvid import scan_camvid
 from lmanet.data.cityscapes import scan_cityscapes
 from lmanet.data.files import FileData, refuse_problems
 from lmanet.data.folder import scan_folder
+from lmanet.data.protocols import VideoData
 from lmanet.data.resize import resize_data
 from lmanet.data.vspw import scan_vspw
 from lmanet.errors import DataError

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmanet.data.base import Classes, Sequence, VideoData
+from lmanet.classes import Classes
 from lmanet.data.camvid import FRAME_RATE, load_camvid
+from lmanet.data.protocols import Sequence, VideoData
 from lmanet.errors import DataError
 
 

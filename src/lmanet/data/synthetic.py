@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.data.street.degrade import Degradation, Spoiler
 from lmanet.data.street.render import Scene, render

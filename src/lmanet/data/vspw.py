@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmanet.data.base import VOID, Classes
-from lmanet.data.files import FileData, FileSequence, IdTable, consecutive, generated_palette
+from lmanet.classes import VOID, Classes, generated_palette
+from lmanet.data.files import FileData, FileSequence, IdTable, consecutive
 from lmanet.errors import DataError
 
 _NAMES = """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import InputError
 
 if TYPE_CHECKING:

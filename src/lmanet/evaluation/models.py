@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from lmanet.backbones import Backbone
 from lmanet.errors import InputError
+from lmanet.methods.base import VideoModel
 from lmanet.session import Precision, Session
-from lmanet.streaming import VideoModel
 
 
 class ModelPredictor:

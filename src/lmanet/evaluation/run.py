@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import VOID, VideoData
-from lmanet.data.base import Sequence as FrameSequence
+from lmanet.classes import VOID
+from lmanet.data.protocols import Sequence as FrameSequence
+from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError, InputError
 from lmanet.evaluation.flow import FLOW_NAME, Correspondence, FrameMatcher
 from lmanet.evaluation.metrics import ConfusionMatrix, as_ids, mean_iou, per_class_iou, pixel_accuracy

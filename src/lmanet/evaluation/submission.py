@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmanet.atomic import check_folder, write_whole
-from lmanet.data.base import VideoData
+from lmanet.data.protocols import VideoData
 from lmanet.session import Session
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import InputError
 from lmanet.evaluation.flow import Correspondence, warp_nearest, warp_vspw
 from lmanet.evaluation.metrics import ConfusionMatrix, as_id_pair, as_ids, mean_iou

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import InputError
 
 

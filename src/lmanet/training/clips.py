@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.base import Features
-from lmanet.data.base import VideoData, labelled_frames
+from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import InputError
-from lmanet.streaming import TrainableVideoModel
+from lmanet.methods.base import TrainableVideoModel
 from lmanet.training.augment import Augmentation, Draw, draw
 from lmanet.training.features import FeatureCache, Views, observe
 

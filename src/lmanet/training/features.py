@@ -21,9 +21,9 @@ from torch import Tensor
 
 from lmanet.atomic import output_errors, whole_folder
 from lmanet.backbones.base import Features
-from lmanet.data.base import Sequence
+from lmanet.data.protocols import Sequence
 from lmanet.errors import InputError
-from lmanet.streaming import TrainableVideoModel
+from lmanet.methods.base import TrainableVideoModel
 from lmanet.training.augment import Draw
 from lmanet.training.frames import StoredData, check_space
 

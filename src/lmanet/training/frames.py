@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.atomic import output_errors, whole_folder
-from lmanet.data.base import Classes, Sequence, VideoData
+from lmanet.classes import Classes
+from lmanet.data.protocols import Sequence, VideoData
 from lmanet.errors import DataError, OutputError
 
 IMAGES, LABELS = "images.bin", "labels.bin"

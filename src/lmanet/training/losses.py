@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmanet.data.base import VOID
+from lmanet.classes import VOID
 from lmanet.errors import DataError
 
 ERROR_BINS = 1024

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmanet.backbones import Backbone
-from lmanet.data.base import VOID, Classes, VideoData, labelled_frames
+from lmanet.classes import VOID, Classes
+from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import DataError, InputError
 from lmanet.training.frames import StoredData, store_frames
 from lmanet.training.loop import Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lmanet.errors import InputError
-from lmanet.fusion import Convolutions, FusionName
+from lmanet.methods.fusion import Convolutions, FusionName
 from lmanet.training.augment import PAPER_AUGMENTATION, Augmentation
 from lmanet.training.clips import Memories, PseudoMemory
 from lmanet.training.config import Stage

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lmanet.atomic import check_folder
 from lmanet.backbones import Backbone
-from lmanet.data.base import VideoData, labelled_frames
+from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import InputError
-from lmanet.segmenter import segment_single
+from lmanet.methods.lmanet import segment_single
 from lmanet.training.augment import Augmentation, draw
 from lmanet.training.distributed import synchronise_batch_norm
 from lmanet.training.loop import fit

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.backbones import Backbone
-from lmanet.data.base import VOID, Classes, DerivedSequence, Sequence, VideoData
+from lmanet.classes import VOID, Classes
+from lmanet.data.protocols import DerivedSequence, Sequence, VideoData
 from lmanet.errors import InputError
+from lmanet.methods.base import VideoModel
+from lmanet.methods.training_free import TrainingFreeSegmenter
 from lmanet.session import Segmentation, Session
-from lmanet.streaming import VideoModel
 from lmanet.training.recipes import VideoRecipe
-from lmanet.trainingfree import TrainingFreeSegmenter
 
 
 class _Stream:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from accelerate import Accelerator
 
 from lmanet.backbones import Backbone
-from lmanet.data.base import VideoData
+from lmanet.data.protocols import VideoData
 from lmanet.evaluation.metrics import ConfusionMatrix, mean_iou
+from lmanet.methods.base import VideoModel
 from lmanet.session import Session
-from lmanet.streaming import VideoModel
 
 
 def validate(

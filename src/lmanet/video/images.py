@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.base import natural_key
+from lmanet.data.protocols import natural_key
 from lmanet.errors import VideoError
 from lmanet.video.frame import Frame, Source, SourceInfo
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.errors import InputError
 
 View = Literal["overlay", "labels", "side-by-side"]

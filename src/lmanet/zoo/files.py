@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from lmanet.atomic import write_whole
 from lmanet.backbones import Backbone
-from lmanet.data.base import Classes
+from lmanet.classes import Classes
 from lmanet.errors import WeightsError
-from lmanet.labelsegmenter import LabelMemorySegmenter
-from lmanet.segmenter import VideoSegmenter
-from lmanet.streaming import TrainableVideoModel
+from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.label_memory import LabelMemorySegmenter
+from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.zoo.architectures import build_backbone, describe_backbone
 
 FORMAT = 1

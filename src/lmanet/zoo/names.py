@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmanet.backbones import Backbone
 from lmanet.errors import WeightsError
-from lmanet.streaming import TrainableVideoModel
+from lmanet.methods.base import TrainableVideoModel
 from lmanet.zoo.files import load_model, read_config
 
 HUB_FILE = "model.safetensors"

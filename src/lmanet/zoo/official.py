@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.errors import WeightsError
-from lmanet.fusion import FusionName
-from lmanet.segmenter import VideoSegmenter
+from lmanet.methods.fusion import FusionName
+from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.zoo.files import load_strictly
 
 BATCH_COUNTER = "num_batches_tracked"

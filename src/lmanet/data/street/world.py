@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.data.street.look import Look, draw_look
-from lmanet.data.street.plots import CROWNS, STRETCH_M, Stretch, make_car, make_person, make_stretch
+from lmanet.data.street.lots import CROWNS, STRETCH_M, Stretch, make_car, make_person, make_stretch
 from lmanet.data.street.textures import Pyramid, crown, ground, pyramid, sky
 from lmanet.data.street.things import Patch, Thing
 

@@ -1,0 +1,243 @@
+"""Any network as a backbone: what comes before one of its submodules encodes, what comes after decodes."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from lmanet.backbones.base import Backbone, Features
+from lmanet.backbones.wrapped.cut import calls_around, run_after, run_before
+from lmanet.backbones.wrapped.layout import Layout, check_leaves, number_of_map
+from lmanet.backbones.wrapped.probing import find_probe, first_parameter, gradients, in_eval_mode, logits_of
+from lmanet.errors import InputError
+from lmanet.nn.folding import fold_norms_of
+from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+
+
+class Wrapped(Backbone):
+    """A third-party network, cut behind one of its submodules.
+
+    Nothing of the network is rewritten: `encode` runs it up to the cut, `decode` from there on, and the two together
+    give bit for bit what it gives by itself. That is tried out here, on random images. Threads may share it; while one
+    of them is in `encode` or `decode`, none may call `model` itself.
+
+    Args:
+        model: takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key `out` or
+            `logits`; logits of another size than the images' are interpolated bilinearly. Its weights are laid out
+            with their channels last.
+        at: name of the submodule whose output is fused, as in `model.named_modules()`.
+        entry: which entry of that output, if it is a list, tuple or dict.
+        mean: of the images that the model was trained on, per RGB channel in [0, 1].
+        std: their standard deviation, likewise.
+        probe: (H, W) of images that the model takes, if it does not take the usual ones.
+
+    Attributes:
+        multiple: what heights and widths are padded to multiples of; as found, the least that the model takes.
+
+    Raises:
+        InputError: the model does not run, or cannot be cut there; the message says why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        at: str,
+        entry: int | str | None = None,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        probe: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if at not in dict(model.named_modules()) or not at:
+            raise InputError(
+                f"at={at!r}: {type(model).__name__} has no such submodule: `lmanet inspect` or "
+                f"lmanet.inspect(model) lists where it can be cut"
+            )
+        self.model = model
+        self.training = model.training
+        self.normalise = Normalise(mean, std)
+        self.normalise.to(first_parameter(model))
+        self.at, self.entry = at, entry
+        # Outside of inference mode, in which tensors do not count how often they were written to.
+        with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
+            images, self.multiple = find_probe(model, probe)
+            self._probe_size = (images.shape[-2], images.shape[-1])
+            self._find_cut(images)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def encode(self, images: Tensor) -> Features:
+        """Images (B, 3, H, W) in [0, 1] to the map at the cut, and what else the rest of the network needs."""
+        x = self.normalise(images.contiguous(memory_format=torch.channels_last))
+        made, layout = Layout.of(run_before(self.model, self._early(), x), len(images))
+        self._layouts[(images.shape[-2], images.shape[-1])] = layout
+        return Features(made[self._fused], tuple(layout.by_image(made[n], n) for n in self._needed))
+
+    def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
+        """Features to logits (B, K, H, W); `size` is that of the images that they are of."""
+        if size not in self._layouts:
+            # Features of another process, or from disk.
+            with torch.no_grad():
+                self.encode(features.fused.new_zeros(()).expand(1, 3, *size))
+        known = {self._fused: features.fused, **dict(zip(self._needed, features.rest, strict=True))}
+        known |= {n: known[n].clone() for n in self._written}
+        images = features.fused.new_zeros(()).expand(len(features.fused), 3, *size)
+        returned = self._layouts[size].build(known, len(images), images)
+        logits = logits_of(run_after(self.model, self._early(), returned, images))
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return logits
+
+    def padded_length(self, length: int) -> int:
+        """The next multiple of what the network takes; often any length."""
+        return -(-length // self.multiple) * self.multiple
+
+    def encoder_parts(self) -> tuple[nn.Module, ...]:
+        """What runs before the cut, on both sides of it, or not at all (auxiliary heads)."""
+        return (self.normalise, *map(self.get_submodule, self._parts[0]), self._loose_tensors())
+
+    def decoder_parts(self) -> tuple[nn.Module, ...]:
+        """What runs after the cut alone."""
+        return tuple(map(self.get_submodule, self._parts[1]))
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """Where the network is cut, and how its images are normalised."""
+        mean, std = (x.flatten().tolist() for x in (self.normalise.mean, self.normalise.std))
+        return {"at": self.at, "entry": self.entry, "mean": mean, "std": std}
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but what lies on both sides of the cut itself stays in `eval` mode.
+
+        Its own `forward` runs on both sides: what it does otherwise in training (dropout, auxiliary logits) would be
+        done to the frozen side too.
+        """
+        super().train(mode)
+        inside = {m for part in (*self.encoder_parts(), *self.decoder_parts()) for m in part.modules()}
+        for module in self.model.modules():
+            module.training = mode and module in inside
+        return self
+
+    @property
+    def bypasses(self) -> int:
+        """How many maps besides the fused one the rest of the network needs."""
+        return len(self._needed)
+
+    def fold_norms(self) -> None:
+        """Fold every BatchNorm into the convolution before it where the two are by themselves."""
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(1, 3, *self._probe_size, generator=generator).to(first_parameter(self.model))
+        before = {inner for module in self._early() for inner in module.modules()}
+        fold_norms_of(self.model, lambda: logits_of(self.model(images)), before)
+
+    def _early(self) -> list[nn.Module]:
+        return [self.model.get_submodule(name) for name in self._early_names]
+
+    def _find_cut(self, images: Tensor) -> None:
+        """Find out what the cut consists of, and that it is one."""
+        model, at = self.model, self.model.get_submodule(self.at)
+        early, late, count = calls_around(model, at, images)
+        if count != 1:
+            raise InputError(
+                f"at={self.at!r} is called {count} times for an image: choose a submodule that is called once"
+            )
+        names = {module: name for name, module in model.named_modules()}
+        self._early_names = [names[module] for module in early]
+        self._layouts: dict[tuple[int, int], Layout] = {}
+
+        returned = run_before(model, early, images)
+        made, layout = Layout.of(returned, len(images))
+        self._fused = number_of_map(returned, self.entry, self.at)
+        fused = made[self._fused]
+        needed, used = what_logits_need(model, early, made, layout, images)
+        if self._fused not in needed:
+            raise InputError(
+                f"what {self.at!r} returns has no part in the logits (an auxiliary head?): choose another submodule"
+            )
+        self._needed = tuple(n for n in needed if n != self._fused)
+        expected = logits_of(model(images))
+        self.num_classes, self.channels = expected.shape[1], fused.shape[1]
+        self.stride = round(images.shape[-2] / fused.shape[-2])
+        self._parts = _parts(model, set(early), late, used)
+
+        # From here on the network sees another image: what it remembers by itself would show below.
+        check_leaves(made, pytree.tree_leaves(run_before(model, early, images[:1].flip(-1))), needed)
+        kept = {n: layout.by_image(made[n], n).clone() for n in needed}
+        versions = {n: value._version for n, value in kept.items()}
+        # So would what is not needed: it is not a number here.
+        nothing = images.new_full((), torch.nan).expand_as(images)
+        try:
+            again = logits_of(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
+        except Exception as error:
+            raise InputError(f"{self._not_a_cut()} ({type(error).__name__}: {error})") from error
+        if not torch.equal(again, expected):
+            raise InputError(self._not_a_cut())
+        # The network writes into these: what it is given must be a copy.
+        self._written = tuple(n for n, value in kept.items() if value._version != versions[n])
+
+    def _not_a_cut(self) -> str:
+        return (
+            f"{type(self.model).__name__} does not give the same logits when it is cut at {self.at!r}: the code around "
+            f"that submodule uses more than what submodules return; choose another"
+        )
+
+    def _loose_tensors(self) -> nn.Module:
+        """Parameters and buffers that belong to modules on both sides of the cut themselves, as one module."""
+        parts = [self.normalise, *map(self.get_submodule, (*self._parts[0], *self._parts[1]))]
+        known = {id(x) for part in parts for x in (*part.parameters(), *part.buffers())}
+        loose = nn.Module()
+        for n, parameter in enumerate(p for p in self.parameters() if id(p) not in known):
+            loose.register_parameter(str(n), parameter)
+        for n, buffer in enumerate(b for b in self.buffers() if id(b) not in known):
+            loose.register_buffer(f"buffer{n}", buffer)
+        return loose
+
+
+@torch.enable_grad()
+def what_logits_need(
+    model: nn.Module, early: list[nn.Module], made: list[Any], layout: Layout, images: Tensor
+) -> tuple[tuple[int, ...], set[nn.Parameter]]:
+    """What has a part in the logits from the cut on: what a gradient reaches.
+
+    Returns:
+        The numbers of leaves of what the early calls made, those among them that cannot have a gradient (whole
+        numbers, booleans); and the parameters, those among them that want no gradient.
+    """
+    tensors = {n: x for n, x in enumerate(made) if isinstance(x, Tensor)}
+    fixed = {n for n, x in tensors.items() if not x.is_floating_point()}
+    leaves = {n: x.detach().requires_grad_() for n, x in tensors.items() if n not in fixed}
+    # Not the leaves themselves: the network may write into its maps.
+    values = [leaves[n].clone() if n in leaves else x for n, x in enumerate(made)]
+    logits = logits_of(run_after(model, early, pytree.tree_unflatten(values, layout.spec), images))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    grads = gradients(logits, [*leaves.values(), *trained])
+    reached = {n for n, grad in zip(leaves, grads, strict=False) if grad is not None}
+    used = {p for p, grad in zip(trained, grads[len(leaves) :], strict=True) if grad is not None}
+    return tuple(sorted(fixed | reached)), used | {p for p in model.parameters() if not p.requires_grad}
+
+
+def _parts(
+    model: nn.Module, early: set[nn.Module], late: set[nn.Module], used: set[nn.Parameter]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the modules that encode and of those that decode; what does both, or neither, counts as encoding."""
+    before = {inner for module in early for inner in module.modules()}
+    encoder: list[str] = []
+    decoder: list[str] = []
+
+    def sort(name: str, module: nn.Module) -> None:
+        inside = set(module.modules())
+        if not inside & late or inside <= before:
+            encoder.append(name)
+        elif module in late and not inside & before and used.issuperset(module.parameters()):
+            decoder.append(name)
+        else:
+            for child_name, child in module.named_children():
+                sort(f"{name}.{child_name}", child)
+
+    for name, child in model.named_children():
+        sort(f"model.{name}", child)
+    return tuple(encoder), tuple(decoder)

@@ -1,0 +1,53 @@
+"""The classes of a data set or a network: names and colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmanet.errors import InputError
+
+VOID = 255
+"""The label of pixels that belong to no class, inside lmanet, whatever the files use."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set or a network.
+
+    Attributes:
+        names: one name per class id, in order.
+        palette: one RGB colour per class id, each channel 0 to 255.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.palette):
+            raise InputError(
+                f"{len(self.names)} class names but {len(self.palette)} colours: give one colour per class"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def colours(self) -> NDArray[np.uint8]:
+        """The palette as a (256, 3) uint8 RGB table; ids without a class, void among them, are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.palette)] = self.palette
+        return table
+
+
+def generated_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` distinct RGB colours, at most 255, none black: those of PASCAL VOC's label maps from 1 on.
+
+    Bits 0, 3, 6 of the number become the red channel's highest bits, 1, 4, 7 green's, 2, 5 blue's.
+    """
+
+    def channel(number: int, first: int) -> int:
+        return sum((number >> (3 * i + first) & 1) << (7 - i) for i in range(3))
+
+    return tuple((channel(n, 0), channel(n, 1), channel(n, 2)) for n in range(1, count + 1))

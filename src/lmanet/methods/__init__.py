@@ -1,0 +1,1 @@
+"""How a single-frame network labels a video: one file a method."""

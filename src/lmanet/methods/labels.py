@@ -1,0 +1,378 @@
+"""What every memory of labels shares: the way of a frame, the keys, and what is remembered.
+
+A cell of the present frame looks for itself in the frames before by local attention. What was said of the places that
+it finds is set against what the network says now; how far it counts is what the models here differ in.
+
+- Keys are features, standardised per channel over the frame, and colours, both of unit length.
+- Values are the labels given before: of each cell the shares of its pixels by class. A pixel that was decided
+  stays so until the network is sure of something else. That is where most of the steadiness comes from.
+- The memory counts for a frame that can be followed: where cells match well, or, in noise, where those side by side
+  find themselves side by side. At one frame a second they do neither, and the memory does not count. The frames that
+  were followed vouch for one that is not: a single bad frame is told what the good ones said. The price: so is the
+  first frame after a cut.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmanet.backbones.base import Backbone, Features
+from lmanet.errors import InputError
+from lmanet.methods.base import VideoModel
+from lmanet.methods.lmanet import as_network_takes
+from lmanet.methods.memory import MemoryState
+from lmanet.ops import Backend, local_attention
+
+COLOUR_GRID = 2
+"""Colours of a cell are the means of so many parts a side."""
+
+COLOUR_CHANNELS = 3 * COLOUR_GRID**2
+
+COLOUR_SHARE = 0.25
+"""Of the keys' similarity that comes from colours, the rest from features."""
+
+ALIKE, UNLIKE = 0.25, 0.4
+"""Error of the match, relative to the difference between neighbours, up to which a frame is followed for sure, and from
+which on it is not by this measure."""
+
+TOGETHER, APART = 0.26, 0.37
+"""The same of how far from side by side neighbouring cells find themselves: in squared cells, by the window's reach, as
+what matches anywhere is found the further off the further it is looked for. Found at windows of 15 and 21 cells."""
+
+BLURRED, SHARP = 0.91, 0.92
+"""Mean length of the keys that were read, up to which the motion says nothing, and from which on it counts. Keys have
+length 1; the mean of many that differ, as a high temperature gives, is shorter, and lies in place whatever moves."""
+
+BAND_CELLS = 5
+"""Rows of cells whose pixels are rewritten at a time: below a megabyte at 480 pixels' width and 11 classes."""
+
+
+class Reading(NamedTuple):
+    """What cells find in the memory.
+
+    Attributes:
+        shares: (B, K, h, w), of the labels given there, by class.
+        vouched: (B, 1, h, w), 0 to 1: whether the present frame, or the one that was read, could be `followed`.
+        matched: (B, Ck, h, w), the keys there.
+    """
+
+    shares: Tensor
+    vouched: Tensor
+    matched: Tensor
+
+
+class LabelMemory(VideoModel):
+    """A single-frame network that remembers the labels given.
+
+    Args:
+        backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
+        memory_size: S, frames remembered; may be changed between streams.
+        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
+        key_features: keys hold at most so many features, projections of the map's channels: they cost by their width.
+        temperature: of the softmax over the keys' cosines.
+        persistence: how much of what is remembered is the labels given, 0 to 1, the rest being what the network said
+            by itself; may be changed.
+        attention: the backend of `lmanet.ops.local_attention`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        memory_size: int,
+        window: int,
+        key_features: int,
+        temperature: float,
+        persistence: float,
+        attention: Backend,
+    ) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature {temperature}: expected above 0, such as 0.03")
+        if not 0 <= persistence <= 1:
+            raise InputError(f"persistence {persistence}: expected 0 to 1")
+        self.backbone = backbone
+        self.memory_size, self.window = memory_size, window
+        self.temperature, self.persistence = temperature, persistence
+        self.attention: Backend = attention
+        self.key_features = min(backbone.channels, key_features)
+        self.key_channels = self.key_features + COLOUR_CHANNELS
+        self.value_channels = sum(self._value_parts)
+
+    @abstractmethod
+    def project(self, standardised: Tensor) -> Tensor:
+        """Standardised features (B, C, h, w) to those of the keys (B, `key_features`, h, w)."""
+
+    @abstractmethod
+    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
+        """Logits (B, K, H, W) of the present frame, float32 or float64, to those with the memory's share.
+
+        Args:
+            logits: the network's own; may be written over.
+            fused: (B, C, h, w), the frame's features.
+            key: (B, Ck, h, w), the frame's keys.
+            read: what the memory says.
+        """
+
+    def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
+        """Label the next frame of a stream. The first frame's output is the network's without a memory.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size.
+            state: what the last step returned; None begins a new stream.
+
+        Returns:
+            Logits (B, K, H, W), float32 (float64 of a float64 network), and the state for the next frame: keys
+            (B, S, Ck, h, w); values (B, S, K + Ck + 3, h, w), of each cell the shares of the labels given, its keys
+            again, row and column, and whether the frame was followed.
+
+        Raises:
+            InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
+        """
+        features, colours, logits = self.alone(images)
+        cells = (colours.shape[-2], colours.shape[-1])
+        key = self.key(features.fused, colours)
+        now = logits.new_zeros(len(logits), 1, 1, 1)
+        if state is None:
+            shares = label_shares(logits, cells)
+        else:
+            state = state.for_frame(key)
+            now, reading = self.read(key, state)
+            kept = (self.persistence * now).float()
+            # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
+            own = label_shares(logits, cells) if bool((kept < 1).any()) else None
+            logits = self.steadied(logits, features.fused, key, reading)
+            shares = label_shares(logits, cells)
+            if own is not None:
+                shares = torch.lerp(own, shares, kept)
+        value = self.value(shares, key, now)
+        if state is None:
+            state = MemoryState.filled(key, value, self.memory_size)
+        return logits[..., : images.shape[-2], : images.shape[-1]], state.push(key, value)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of the last frame of a clip (B, T, 3, H, W), by `step` after `step`.
+
+        All frames count, however small S is: the memory holds labels that the memory before them has steadied.
+        """
+        if clip.ndim != 5 or clip.shape[1] < 1:
+            raise InputError(f"clip {tuple(clip.shape)}: expected (B, T, 3, H, W) with at least one frame")
+        logits, state = self.step(clip[:, 0])
+        for images in clip.unbind(1)[1:]:
+            logits, state = self.step(images, state)
+        return logits
+
+    def alone(self, images: Tensor) -> tuple[Features, Tensor, Tensor]:
+        """Frames without a memory: features, `mean_colours` of the cells, and logits; of the padded frames."""
+        padded = as_network_takes(self.backbone, images)
+        features = self.backbone.encode(padded)
+        logits = self.backbone.decode(features, (padded.shape[-2], padded.shape[-1]))
+        colours = mean_colours(padded, (features.fused.shape[-2], features.fused.shape[-1]))
+        return features, colours, logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def key(self, fused: Tensor, colours: Tensor) -> Tensor:
+        """Keys (B, Ck, h, w) of unit length, of features (B, C, h, w) and `mean_colours`."""
+        features = self.project(_standardised(fused))
+        parts = F.normalize(features, dim=1), F.normalize(colours.to(features.dtype), dim=1)
+        return torch.cat([parts[0] * (1 - COLOUR_SHARE) ** 0.5, parts[1] * COLOUR_SHARE**0.5], 1)
+
+    def value(self, shares: Tensor, key: Tensor, now: Tensor) -> Tensor:
+        """What is remembered of a frame, (B, Cv, h, w) as its keys.
+
+        Args:
+            shares: (B, K, h, w), of labels by class.
+            key: (B, Ck, h, w).
+            now: (B, 1, 1, 1), whether the frame was `followed`.
+        """
+        places = _places(key).expand(len(key), -1, -1, -1)
+        parts = shares.to(key.dtype), key, places, now.to(key.dtype).expand(-1, -1, *key.shape[-2:])
+        return torch.cat(parts, 1)
+
+    def read(self, key: Tensor, state: MemoryState) -> tuple[Tensor, Reading]:
+        """How far the present frame, of keys (B, Ck, h, w), is `followed` (B, 1, 1, 1), and what the memory says."""
+        read = local_attention(
+            key,
+            state.keys,
+            state.values,
+            window=self.window,
+            scale=1 / self.temperature,
+            backend=self.attention,
+        )
+        read = read.to(torch.promote_types(read.dtype, torch.float32))
+        shares, matched, places, before = read.split(self._value_parts, 1)
+        now = followed(key.to(read.dtype), matched, places, self.window // 2)
+        return now, Reading(shares, torch.maximum(now, before), matched)
+
+    @property
+    def _value_parts(self) -> list[int]:
+        """Channels of what `value` puts together."""
+        return [self.backbone.num_classes, self.key_channels, 2, 1]
+
+    def optimize(self, dtype: torch.dtype | None = None) -> Self:
+        """A copy for inference around the backbone's own; see `VideoSegmenter.optimize`."""
+        if self.optimized and dtype in (None, next(self.parameters()).dtype):
+            return self
+        fast = copy.deepcopy(self, {id(self.backbone): self.backbone.optimize(dtype)})
+        fast.optimized = True
+        fast.eval().requires_grad_(False)
+        return fast if dtype is None else fast.to(dtype)
+
+
+def _standardised(fused: Tensor) -> Tensor:
+    """Features (B, C, h, w) less their mean over the frame, by their deviation."""
+    # Over rows of channels, which lie side by side in memory: ten times as fast as `torch.var_mean` over h and w.
+    rows = fused.movedim(1, -1).flatten(1, 2)
+    centred = rows - rows.mean(1, keepdim=True)
+    scaled = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+    return scaled.unflatten(1, fused.shape[-2:]).movedim(-1, 1)
+
+
+def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Images (B, 3, H, W) to the mean colours of each cell's parts (B, `COLOUR_CHANNELS`, h, w), around the frame's."""
+    colour = F.adaptive_avg_pool2d(images, (cells[0] * COLOUR_GRID, cells[1] * COLOUR_GRID))
+    return F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
+
+
+def _places(key: Tensor) -> Tensor:
+    """Row and column of each cell (1, 2, h, w), from the middle of the map, where bfloat16 is finest."""
+    rows, columns = (
+        torch.arange(-(n // 2), n - n // 2, device=key.device, dtype=key.dtype)
+        for n in (key.shape[-2], key.shape[-1])
+    )
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
+
+
+def followed(key: Tensor, matched: Tensor, places: Tensor, reach: int) -> Tensor:
+    """Whether the memory shows what the present frame does: (B, 1, 1, 1), from 1, it does, to 0.
+
+    By the better of two measures, each of which a frame that shows something else fails, or the same a second ago. The
+    match: the squared distance of keys from what they were matched with, relative to that of cells side by side; it
+    needs no scale of its own for each network. The motion: what moves, moves together, so that cells side by side find
+    themselves side by side; noise and changing light spoil the match, but not this.
+
+    Args:
+        key: (B, Ck, h, w), of the present frame.
+        matched: (B, Ck, h, w), what it was matched with.
+        places: (B, 2, h, w), where: rows and columns in cells, from the same origin as `_places`.
+        reach: how many cells away places are looked for, in each direction; with 0 the motion says nothing.
+    """
+    error = (key - matched).square().sum(1).mean((-2, -1))
+    relative = error / _across(key).clamp_min(1e-6)
+    alike = (UNLIKE - relative) / (UNLIKE - ALIKE)
+    apart = _across(places - _places(places)) / reach if reach else torch.full_like(error, APART)
+    together = ((APART - apart) / (APART - TOGETHER)).clamp(0, 1)
+    sharp = (matched.square().sum(1).sqrt().mean((-2, -1)) - BLURRED) / (SHARP - BLURRED)
+    return torch.maximum(alike, together * sharp.clamp(0, 1)).clamp(0, 1)[:, None, None, None]
+
+
+def _across(x: Tensor) -> Tensor:
+    """Mean squared distance of cells side by side: (B, C, h, w) to (B,); 0 of a single cell."""
+    across = [x.diff(dim=d).square().sum(1).mean((-2, -1)) for d in (-2, -1) if x.shape[d] > 1]
+    return torch.stack(across).mean(0) if across else x.new_zeros(len(x))
+
+
+def upsampled(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cells (B, K, h, w) to pixels (B, K, *size), by bilinear interpolation between the cells' middles."""
+    factor = _whole_factor(cells, size)
+    if factor is None:
+        return F.interpolate(cells, size, mode="bilinear", align_corners=False)
+    return _stretched(_edged(cells), _kernel(cells, factor))
+
+
+def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Logits (B, K, H, W) to `rewrite(logits, cells upsampled)`, which sees the pixels of some rows at a time.
+
+    Where there are no gradients `logits` are written over. A band of rows lies in the cache from one operation to the
+    next, and no map of the image's size is made: about a third less time.
+
+    Args:
+        logits: of a whole number of pixels to a cell, or else they are rewritten as one.
+        cells: (B, C, h, w).
+        rewrite: of the same rows, logits (B, K, rows, W) and cells (B, C, rows, W) to new logits; pixel by pixel. It
+            may write over the logits that it is given.
+    """
+    size = (logits.shape[-2], logits.shape[-1])
+    factor = _whole_factor(cells, size)
+    if factor is None or logits.requires_grad:
+        return rewrite(logits.clone() if logits.requires_grad else logits, upsampled(cells, size))
+    edged, kernel = _edged(cells), _kernel(cells, factor)
+    bands = logits.split(factor * BAND_CELLS, -2)
+    for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
+        band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], kernel)))
+    return logits
+
+
+def averaged(logits: Tensor, cells: tuple[int, int], of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Means over each cell's pixels (B, K, *cells) of what `of` makes of logits (B, K, H, W), pixel by pixel.
+
+    It sees some rows at a time, as in `rewritten`.
+    """
+    height, whole = logits.shape[-2], logits.shape[-2] % cells[0] == 0
+    bands = logits.split(height // cells[0] * BAND_CELLS if whole else height, -2)
+    rows = [band.shape[-2] * cells[0] // height for band in bands]
+    means = [F.adaptive_avg_pool2d(of(b), (n, cells[1])) for b, n in zip(bands, rows, strict=True)]
+    return torch.cat(means, -2)
+
+
+def _whole_factor(cells: Tensor, size: tuple[int, int]) -> int | None:
+    """Pixels to a cell's side, if `_stretched` takes them: an even number, the same both ways; without gradients."""
+    factor = size[0] // cells.shape[-2]
+    whole = size == (cells.shape[-2] * factor, cells.shape[-1] * factor) and factor % 2 == 0
+    return factor if whole and not cells.requires_grad else None
+
+
+def _edged(cells: Tensor) -> Tensor:
+    return F.pad(cells, (1, 1, 1, 1), mode="replicate")
+
+
+def _kernel(cells: Tensor, factor: int) -> Tensor:
+    """Weights of bilinear interpolation for `_stretched`: (C, 1, 2 factor, 2 factor), the same for every channel."""
+    up = (torch.arange(factor, dtype=cells.dtype, device=cells.device) + 0.5) / factor
+    ramp = torch.cat([up, up.flip(0)])
+    return torch.outer(ramp, ramp).expand(cells.shape[1], 1, -1, -1)
+
+
+def _stretched(edged: Tensor, kernel: Tensor) -> Tensor:
+    """`upsampled` of cells with another on each side: a depthwise convolution, three to four times as fast on a CPU."""
+    channels, factor = len(kernel), kernel.shape[-1] // 2
+    with torch.autocast(edged.device.type, enabled=False):
+        return F.conv_transpose2d(edged, kernel, stride=factor, padding=factor + factor // 2, groups=channels)
+
+
+def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Logits (B, K, H, W) to the shares of each cell's pixels by label (B, K, h, w), float32, channels last."""
+    batch, classes, height, width = logits.shape
+    first, pixels = _bins_of((height, width), cells, classes, logits.device)
+    # Counted, not averaged over maps of each class, which would be K times the image.
+    counts = [
+        torch.bincount(labels.flatten(), minlength=len(pixels))
+        for labels in logits.max(1).indices.add_(first)
+    ]
+    return (torch.stack(counts) / pixels).view(batch, *cells, classes).movedim(-1, 1)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _bins_of(
+    size: tuple[int, int], cells: tuple[int, int], classes: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of each pixel (H, W) its cell's bin for class 0; of each bin (h w K,) how many pixels its cell has."""
+    rows, columns = (torch.arange(n, device=device) * m // n for n, m in zip(size, cells, strict=True))
+    cell = rows[:, None] * cells[1] + columns
+    pixels = torch.bincount(cell.flatten(), minlength=cells[0] * cells[1])
+    return cell * classes, pixels.repeat_interleave(classes)
+
+
+def projection(channels: int, kept: int) -> Tensor:
+    """A 1×1 convolution (kept, channels, 1, 1) with orthonormal rows, always the same: it keeps distances."""
+    drawn = torch.randn(channels, kept, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.qr(drawn).Q.T[:, :, None, None].float().contiguous()

@@ -1,0 +1,1 @@
+"""Layers and rescalings that know no network and no method."""

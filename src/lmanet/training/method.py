@@ -1,0 +1,281 @@
+"""Steps 1 and 2: a memory module on a trained single-frame network, from data to a weights file."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lmanet.atomic import check_folder
+from lmanet.backbones import Backbone
+from lmanet.data.protocols import VideoData
+from lmanet.errors import InputError
+from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.label_memory import LabelMemorySegmenter
+from lmanet.methods.lmanet import VideoSegmenter, default_channels
+from lmanet.training.checkpoint import Best, copy_weights
+from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
+from lmanet.training.config import Stage
+from lmanet.training.distributed import synchronise_batch_norm
+from lmanet.training.features import build_feature_cache
+from lmanet.training.loop import fit
+from lmanet.training.prepare import (
+    Report,
+    check_classes,
+    check_network,
+    common_size,
+    loss_weights,
+    store_splits,
+)
+from lmanet.training.recipes import LabelRecipe, MemoryRecipe, VideoRecipe
+from lmanet.training.validation import validate
+from lmanet.zoo.architectures import describe_backbone
+from lmanet.zoo.files import save_model
+
+
+def train_memory(
+    train: VideoData,
+    val: VideoData | None,
+    backbone: Backbone,
+    recipe: VideoRecipe,
+    folder: Path,
+    *,
+    accelerator: Accelerator,
+    initial: TrainableVideoModel | None = None,
+    single_frame: str | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    use_cache: bool = True,
+    cache_folder: Path | None = None,
+    report: Report = lambda name, progress: None,
+) -> Path:
+    """Steps 1 and 2: put a memory module on a trained single-frame network; resumes what `folder` holds.
+
+    Args:
+        train: labelled frames with the frames before them.
+        val: chooses the best epoch of both steps, streamed as in use; of the same classes. With None the last
+            epoch's weights of the last step are kept.
+        backbone: the trained network, of lmanet or registered (`lmanet.zoo.register_backbone`); it stays as it is,
+            a copy is trained.
+        recipe: module, memories and optimisers.
+        folder: for frames, checkpoints, logs and `lmanet.safetensors`.
+        accelerator: device, precision, processes; it must not hold other prepared objects, which would be released.
+        initial: start the memory's weights from this model's.
+        single_frame: the backbone's name, if it is a bundled model; any other is written into `folder` beside the
+            result, so that the two can be compared.
+        seed: of everything random.
+        workers: processes that prepare samples.
+        use_cache: encode each frame once and keep its features; without, in every step.
+        cache_folder: where the features go; trainings on the same backbone and data may share it.
+        report: told of the progress.
+
+    Returns:
+        The weights file; its card says which step and epoch it is from.
+
+    Raises:
+        InputError: the recipe crops, the network has other classes, `initial` does not fit, or see `fit`.
+        WeightsError: the network is neither lmanet's nor registered.
+        DataError: the data cannot be trained on.
+        OutputError: a folder cannot be written to.
+    """
+    cache_folder = cache_folder or folder
+    _check(recipe, backbone, initial, train, val)
+    check_folder(folder)
+    check_folder(cache_folder)
+    stored, stored_val = store_splits(train, val, folder, accelerator, report)
+    size = common_size(stored)
+    torch.manual_seed(seed)
+    segmenter = _build(backbone, recipe, initial)
+    views = make_views(
+        recipe.augmentation, size, draws=recipe.draws, pseudo=recipe.pseudo, ranges=recipe.pseudo_memory
+    )
+    cache = None
+    if use_cache:
+        with accelerator.main_process_first():
+            cache = build_feature_cache(
+                segmenter,
+                stored,
+                views,
+                cache_folder,
+                device=accelerator.device,
+                on_frame=lambda done, total: report("encoding", (done, total)),
+            )
+    samples = ClipSamples(
+        stored, views, memory_size=recipe.memory_size, memories=recipe.memories, cache=cache, seed=seed
+    )
+    control = recipe.memories == "current"
+    module = (FromFeatures if use_cache else FromImages)(segmenter, size, control=control)
+    synchronise_batch_norm(module, accelerator)
+    weights = loss_weights(stored)
+    kept: _Kept | None = None
+    for step, stage in steps_of(recipe).items():
+        set_trainable(segmenter, step)
+        best = fit(
+            module,
+            samples,
+            stage,
+            class_weights=weights,
+            validate=(
+                None
+                if stored_val is None
+                else lambda m: validate(_model_of(m), stored_val, accelerator, forget=control)
+            ),
+            folder=folder / f"step{step}",
+            accelerator=accelerator,
+            seed=seed + 1000 * step,
+            workers=workers,
+            set_mode=lambda m, step=step: set_mode(segmenter, step),
+            on_step=lambda p, step=step: report(f"step {step}", p),
+            config={
+                "recipe": _without_stages(recipe),
+                "data": stored.fingerprint,
+                "network": {**describe_backbone(backbone), **backbone.setting},
+            },
+        )
+        if kept is None or val is None or best.miou > kept.best.miou:
+            kept = _Kept(step, best, copy_weights(segmenter))
+    assert kept is not None
+    segmenter.load_state_dict(kept.weights)
+    card = {
+        "recipe": asdict(recipe),
+        "data": train.name,
+        "seed": seed,
+        "val": None if val is None else val.name,
+        "val_miou": None if val is None else kept.best.miou,
+        "step": kept.step,
+        "epoch": kept.best.epoch,
+        "control": control,
+    }
+    path = folder / "lmanet.safetensors"
+    if accelerator.is_main_process:
+        if single_frame is None:
+            single_frame = "single-frame.safetensors"
+            own_card = getattr(backbone, "card", None)
+            save_model(backbone, folder / single_frame, classes=train.classes, card=own_card)
+        save_model(segmenter, path, classes=train.classes, card=card, single_frame=single_frame)
+    accelerator.wait_for_everyone()
+    return path
+
+
+def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
+    """The steps that are run, 1 and 2: those with an epoch.
+
+    There is no step 1 where the memory has nothing to learn by itself, holding the labels of the current frame.
+    """
+    steps = {1: recipe.module, 2: recipe.joint}
+    if recipe.memories == "current" and _MODELS[type(recipe)].values == "labels":
+        del steps[1]
+    return {step: stage for step, stage in steps.items() if stage.epochs}
+
+
+def set_trainable(segmenter: TrainableVideoModel, step: int) -> None:
+    """Freeze the encoder, and in step 1 the decoder too; everything else is trained."""
+    segmenter.requires_grad_(True)
+    for part in _frozen_parts(segmenter, step):
+        part.requires_grad_(False)
+
+
+def set_mode(segmenter: TrainableVideoModel, step: int) -> None:
+    """Training mode for what is trained; `eval` mode for what is frozen: its statistics stay, nothing drops."""
+    segmenter.train()
+    for part in _frozen_parts(segmenter, step):
+        part.eval()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The better step so far."""
+
+    step: int
+    best: Best
+    weights: dict[str, Tensor]
+
+
+def _check(
+    recipe: VideoRecipe,
+    backbone: Backbone,
+    initial: TrainableVideoModel | None,
+    train: VideoData,
+    val: VideoData | None,
+) -> None:
+    """Everything that can be known to be wrong before any work is done."""
+    if not steps_of(recipe):
+        raise InputError(
+            "neither step 1 nor step 2 has an epoch to train: give module.epochs or joint.epochs"
+        )
+    if recipe.augmentation.crop is not None:
+        raise InputError(
+            f"augmentation.crop {recipe.augmentation.crop}: a memory is trained on features of whole frames, which are "
+            f"encoded once: leave crop out (it is for single-frame networks)"
+        )
+    check_network(backbone, train)
+    if val is not None:
+        check_classes(val.classes, val.name, train, "validate on data of the same classes")
+    describe_backbone(backbone)
+    if initial is not None:
+        for name, (got, expected) in _to_be_equal(initial, backbone, recipe).items():
+            if got != expected:
+                raise InputError(
+                    f"the model to start from has {name} {got}, this training {expected}: make them the same, or start "
+                    f"from nothing"
+                )
+
+
+def _to_be_equal(
+    initial: TrainableVideoModel, backbone: Backbone, recipe: VideoRecipe
+) -> dict[str, tuple[Any, Any]]:
+    """What a model to start from and a recipe must agree in: by name, of the one and of the other."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "channels of the network": (initial.backbone.channels, backbone.channels),
+        "a memory of": (initial.values, _MODELS[type(recipe)].values),
+    }
+    if isinstance(initial, VideoSegmenter) and isinstance(recipe, MemoryRecipe):
+        key, value = default_channels(recipe.fusion, recipe.convolutions, backbone.channels)
+        pairs |= {
+            "key_channels": (initial.key_channels, recipe.key_channels or key),
+            "value_channels": (initial.value_channels, recipe.value_channels or value),
+            "fusion": (initial.fusion_name, recipe.fusion),
+            "convolutions": (initial.convolutions, recipe.convolutions),
+        }
+    elif isinstance(initial, LabelMemorySegmenter) and isinstance(recipe, LabelRecipe):
+        pairs["hidden"] = (initial.trust_in.out_channels, recipe.hidden)
+    return pairs
+
+
+_MODELS: dict[type[VideoRecipe], type[TrainableVideoModel]] = {
+    MemoryRecipe: VideoSegmenter,
+    LabelRecipe: LabelMemorySegmenter,
+}
+"""What the recipes train. What a recipe says beyond how it is trained are its model's arguments."""
+
+
+def _build(
+    backbone: Backbone, recipe: VideoRecipe, initial: TrainableVideoModel | None
+) -> TrainableVideoModel:
+    training = {field.name for field in fields(VideoRecipe)} - {"memory_size", "window"}
+    arguments = {name: value for name, value in vars(recipe).items() if name not in training}
+    segmenter = _MODELS[type(recipe)](copy.deepcopy(backbone), **arguments)
+    if initial is not None:
+        own = segmenter.state_dict()
+        memory = {k: v for k, v in initial.state_dict().items() if not k.startswith("backbone.")}
+        segmenter.load_state_dict(own | memory)
+    return segmenter
+
+
+def _without_stages(recipe: VideoRecipe) -> dict[str, Any]:
+    """A recipe as plain values; its stages are left to each stage's own checkpoint."""
+    return {key: value for key, value in asdict(recipe).items() if key not in ("module", "joint")}
+
+
+def _frozen_parts(segmenter: TrainableVideoModel, step: int) -> tuple[nn.Module, ...]:
+    backbone = segmenter.backbone
+    return backbone.encoder_parts() + (backbone.decoder_parts() if step == 1 else ())
+
+
+def _model_of(module: Any) -> TrainableVideoModel:
+    return module.model

@@ -1,0 +1,46 @@
+from dataclasses import fields, replace
+
+import pytest
+
+from lmanet.errors import InputError
+from lmanet.research.reproduce.budget import BUDGETS, trained_on, with_memories
+from lmanet.research.reproduce.data import KINDS
+from lmanet.training.recipes import PRESETS, MemoryRecipe, VideoRecipe
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_budget_has_the_papers_module_and_its_controls(kind):
+    budget = BUDGETS[kind]
+    assert budget.variants["paper architecture"] == budget.paper
+    fast = budget.variants["fast convolutions"]
+    assert isinstance(fast, MemoryRecipe) and replace(fast, convolutions="paper") == budget.paper
+    assert with_memories(fast) == replace(fast, memories="current")
+
+
+@pytest.mark.parametrize("kind", ["camvid", "synthetic"])
+def test_the_default_takes_no_more_steps_than_the_papers_module(kind):
+    paper, default = BUDGETS[kind].paper, BUDGETS[kind].variants["lmanet"]
+    assert default == PRESETS[f"lmanet-{kind}"]
+    steps = [sum(stage.epochs for stage in (r.module, r.joint)) for r in (default, paper)]
+    assert steps[0] <= steps[1]
+    assert default.module.samples == paper.module.samples == default.joint.samples == paper.joint.samples
+    assert (default.memories, default.draws, default.pseudo) == (paper.memories, paper.draws, paper.pseudo)
+
+
+def test_the_papers_module_is_the_papers():
+    assert BUDGETS["cityscapes"].paper == PRESETS["paper"]
+    trained = {field.name for field in fields(VideoRecipe)} - {"memory_size", "window"}
+    for kind in ("camvid", "synthetic"):
+        for field in fields(MemoryRecipe):
+            if field.name not in trained:
+                assert getattr(BUDGETS[kind].paper, field.name) == getattr(PRESETS["paper"], field.name)
+
+
+def test_a_network_is_trained_on_for_as_many_steps():
+    recipe = BUDGETS["camvid"].paper
+    single = trained_on("erfnet", recipe)
+    assert single.stage.epochs == recipe.module.epochs + recipe.joint.epochs
+    assert (single.stage.batch_size, single.stage.samples) == (recipe.joint.batch_size, recipe.joint.samples)
+    assert single.augmentation == recipe.augmentation and single.augmentation.crop is None
+    with pytest.raises(InputError, match="step 1 has batches of 4 and 5 samples, step 2 4 and 0"):
+        trained_on("erfnet", replace(recipe, module=replace(recipe.module, samples=5)))

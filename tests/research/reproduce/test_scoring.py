@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.tiny import tiny_backbone, tiny_data
+from lmanet.errors import InputError
+from lmanet.evaluation.models import ModelPredictor
+from lmanet.evaluation.run import evaluate
+from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.research.reproduce import scoring
+from lmanet.research.reproduce.cells import Evaluation, Weights
+from lmanet.research.reproduce.data import DataConfig
+from lmanet.research.reproduce.scoring import SpacedPredictor, score
+
+DATA = tiny_data(sequences=2, frames=7)
+CELL = Evaluation(DataConfig("synthetic:", "val"), Weights("x", "0", "tiny-cells"))
+
+
+def through(predictor, images):
+    return [predictor.predict(image).copy() for image in images]
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3])
+def test_each_frame_reads_those_a_multiple_of_the_spacing_before(model, spacing):
+    spaced = SpacedPredictor(model, spacing)
+    for sequence in DATA.sequences:
+        spaced.start()
+        predicted = through(spaced, sequence.images)
+        for first in range(spacing):
+            by_hand = ModelPredictor(model)
+            by_hand.start()
+            expected = through(by_hand, sequence.images[first::spacing])
+            for got, wanted in zip(predicted[first::spacing], expected, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+
+def test_the_spacing_matters(model):
+    one, two = SpacedPredictor(model, 1), SpacedPredictor(model, 2)
+    pairs = zip(through(one, DATA.sequences[0].images), through(two, DATA.sequences[0].images), strict=True)
+    assert any((a != b).any() for a, b in pairs)
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_scores_are_those_of_an_evaluation(model, forget):
+    result = score(replace(CELL, forget=forget), model, DATA)
+    expected = evaluate(DATA, {"x": ModelPredictor(model, forget=forget)}, vc=(8, 16)).scores["x"]
+    assert result["scores"]["miou"] == expected.miou
+    assert result["scores"]["flicker"] == expected.flicker
+    assert result["scores"]["tc"] == expected.tc
+    assert result["parts"]["evaluation"]["samples"] == 14
+    assert result["parts"]["evaluation"]["pixels"] == 48 * 64
+
+
+@pytest.mark.parametrize(
+    "changes", [{"memory_size": 5}, {"window": 1}, {"border": "zero"}, {"spacing": 2}, {"forget": True}]
+)
+def test_how_a_model_runs_changes_its_scores(model, changes):
+    plain = score(CELL, model, DATA)["scores"]
+    changed = score(replace(CELL, **changes), model, DATA)["scores"]
+    assert changed["per_class_iou"] != plain["per_class_iou"]
+
+
+def test_the_memory_without_training(model):
+    free = score(replace(CELL, training_free=True), model.backbone, DATA)["scores"]
+    expected = evaluate(DATA, {"x": ModelPredictor(TrainingFreeSegmenter(model.backbone))}).scores["x"]
+    assert free["miou"] == expected.miou
+    assert free["miou"] != score(CELL, model.backbone, DATA)["scores"]["miou"]
+
+
+def test_what_cannot_be_is_refused(model):
+    with pytest.raises(InputError, match="a single-frame network has no memory"):
+        score(replace(CELL, window=3), tiny_backbone(), DATA)
+    with pytest.raises(InputError, match="spacing 2 of a memory that holds the current frame alone"):
+        score(replace(CELL, spacing=2, forget=True), model, DATA)
+    with pytest.raises(InputError, match="spacing 0: expected 1"):
+        SpacedPredictor(model, 0)
+    with pytest.raises(InputError, match="one border"):
+        score(replace(CELL, training_free=True, border="zero"), tiny_backbone(), DATA)
+    with pytest.raises(InputError, match="the memory without training on a model that has one"):
+        score(replace(CELL, training_free=True), model, DATA)
+    with torch.no_grad(), pytest.raises(InputError, match="evaluate it on data with its own classes"):
+        other = tiny_backbone()
+        other.num_classes = 4
+        score(CELL, other, DATA)
+
+
+def test_convolutions_on_a_gpu_are_of_float32_and_cudnns(model, monkeypatch):
+    seen = []
+
+    def noting(*given, **options):
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr(scoring, "evaluate", noting)
+    score(CELL, model, DATA)
+    assert seen == [(True, False)]

@@ -1,0 +1,360 @@
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import lmanet
+from contracts.networks import TinyBackbone
+from contracts.tiny import CLASSES, tiny_backbone, tiny_data
+from lmanet.backbones import ERFNet
+from lmanet.classes import VOID
+from lmanet.errors import DataError, InputError, OutputError, WeightsError
+from lmanet.session import Session
+from lmanet.training.augment import Augmentation
+from lmanet.training.checkpoint import copy_weights
+from lmanet.training.config import Stage
+from lmanet.training.method import train_memory
+from lmanet.training.recipes import MemoryRecipe, SingleRecipe
+from lmanet.training.single import train_single
+from lmanet.training.validation import validate
+from lmanet.zoo import register_backbone
+from lmanet.zoo.architectures import BACKBONES
+from lmanet.zoo.files import read_config
+
+STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
+SINGLE = SingleRecipe(augmentation=Augmentation(crop=(32, 48)), stage=STAGE)
+MEMORY = MemoryRecipe(
+    key_channels=4,
+    value_channels=8,
+    memory_size=2,
+    window=3,
+    draws=2,
+    pseudo=2,
+    module=STAGE,
+    joint=replace(STAGE, ema=0.9),
+)
+TRAIN, VAL = tiny_data(frames=2), replace(tiny_data(sequences=1, frames=2, seed=9), name="tiny/val")
+
+
+def accelerator():
+    return Accelerator(cpu=True, mixed_precision="no")
+
+
+def backbone(num_classes=3):
+    torch.manual_seed(0)
+    return ERFNet(num_classes).eval()
+
+
+def memory(folder, recipe=MEMORY, *, network=None, **arguments):
+    if "accelerator" not in arguments:
+        arguments["accelerator"] = accelerator()
+    return train_memory(TRAIN, VAL, network or backbone(), recipe, folder, workers=0, **arguments)
+
+
+def same_weights(one, other):
+    one, other = lmanet.load(str(one)).state_dict(), lmanet.load(str(other)).state_dict()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_from_data_to_weights_files(tmp_path):
+    reports = []
+    single = train_single(
+        TRAIN,
+        VAL,
+        SINGLE,
+        tmp_path / "single",
+        accelerator=accelerator(),
+        seed=4,
+        workers=0,
+        report=lambda name, progress: reports.append(name),
+    )
+    network = lmanet.load(str(single))
+    assert isinstance(network, ERFNet)
+    assert network.classes == CLASSES
+    assert network.card["data"] == "tiny/train"
+    assert network.card["seed"] == 4
+    assert network.card["val_miou"] == pytest.approx(validate(network, VAL, accelerator()), abs=1e-6)
+    encoder = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+
+    path = memory(
+        tmp_path / "video",
+        network=network,
+        report=lambda name, progress: reports.append(name),
+    )
+    assert list(dict.fromkeys(reports)) == [
+        "reading train",
+        "reading val",
+        "step 0",
+        "encoding",
+        "step 1",
+        "step 2",
+    ]
+    segmenter = lmanet.load(str(path))
+    assert isinstance(segmenter, lmanet.VideoSegmenter)
+    assert (segmenter.memory_size, segmenter.window, segmenter.key_channels) == (2, 3, 4)
+    for name, value in segmenter.backbone.encoder.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, encoder[name])
+    config = read_config(path)
+    assert config["single_frame"] == "single-frame.safetensors"
+    assert config["card"]["control"] is False
+    assert config["card"]["recipe"]["joint"]["epochs"] == 1
+    assert config["card"]["val_miou"] == pytest.approx(validate(segmenter, VAL, accelerator()), abs=1e-6)
+    json.dumps(config)
+    session = Session(segmenter)
+    for i in range(2):
+        assert session.step(VAL.sequences[0].image(i)).labels.shape == (48, 64)
+
+
+def test_control_says_so_in_its_card_and_is_validated_without_a_past(tmp_path):
+    path = memory(tmp_path, replace(MEMORY, memories="current"))
+    segmenter = lmanet.load(str(path))
+    assert segmenter.card["control"] is True
+    forgetting = validate(segmenter, VAL, accelerator(), forget=True)
+    assert segmenter.card["val_miou"] == pytest.approx(forgetting, abs=1e-6)
+
+
+def test_without_validation_data_the_last_epoch_is_kept_and_the_card_says_so(tmp_path):
+    recipe = replace(MEMORY, joint=replace(STAGE, epochs=2))
+    path = train_memory(
+        TRAIN, None, backbone(), recipe, tmp_path / "not", accelerator=accelerator(), workers=0
+    )
+    card = read_config(path)["card"]
+    assert (card["val"], card["val_miou"], card["step"], card["epoch"]) == (None, None, 2, 2)
+    assert not (tmp_path / "not/frames/val").exists()
+    last = torch.load(tmp_path / "not/step2/last.pt", weights_only=True)["module"]
+    kept = lmanet.load(str(path)).state_dict()
+    assert all(torch.equal(kept[name.removeprefix("model.")], value) for name, value in last.items())
+
+    single = train_single(TRAIN, None, SINGLE, tmp_path / "single", accelerator=accelerator(), workers=0)
+    card = read_config(single)["card"]
+    assert (card["val"], card["val_miou"], card["epoch"]) == (None, None, 1)
+
+
+def test_bfloat16_without_a_cache(tmp_path):
+    # Accelerate keeps one precision per process for as long as its state lives.
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        half = Accelerator(cpu=True, mixed_precision="bf16")
+        path = memory(tmp_path, replace(MEMORY, memories="real", pseudo=0), accelerator=half, use_cache=False)
+        assert not list(tmp_path.glob("features-*"))
+        for value in lmanet.load(str(path)).state_dict().values():
+            assert torch.isfinite(value.float()).all()
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_fast_convolutions_are_trained_saved_and_started_from(tmp_path):
+    recipe = replace(MEMORY, convolutions="fast")
+    first = memory(tmp_path / "first", recipe)
+    assert read_config(first)["video"]["convolutions"] == "fast"
+    trained = lmanet.load(str(first))
+    assert trained.convolutions == "fast" and trained.fusion.gate.kernel_size == (1, 1)
+    again = lmanet.load(str(memory(tmp_path / "again", recipe, initial=trained)))
+    # Its weights were started from: only trained on, the second time from where the first stopped.
+    assert not torch.equal(again.fusion.gate.weight, trained.fusion.gate.weight)
+    torch.testing.assert_close(again.fusion.gate.weight, trained.fusion.gate.weight, rtol=0, atol=0.02)
+
+
+def test_a_folder_of_another_network_is_refused(tmp_path):
+    memory(tmp_path)
+    single, video = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("single-frame", "lmanet"))
+    other = backbone()
+    with torch.no_grad():
+        other.decoder.output_conv.bias += 1
+    with pytest.raises(
+        InputError, match=r"step1.last\.pt was made with another starting point.*delete .*step1"
+    ):
+        memory(tmp_path, network=other)
+    assert (tmp_path / "single-frame.safetensors").read_bytes() == single
+    assert (tmp_path / "lmanet.safetensors").read_bytes() == video
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_in_step_2_and_called_again_gives_the_same_file(tmp_path):
+    def kill(name, progress):
+        if name == "step 2" and progress.step == 2:
+            raise Killed
+
+    whole = memory(tmp_path / "whole")
+    with pytest.raises(Killed):
+        memory(tmp_path / "killed", report=kill)
+    assert not (tmp_path / "killed/lmanet.safetensors").exists()
+    assert same_weights(memory(tmp_path / "killed"), whole)
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    memory(tmp_path)
+    with pytest.raises(InputError, match="another recipe"):
+        memory(tmp_path, replace(MEMORY, memories="current"))
+
+
+def test_a_step_without_epochs_is_left_out(tmp_path):
+    model = lmanet.load(str(memory(tmp_path, replace(MEMORY, joint=replace(MEMORY.joint, epochs=0)))))
+    assert model.card["step"] == 1 and not (tmp_path / "step2").exists()
+
+
+def test_a_training_without_a_step_is_refused(tmp_path):
+    none = replace(MEMORY.module, epochs=0)
+    with pytest.raises(InputError, match="neither step 1 nor step 2 has an epoch"):
+        memory(tmp_path / "out", replace(MEMORY, module=none, joint=none))
+    assert not (tmp_path / "out").exists()
+    single = replace(SINGLE, stage=replace(SINGLE.stage, epochs=0))
+    with pytest.raises(InputError, match="epochs 0: expected at least 1"):
+        train_single(TRAIN, VAL, single, tmp_path, accelerator=accelerator(), workers=0)
+
+
+def started(folder, network, kind):
+    """A training that must be refused before any work: whatever it says, it leaves no folder."""
+    folder = folder / "out"
+    try:
+        if kind == "memory":
+            memory(folder, network=network)
+        else:
+            train_single(TRAIN, VAL, SINGLE, folder, accelerator=accelerator(), initial=network, workers=0)
+    finally:
+        assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["memory", "single"])
+def test_weights_of_other_classes_are_refused(tmp_path, kind):
+    with pytest.raises(
+        InputError, match=r"the network has 5 classes, tiny/train 3: give a network.*3 outputs.*step 0"
+    ):
+        started(tmp_path, backbone(5), kind)
+    network = backbone()
+    network.classes = replace(CLASSES, names=("sky", "street", "vehicle"))
+    with pytest.raises(
+        InputError, match="class 1 is 'street' in the network, 'road' in tiny/train: give a network"
+    ):
+        started(tmp_path, network, kind)
+
+
+def test_another_architecture_to_start_from_is_refused(tmp_path, tiny_architecture):
+    with pytest.raises(InputError, match="are of a 'tiny', the recipe trains a 'erfnet'"):
+        started(tmp_path, tiny_backbone(), "single")
+
+
+def test_a_network_that_could_not_be_saved_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"a TinyBackbone cannot be saved.*register_backbone"):
+        started(tmp_path, tiny_backbone(), "memory")
+
+
+def test_validation_data_of_other_classes_are_refused(tmp_path):
+    val = replace(VAL, classes=replace(CLASSES, names=("sky", "road", "van")))
+    for run in (
+        lambda: train_memory(TRAIN, val, backbone(), MEMORY, tmp_path / "a", accelerator=accelerator()),
+        lambda: train_single(TRAIN, val, SINGLE, tmp_path / "b", accelerator=accelerator()),
+    ):
+        with pytest.raises(InputError, match="class 2 is 'van' in tiny/val, 'car' in tiny/train"):
+            run()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_data_without_labels_are_refused(tmp_path):
+    val = tiny_data(sequences=1, frames=2)
+    for label in val.sequences[0].labels:
+        label[:] = VOID
+    with pytest.raises(DataError, match="has no labelled pixel"):
+        train_memory(TRAIN, val, backbone(), MEMORY, tmp_path, accelerator=accelerator(), workers=0)
+
+
+def test_a_crop_is_refused_for_a_memory(tmp_path):
+    recipe = replace(MEMORY, augmentation=Augmentation(crop=(32, 48)))
+    with pytest.raises(InputError, match=r"augmentation\.crop \(32, 48\).*whole frames.*leave crop out"):
+        memory(tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key_channels": 5}, "key_channels 5, this training 4"),
+        ({"value_channels": 9}, "value_channels 9, this training 8"),
+        ({"fusion": "concat", "value_channels": 64}, "value_channels 64"),
+        ({"convolutions": "fast"}, "convolutions fast, this training paper"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(tmp_path, options, message):
+    options = {"key_channels": 4, "value_channels": 8, **options}
+    with pytest.raises(InputError, match=message):
+        memory(tmp_path / "out", initial=lmanet.VideoSegmenter(backbone(), **options))
+    with pytest.raises(InputError, match="channels of the network 12, this training 128"):
+        tiny = lmanet.VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=8)
+        memory(tmp_path / "out", initial=tiny)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "cache"])
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(tmp_path, place):
+    (tmp_path / "file").touch()
+    arguments = {"cache_folder": tmp_path / "file/cache"} if place == "cache" else {}
+    folder = tmp_path / ("file/out" if place == "folder" else "out")
+    reports = []
+    with pytest.raises(OutputError, match="cannot be written"):
+        memory(folder, report=lambda name, progress: reports.append(name), **arguments)
+    assert reports == []
+
+
+@pytest.fixture
+def tiny_architecture():
+    register_backbone("tiny", TinyBackbone)
+    yield
+    del BACKBONES["tiny"]
+
+
+def logs(folder):
+    """(step, epoch, mIoU in percent) of every validation."""
+    found = []
+    for step in (1, 2):
+        with (folder / f"step{step}/log.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["val_miou_percent"]]
+        found += [(step, int(row["epoch"]), float(row["val_miou_percent"])) for row in rows]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module_lr", "joint_lr", "better"), [(1e-3, 3.0, 1), (1e-5, 1e-2, 2)], ids=["step 1", "step 2"]
+)
+def test_the_better_step_is_kept_and_a_network_of_the_users_own_is_trained(
+    tmp_path, tiny_architecture, module_lr, joint_lr, better
+):
+    stage = Stage(epochs=2, batch_size=2, lr=1e-2, validate_every=1)
+    single = train_single(
+        TRAIN,
+        VAL,
+        replace(SINGLE, network="tiny", stage=replace(stage, epochs=15)),
+        tmp_path,
+        accelerator=accelerator(),
+        workers=0,
+    )
+    network = lmanet.load(str(single))
+    assert isinstance(network, TinyBackbone)
+    assert network.card["step"] == 0
+    before = copy_weights(network)
+    module, joint = replace(stage, lr=module_lr), replace(stage, lr=joint_lr, epochs=3)
+    recipe = replace(MEMORY, module=module, joint=joint)
+    path = memory(tmp_path, recipe, network=network)
+    step, epoch, miou = max(logs(tmp_path), key=lambda row: row[2])
+    segmenter = lmanet.load(str(path))
+    assert isinstance(segmenter, lmanet.VideoSegmenter)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert step == better
+    assert (segmenter.card["step"], segmenter.card["epoch"]) == (step, epoch)
+    assert 100 * segmenter.card["val_miou"] == pytest.approx(miou, abs=0.01)
+    assert segmenter.card["val_miou"] == pytest.approx(validate(segmenter, VAL, accelerator()), abs=1e-6)
+
+
+def test_sequences_of_different_sizes_are_refused(tmp_path):
+    other = tiny_data(sequences=2, frames=1, size=(32, 48)).sequences[1]
+    mixed = replace(TRAIN, sequences=(TRAIN.sequences[0], other))
+    with pytest.raises(DataError, match=r"sequences of different sizes.*bring them to one size"):
+        train_memory(mixed, VAL, backbone(), MEMORY, tmp_path, accelerator=accelerator(), workers=0)
