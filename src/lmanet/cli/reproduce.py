@@ -65,8 +65,9 @@ def reproduce(
 
 def _shown(bars: Any) -> Watcher:
     """A line for each cell, bars for what runs in this process."""
-    from lmanet.research.reproduce.cells import cell_hash, title
+    from lmanet.research.reproduce.cells import title
     from lmanet.research.reproduce.schedule import Watcher
+    from lmanet.research.reproduce.spelling import cell_hash
 
     class Shown(Watcher):
         def begin(self, cell: Any, number: int, total: int) -> None:
@@ -83,8 +84,8 @@ def _shown(bars: Any) -> Watcher:
 
 
 def _print_estimates(estimates: list[Estimate], processes: int, console: Any) -> None:
-    from lmanet.research.reproduce.cells import cell_hash
     from lmanet.research.reproduce.estimate import readable
+    from lmanet.research.reproduce.spelling import cell_hash
 
     for one in estimates:
         console.print(f"{cell_hash(one.cell)} {one.line}", markup=False, highlight=False, soft_wrap=True)

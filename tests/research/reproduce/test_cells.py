@@ -7,7 +7,7 @@ from contracts.trees import segnet
 from lmanet.data import synthetic
 from lmanet.errors import DataError, InputError, WeightsError
 from lmanet.research.benchmarks.model import Variant
-from lmanet.research.reproduce import cells, data
+from lmanet.research.reproduce import data, spelling
 from lmanet.research.reproduce.cells import (
     AttentionMaps,
     Changes,
@@ -16,12 +16,12 @@ from lmanet.research.reproduce.cells import (
     SingleTraining,
     Timings,
     Weights,
-    cell_hash,
     needs,
     title,
     weights_of,
 )
 from lmanet.research.reproduce.data import DataConfig, Street, checked_spec, with_past
+from lmanet.research.reproduce.spelling import cell_hash, spelled
 from lmanet.training.recipes import MemoryRecipe, SingleRecipe
 
 STREET = Street(sequences=1, frames=3, size=(48, 64))
@@ -81,10 +81,10 @@ def test_the_cell_version_and_the_networks_contents_count_and_its_name_does_not(
     before = cell_hash(MEMORY)
     assert cell_hash(replace(MEMORY, network=replace(WEIGHTS, name="renamed"))) == before
     assert cell_hash(replace(MEMORY, network=replace(WEIGHTS, sha256="1" * 64))) != before
-    cells.cell_hash.cache_clear()
-    monkeypatch.setattr(cells, "CELL_VERSION", cells.CELL_VERSION + 1)
+    cell_hash.cache_clear()
+    monkeypatch.setattr(spelling, "CELL_VERSION", spelling.CELL_VERSION + 1)
     assert cell_hash(MEMORY) != before
-    cells.cell_hash.cache_clear()
+    cell_hash.cache_clear()
 
 
 def test_what_cells_need():
@@ -109,15 +109,15 @@ def test_where_data_lie_does_not_count_and_what_they_are_does(tmp_path):
     )
     for config, taken in ((one, 3), (moved, 3), (other, 2)):
         segnet(tmp_path / config.spec.rpartition("/")[2], names[:taken])
-    assert one.configuration() == moved.configuration() != other.configuration()
+    assert spelled(one) == spelled(moved) != spelled(other)
     larger = DataConfig(f"camvid:{tmp_path / 'larger'}", "train")
     segnet(tmp_path / "larger", names)
     for path in (tmp_path / "larger").glob("*/*.png"):
         with Image.open(path) as image:
             image.resize((32, 24), Image.Resampling.NEAREST).save(path)
-    assert larger.configuration() != one.configuration(), "the same names, other pixels"
+    assert spelled(larger) != spelled(one), "the same names, other pixels"
     resized = replace(one, spec=f"{one.spec},size=24x32")
-    assert resized.configuration() != one.configuration()
+    assert spelled(resized) != spelled(one)
     assert (one.size(), resized.size()) == ((12, 16), (24, 32))
 
 

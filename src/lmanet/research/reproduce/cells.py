@@ -1,13 +1,10 @@
-"""Cells: what an experiment is made of, as plain values, each known by the hash of its whole configuration."""
+"""Cells: what an experiment is made of, as plain values, each known by a hash (`spelling.cell_hash`)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, fields, is_dataclass
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmanet.ops import Border
 from lmanet.research.benchmarks.model import Variant
@@ -15,9 +12,6 @@ from lmanet.research.reproduce.data import DataConfig
 from lmanet.training.recipes import MemoryRecipe, SingleRecipe, VideoRecipe
 from lmanet.zoo.files import read_config
 from lmanet.zoo.names import locate
-
-CELL_VERSION = 1
-"""Counts changes in what the same configuration gives: raised, every cell is run anew."""
 
 
 @dataclass(frozen=True)
@@ -177,18 +171,6 @@ def needs(cell: Cell) -> tuple[Training, ...]:
     return tuple(one for one in used if isinstance(one, SingleTraining | MemoryTraining))
 
 
-def configuration(cell: Cell) -> dict[str, Any]:
-    """Everything that the cell's result depends on, as plain values."""
-    return {"cell version": CELL_VERSION, **_plain(cell)}
-
-
-@lru_cache(maxsize=65536)
-def cell_hash(cell: Cell) -> str:
-    """16 hex digits of the SHA-256 of the configuration."""
-    text = json.dumps(configuration(cell), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def title(cell: Cell) -> str:
     """The cell in a line, for progress and lists."""
     match cell:
@@ -235,18 +217,3 @@ def _model(cell: Evaluation) -> str:
     }
     given = "".join(f", {key}={value}" for key, value in extra.items() if value is not None)
     return f"{_recipe(cell.model.recipe)}, seed {cell.model.seed}{given}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, DataConfig):
-        return value.configuration()
-    if isinstance(value, Weights):
-        return {"kind": "Weights", "sha256": value.sha256}
-    if is_dataclass(value):
-        content = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        return {"kind": type(value).__name__, **content}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -87,16 +87,14 @@ class DataConfig:
             return self.street.size
         return _size(self)
 
-    def configuration(self) -> dict[str, Any]:
-        """What these frames are, as plain values: not where they lie, but which files there are."""
-        return {
-            "data": self.kind,
-            "options": ",".join(_options(self.spec)),
-            "split": self.split,
-            "fold": self.fold,
-            "street": None if self.street is None else asdict(self.street),
-            "frames": _digest(self),
-        }
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What follows the root in the spec, such as `size=512x1024`, in order."""
+        return tuple(_options(self.spec))
+
+    def digest(self) -> str:
+        """16 hex digits that tell which frames these are: their names, and their size where it is not the usual one."""
+        return _digest(self)
 
 
 @dataclass(frozen=True)

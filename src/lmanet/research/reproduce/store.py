@@ -20,10 +20,9 @@ from lmanet.research.reproduce.cells import (
     MemoryTraining,
     SingleTraining,
     Training,
-    cell_hash,
-    configuration,
 )
 from lmanet.research.reproduce.data import DataConfig
+from lmanet.research.reproduce.spelling import cell_hash, configuration, spelled
 from lmanet.training.frames import StoredData, store_frames
 
 FRAMES_TO_SCORE = "scored"
@@ -77,7 +76,7 @@ class Store:
 
     def shared(self, data: DataConfig) -> Path:
         """The folder of what cells on these frames share; it may be deleted whenever nothing runs."""
-        text = json.dumps(data.configuration(), sort_keys=True)
+        text = json.dumps(spelled(data), sort_keys=True)
         return self.root / "shared" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def frames(self, data: DataConfig) -> StoredData:

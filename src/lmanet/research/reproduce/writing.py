@@ -11,9 +11,9 @@ from lmanet.atomic import write_whole
 from lmanet.evaluation.results import nan_to_none
 from lmanet.research.benchmarks.plots import save_figure
 from lmanet.research.benchmarks.tables import Table
-from lmanet.research.reproduce.cells import cell_hash, configuration
 from lmanet.research.reproduce.plan import Plan, Row
 from lmanet.research.reproduce.plots import difference_bars, gain_lines
+from lmanet.research.reproduce.spelling import cell_hash, configuration
 from lmanet.research.reproduce.statistics import Summary
 from lmanet.research.reproduce.store import Store
 from lmanet.research.reproduce.tables import MEASURES, Outcome, class_measure, tables_of
