@@ -20,8 +20,9 @@ from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
 from lmanet.training.distributed import JointBatchNorm2d, synchronise_batch_norm
-from lmanet.training.loop import fit
+from lmanet.training.loop import Trainee, fit
 from lmanet.training.method import set_mode, set_trainable
+from lmanet.training.options import RunOptions
 
 SIZE = (24, 32)
 
@@ -44,22 +45,18 @@ def train(folder, out):
     synchronise_batch_norm(module, accelerator)
     steps = []
 
-    def record(progress):
+    def record(phase, progress):
         gradients = {name: q.grad.clone() for name, q in segmenter.named_parameters() if q.grad is not None}
         steps.append({**gradients, "loss": torch.tensor(progress.loss)})
 
     start = {name: value.clone() for name, value in segmenter.state_dict().items()}
     fit(
-        module,
+        Trainee(module, lambda m: 0.5, lambda m: set_mode(segmenter, 2)),
         ClipSamples(data, views, memory_size=2, memories="real", cache=None),
         Stage(epochs=2, batch_size=4, lr=1e-3, weight_decay=0.0, ema=0.9, validate_every=2, lovasz=0.5),
         class_weights=torch.tensor([1.0, 2.0, 5.0]),
-        validate=lambda m: 0.5,
         folder=folder,
-        accelerator=accelerator,
-        workers=0,
-        set_mode=lambda m: set_mode(segmenter, 2),
-        on_step=record,
+        options=RunOptions(accelerator, workers=0, report=record),
     )
     if accelerator.is_main_process:
         last = torch.load(folder / "last.pt", weights_only=True)

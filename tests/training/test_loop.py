@@ -20,10 +20,12 @@ from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
-from lmanet.training.loop import fit
+from lmanet.training.loop import Trainee, fit
 from lmanet.training.method import set_mode, set_trainable
+from lmanet.training.options import RunOptions
+from lmanet.training.progress import Phase, silent
 from lmanet.training.sampler import EpochSampler
-from lmanet.training.single import LabelledFrames, SingleFrame
+from lmanet.training.single import LabelledFrames, TrainedNetwork
 
 ONE_CYCLE = Stage(epochs=3, batch_size=2, lr=1e-2, ema=0.9, validate_every=2)
 PLATEAU = Stage(
@@ -43,7 +45,7 @@ class KillAt:
     def __init__(self, step):
         self.left = step
 
-    def __call__(self, progress):
+    def __call__(self, phase, progress):
         self.left -= 1
         if self.left == 0:
             raise Killed
@@ -54,34 +56,33 @@ def value_of(module):
     return float(sum(p.double().abs().mean() for p in module.state_dict().values())) % 1.0
 
 
+def options(*, report=silent, workers=0, seed=0):
+    return RunOptions(Accelerator(cpu=True), seed, workers, report)
+
+
 def train(
     folder,
     stage=ONE_CYCLE,
     *,
-    on_step=None,
+    report=silent,
     workers=0,
     seed=3,
     validate=value_of,
-    config=None,
+    made_with=None,
     data=None,
     network_seed=0,
 ):
-    module = SingleFrame(tiny_backbone(network_seed))
-    data = data or LabelledFrames(tiny_data(), AUGMENTATION, seed=seed)
-    best = fit(
-        module,
-        data,
+    module = TrainedNetwork(tiny_backbone(network_seed))
+    fitted = fit(
+        Trainee(module, validate),
+        data or LabelledFrames(tiny_data(), AUGMENTATION, seed=seed),
         stage,
         class_weights=WEIGHTS,
-        validate=validate,
         folder=folder,
-        accelerator=Accelerator(cpu=True),
-        seed=seed,
-        workers=workers,
-        on_step=on_step,
-        config=config,
+        options=options(report=report, workers=workers, seed=seed),
+        made_with=made_with,
     )
-    return module, best
+    return module, fitted.best
 
 
 def log_of(folder):
@@ -105,7 +106,7 @@ def test_killed_and_resumed_equals_not_killed(tmp_path, stage, kills):
     whole, best = train(tmp_path / "whole", stage)
     for step in kills:
         with pytest.raises(Killed):
-            train(tmp_path / "killed", stage, on_step=KillAt(step))
+            train(tmp_path / "killed", stage, report=KillAt(step))
     resumed, best_resumed = train(tmp_path / "killed", stage)
     assert_same_weights(resumed, whole)
     assert best_resumed == best
@@ -128,7 +129,7 @@ def test_killed_between_epochs(tmp_path):
 def test_worker_processes_change_nothing_also_when_resumed(tmp_path):
     whole, _ = train(tmp_path / "whole")
     with pytest.raises(Killed):
-        train(tmp_path / "killed", workers=1, on_step=KillAt(5))
+        train(tmp_path / "killed", workers=1, report=KillAt(5))
     resumed, _ = train(tmp_path / "killed", workers=1)
     assert_same_weights(resumed, whole)
 
@@ -137,7 +138,7 @@ CHILD = """
 import sys
 from pathlib import Path
 import test_loop
-test_loop.train(Path(sys.argv[1]), on_step=lambda p: print("step", p.epoch, p.step, flush=True))
+test_loop.train(Path(sys.argv[1]), report=lambda phase, p: print("step", p.epoch, p.step, flush=True))
 """
 
 
@@ -159,15 +160,46 @@ def test_a_process_killed_by_signal_9_is_resumed(tmp_path):
     assert child.returncode == -signal.SIGKILL
     assert (tmp_path / "killed/last.pt").is_file()
     steps = []
-    resumed, _ = train(tmp_path / "killed", on_step=lambda p: steps.append((p.epoch, p.step)))
+    resumed, _ = train(tmp_path / "killed", report=lambda phase, p: steps.append((p.epoch, p.step)))
     assert steps[0] == (1, 1)
     whole, _ = train(tmp_path / "whole")
     assert_same_weights(resumed, whole)
 
 
+def test_seconds_of_the_epochs_before_a_resumption_count(tmp_path):
+    module, data = TrainedNetwork(tiny_backbone()), LabelledFrames(tiny_data(), AUGMENTATION)
+
+    def seconds(report=silent):
+        where = {"class_weights": WEIGHTS, "folder": tmp_path, "options": options(report=report)}
+        return fit(Trainee(module), data, ONE_CYCLE, **where).seconds
+
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(Killed):
+        seconds(KillAt(8))
+    before = torch.load(tmp_path / "last.pt", weights_only=True)["seconds"]
+    module.load_state_dict(start)
+    whole = seconds()
+    module.load_state_dict(start)
+    assert 0 < before < whole == seconds(KillAt(1))
+
+
+def test_the_progress_is_told_of_the_phase_that_was_named(tmp_path):
+    seen, phase = [], Phase("training", "step 7")
+    fit(
+        Trainee(TrainedNetwork(tiny_backbone())),
+        LabelledFrames(tiny_data(), AUGMENTATION),
+        replace(ONE_CYCLE, epochs=1),
+        class_weights=WEIGHTS,
+        folder=tmp_path,
+        options=options(report=lambda *told: seen.append(told)),
+        phase=phase,
+    )
+    assert [(told[0], told[1].step, told[1].steps) for told in seen] == [(phase, n, 3) for n in (1, 2, 3)]
+
+
 def test_a_finished_training_gives_its_best_weights_again(tmp_path):
     module, best = train(tmp_path)
-    again, best_again = train(tmp_path, on_step=KillAt(1))
+    again, best_again = train(tmp_path, report=KillAt(1))
     assert_same_weights(again, module)
     assert best == best_again
 
@@ -203,10 +235,10 @@ def test_without_validation_the_last_epochs_weights_are_kept(tmp_path, ema):
 def test_without_validation_killed_and_resumed_equals_not_killed(tmp_path, step):
     whole, _ = train(tmp_path / "whole", validate=None)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", validate=None, on_step=KillAt(step))
+        train(tmp_path / "killed", validate=None, report=KillAt(step))
     resumed, _ = train(tmp_path / "killed", validate=None)
     assert_same_weights(resumed, whole)
-    again, best = train(tmp_path / "killed", validate=None, on_step=KillAt(1))
+    again, best = train(tmp_path / "killed", validate=None, report=KillAt(1))
     assert_same_weights(again, whole)
     assert best.epoch == 3
 
@@ -244,14 +276,14 @@ def test_plateau_lowers_the_rate_when_the_loss_stays(tmp_path):
     [
         ({"stage": replace(ONE_CYCLE, lr=2e-2)}, "another stage"),
         ({"seed": 4}, "another seed"),
-        ({"config": {"memories": "current"}}, "another memories: real, now current"),
+        ({"made_with": {"memories": "current"}}, "another memories: real, now current"),
     ],
 )
 def test_checkpoint_of_another_configuration_is_refused(tmp_path, change, named):
-    config = {"memories": "real", "shape": (1, 2)}
-    train(tmp_path, replace(ONE_CYCLE, epochs=1), config=config)
-    train(tmp_path, replace(ONE_CYCLE, epochs=1), config=config)
-    arguments = {"stage": replace(ONE_CYCLE, epochs=1), "config": config, **change}
+    made_with = {"memories": "real", "shape": (1, 2)}
+    train(tmp_path, replace(ONE_CYCLE, epochs=1), made_with=made_with)
+    train(tmp_path, replace(ONE_CYCLE, epochs=1), made_with=made_with)
+    arguments = {"stage": replace(ONE_CYCLE, epochs=1), "made_with": made_with, **change}
     with pytest.raises(
         InputError,
         match=f"{named}.*delete {re.escape(str(tmp_path))} to train this step anew, or train into another folder",
@@ -260,25 +292,22 @@ def test_checkpoint_of_another_configuration_is_refused(tmp_path, change, named)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
-    def spoil(progress):
+    def spoil(phase, progress):
         if progress.epoch == 1:
             with torch.no_grad():
                 module.backbone.head.bias.fill_(float("nan"))
 
-    module = SingleFrame(tiny_backbone())
+    module = TrainedNetwork(tiny_backbone())
     with pytest.raises(
         InputError, match=f"loss became nan in epoch 2, step 2, .*delete {re.escape(str(tmp_path))}.*lower lr"
     ):
         fit(
-            module,
+            Trainee(module, value_of),
             LabelledFrames(tiny_data(), AUGMENTATION),
             ONE_CYCLE,
             class_weights=WEIGHTS,
-            validate=value_of,
             folder=tmp_path,
-            accelerator=Accelerator(cpu=True),
-            workers=0,
-            on_step=spoil,
+            options=options(report=spoil),
         )
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert state["numbers"][0] == 1
@@ -295,10 +324,10 @@ def test_checkpoint_of_other_starting_weights_is_refused(tmp_path):
 
 def test_checkpoint_of_before_the_best_epoch_was_noted(tmp_path):
     with pytest.raises(Killed):
-        train(tmp_path / "old", on_step=KillAt(7))
+        train(tmp_path / "old", report=KillAt(7))
     path = tmp_path / "old/last.pt"
     values = torch.load(path, weights_only=True)
-    del values["best_epoch"], values["config"]["starting point"]
+    del values["best_epoch"], values["seconds"], values["config"]["starting point"]
     values["numbers"][3] = 2.0  # better than anything that comes
     torch.save(values, path)
     _, best = train(tmp_path / "old")
@@ -309,7 +338,7 @@ def test_checkpoint_of_before_the_best_epoch_was_noted(tmp_path):
 def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path):
     whole, _ = train(tmp_path / "whole")
     with pytest.raises(Killed):
-        train(tmp_path / "full", on_step=KillAt(4))
+        train(tmp_path / "full", report=KillAt(4))
     before = (tmp_path / "full/last.pt").read_bytes()
     with (
         pytest.raises(OutputError, match=r"last\.pt: cannot be written.*free some space"),
@@ -332,28 +361,26 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 def test_a_folder_that_cannot_be_made_is_told_first(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        train(tmp_path / "file/step0", on_step=KillAt(1))
+        train(tmp_path / "file/step0", report=KillAt(1))
 
 
 def test_accelerate_holds_nothing_afterwards(tmp_path):
-    accelerator = Accelerator(cpu=True)
-    module = SingleFrame(tiny_backbone())
+    run = options()
+    module = TrainedNetwork(tiny_backbone())
     alive = weakref.ref(module)
     for number in range(2):
         fit(
-            module,
+            Trainee(module, value_of),
             LabelledFrames(tiny_data(), AUGMENTATION),
             replace(ONE_CYCLE, epochs=1),
             class_weights=WEIGHTS,
-            validate=value_of,
             folder=tmp_path / str(number),
-            accelerator=accelerator,
-            workers=0,
+            options=run,
         )
     del module
     gc.collect()
     assert alive() is None
-    assert accelerator.num_processes == 1
+    assert run.accelerator.num_processes == 1
 
 
 def test_sampler_gives_every_index_once_an_epoch():
@@ -417,15 +444,12 @@ def test_frozen_parts_stay_bit_for_bit(tmp_path, step, frozen, trained, ema):
     backbone = {name: snapshot(part) for name, part in segmenter.backbone.named_children()}
     set_trainable(segmenter, step)
     fit(
-        FromImages(segmenter, (48, 64)),
+        Trainee(FromImages(segmenter, (48, 64)), value_of, lambda module: set_mode(segmenter, step)),
         ClipSamples(tiny_data(), views, memory_size=2, memories="real", cache=None),
         replace(ONE_CYCLE, epochs=1, ema=ema),
         class_weights=WEIGHTS,
-        validate=value_of,
         folder=tmp_path,
-        accelerator=Accelerator(cpu=True),
-        workers=0,
-        set_mode=lambda module: set_mode(segmenter, step),
+        options=options(),
     )
     for name in frozen:
         now = segmenter.backbone.get_submodule(name).state_dict()

@@ -16,7 +16,8 @@ from lmanet.session import Session
 from lmanet.training.augment import Augmentation
 from lmanet.training.checkpoint import copy_weights
 from lmanet.training.config import Stage
-from lmanet.training.method import train_memory
+from lmanet.training.method import train_method
+from lmanet.training.options import RunOptions
 from lmanet.training.recipes import MemoryRecipe, SingleRecipe
 from lmanet.training.single import train_single
 from lmanet.training.validation import validate
@@ -48,10 +49,13 @@ def backbone(num_classes=3):
     return ERFNet(num_classes).eval()
 
 
-def memory(folder, recipe=MEMORY, *, network=None, **arguments):
-    if "accelerator" not in arguments:
-        arguments["accelerator"] = accelerator()
-    return train_memory(TRAIN, VAL, network or backbone(), recipe, folder, workers=0, **arguments)
+def options(**given):
+    return RunOptions(accelerator(), **{"workers": 0, **given})
+
+
+def memory(folder, recipe=MEMORY, *, network=None, run=None, **arguments):
+    run = run or options()
+    return train_method(TRAIN, VAL, network or backbone(), recipe, folder, options=run, **arguments).path
 
 
 def same_weights(one, other):
@@ -66,11 +70,8 @@ def test_from_data_to_weights_files(tmp_path):
         VAL,
         SINGLE,
         tmp_path / "single",
-        accelerator=accelerator(),
-        seed=4,
-        workers=0,
-        report=lambda name, progress: reports.append(name),
-    )
+        options=options(seed=4, report=lambda phase, progress: reports.append(phase)),
+    ).path
     network = lmanet.load(str(single))
     assert isinstance(network, ERFNet)
     assert network.classes == CLASSES
@@ -82,15 +83,15 @@ def test_from_data_to_weights_files(tmp_path):
     path = memory(
         tmp_path / "video",
         network=network,
-        report=lambda name, progress: reports.append(name),
+        run=options(report=lambda phase, progress: reports.append(phase)),
     )
-    assert list(dict.fromkeys(reports)) == [
-        "reading train",
-        "reading val",
-        "step 0",
-        "encoding",
-        "step 1",
-        "step 2",
+    assert [(phase.kind, phase.name) for phase in dict.fromkeys(reports)] == [
+        ("reading", "reading train"),
+        ("reading", "reading val"),
+        ("training", "step 0"),
+        ("encoding", "encoding"),
+        ("training", "step 1"),
+        ("training", "step 2"),
     ]
     segmenter = lmanet.load(str(path))
     assert isinstance(segmenter, lmanet.VideoSegmenter)
@@ -119,9 +120,7 @@ def test_control_says_so_in_its_card_and_is_validated_without_a_past(tmp_path):
 
 def test_without_validation_data_the_last_epoch_is_kept_and_the_card_says_so(tmp_path):
     recipe = replace(MEMORY, joint=replace(STAGE, epochs=2))
-    path = train_memory(
-        TRAIN, None, backbone(), recipe, tmp_path / "not", accelerator=accelerator(), workers=0
-    )
+    path = train_method(TRAIN, None, backbone(), recipe, tmp_path / "not", options=options()).path
     card = read_config(path)["card"]
     assert (card["val"], card["val_miou"], card["step"], card["epoch"]) == (None, None, 2, 2)
     assert not (tmp_path / "not/frames/val").exists()
@@ -129,7 +128,7 @@ def test_without_validation_data_the_last_epoch_is_kept_and_the_card_says_so(tmp
     kept = lmanet.load(str(path)).state_dict()
     assert all(torch.equal(kept[name.removeprefix("model.")], value) for name, value in last.items())
 
-    single = train_single(TRAIN, None, SINGLE, tmp_path / "single", accelerator=accelerator(), workers=0)
+    single = train_single(TRAIN, None, SINGLE, tmp_path / "single", options=options()).path
     card = read_config(single)["card"]
     assert (card["val"], card["val_miou"], card["epoch"]) == (None, None, 1)
 
@@ -141,7 +140,12 @@ def test_bfloat16_without_a_cache(tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         half = Accelerator(cpu=True, mixed_precision="bf16")
-        path = memory(tmp_path, replace(MEMORY, memories="real", pseudo=0), accelerator=half, use_cache=False)
+        path = memory(
+            tmp_path,
+            replace(MEMORY, memories="real", pseudo=0),
+            run=RunOptions(half, workers=0),
+            use_cache=False,
+        )
         assert not list(tmp_path.glob("features-*"))
         for value in lmanet.load(str(path)).state_dict().values():
             assert torch.isfinite(value.float()).all()
@@ -180,13 +184,13 @@ class Killed(BaseException):
 
 
 def test_killed_in_step_2_and_called_again_gives_the_same_file(tmp_path):
-    def kill(name, progress):
-        if name == "step 2" and progress.step == 2:
+    def kill(phase, progress):
+        if phase.name == "step 2" and progress.step == 2:
             raise Killed
 
     whole = memory(tmp_path / "whole")
     with pytest.raises(Killed):
-        memory(tmp_path / "killed", report=kill)
+        memory(tmp_path / "killed", run=options(report=kill))
     assert not (tmp_path / "killed/lmanet.safetensors").exists()
     assert same_weights(memory(tmp_path / "killed"), whole)
 
@@ -209,7 +213,7 @@ def test_a_training_without_a_step_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
     single = replace(SINGLE, stage=replace(SINGLE.stage, epochs=0))
     with pytest.raises(InputError, match="epochs 0: expected at least 1"):
-        train_single(TRAIN, VAL, single, tmp_path, accelerator=accelerator(), workers=0)
+        train_single(TRAIN, VAL, single, tmp_path, options=options())
 
 
 def started(folder, network, kind):
@@ -219,7 +223,7 @@ def started(folder, network, kind):
         if kind == "memory":
             memory(folder, network=network)
         else:
-            train_single(TRAIN, VAL, SINGLE, folder, accelerator=accelerator(), initial=network, workers=0)
+            train_single(TRAIN, VAL, SINGLE, folder, options=options(), initial=network)
     finally:
         assert not folder.exists()
 
@@ -251,8 +255,8 @@ def test_a_network_that_could_not_be_saved_is_refused(tmp_path):
 def test_validation_data_of_other_classes_are_refused(tmp_path):
     val = replace(VAL, classes=replace(CLASSES, names=("sky", "road", "van")))
     for run in (
-        lambda: train_memory(TRAIN, val, backbone(), MEMORY, tmp_path / "a", accelerator=accelerator()),
-        lambda: train_single(TRAIN, val, SINGLE, tmp_path / "b", accelerator=accelerator()),
+        lambda: train_method(TRAIN, val, backbone(), MEMORY, tmp_path / "a", options=options()),
+        lambda: train_single(TRAIN, val, SINGLE, tmp_path / "b", options=options()),
     ):
         with pytest.raises(InputError, match="class 2 is 'van' in tiny/val, 'car' in tiny/train"):
             run()
@@ -264,7 +268,7 @@ def test_validation_data_without_labels_are_refused(tmp_path):
     for label in val.sequences[0].labels:
         label[:] = VOID
     with pytest.raises(DataError, match="has no labelled pixel"):
-        train_memory(TRAIN, val, backbone(), MEMORY, tmp_path, accelerator=accelerator(), workers=0)
+        train_method(TRAIN, val, backbone(), MEMORY, tmp_path, options=options())
 
 
 def test_a_crop_is_refused_for_a_memory(tmp_path):
@@ -300,7 +304,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(tmp_path, pl
     folder = tmp_path / ("file/out" if place == "folder" else "out")
     reports = []
     with pytest.raises(OutputError, match="cannot be written"):
-        memory(folder, report=lambda name, progress: reports.append(name), **arguments)
+        memory(folder, run=options(report=lambda *told: reports.append(told)), **arguments)
     assert reports == []
 
 
@@ -333,9 +337,8 @@ def test_the_better_step_is_kept_and_a_network_of_the_users_own_is_trained(
         VAL,
         replace(SINGLE, network="tiny", stage=replace(stage, epochs=15)),
         tmp_path,
-        accelerator=accelerator(),
-        workers=0,
-    )
+        options=options(),
+    ).path
     network = lmanet.load(str(single))
     assert isinstance(network, TinyBackbone)
     assert network.card["step"] == 0
@@ -357,4 +360,4 @@ def test_sequences_of_different_sizes_are_refused(tmp_path):
     other = tiny_data(sequences=2, frames=1, size=(32, 48)).sequences[1]
     mixed = replace(TRAIN, sequences=(TRAIN.sequences[0], other))
     with pytest.raises(DataError, match=r"sequences of different sizes.*bring them to one size"):
-        train_memory(mixed, VAL, backbone(), MEMORY, tmp_path, accelerator=accelerator(), workers=0)
+        train_method(mixed, VAL, backbone(), MEMORY, tmp_path, options=options())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class TrainingState:
         self.module, self.average, self.optimizer, self.scheduler = module, average, optimizer, scheduler
         self.config = config
         self.epoch = self.steps = 0
+        self.seconds = 0.0
         self.miou = float("nan")
         self.best = Best(-1.0, None)
         self.best_weights: dict[str, Tensor] = {}
@@ -75,6 +77,7 @@ class TrainingState:
             "scheduler": self.scheduler.state_dict(),
             "numbers": [self.epoch, self.steps, self.miou, self.best.miou],
             "best_epoch": self.best.epoch,
+            "seconds": self.seconds,
             "best_weights": self.best_weights,
         }
         # Into memory first: of a full disk torch.save says nothing that a user could understand.
@@ -107,8 +110,31 @@ class TrainingState:
         self.optimizer.load_state_dict(values["optimizer"])
         self.scheduler.load_state_dict(values["scheduler"])
         self.epoch, self.steps, self.miou, best = values["numbers"]
-        self.best = Best(best, values.get("best_epoch"))
+        # Checkpoints of before these were noted lack them.
+        self.best, self.seconds = Best(best, values.get("best_epoch")), values.get("seconds", 0.0)
         self.best_weights = values["best_weights"]
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where a training in `folder` keeps checkpoint and log of its step 0, 1 or 2."""
+    return folder / f"step{step}"
+
+
+def remove_resumable(folder: Path) -> None:
+    """Remove what only going on with a training needs: checkpoints, logs, frames and features; the weights stay.
+
+    Args:
+        folder: the training's. Of what it has a link to instead, the link alone goes.
+    """
+    for path in (
+        *(step_folder(folder, step) for step in (0, 1, 2)),
+        folder / "frames",
+        *folder.glob("features-*"),
+    ):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -25,73 +25,76 @@ from lmanet.training.config import Stage
 from lmanet.training.log import log_epoch
 from lmanet.training.losses import cross_entropy_sums, lovasz_softmax, pixels
 from lmanet.training.optimiser import make_average, make_optimizer, make_scheduler, update_average
+from lmanet.training.options import RunOptions
+from lmanet.training.progress import Phase, Progress
 from lmanet.training.sampler import EpochDataset, EpochSampler, make_loader
+
+TRAINING = Phase("training", "training")
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a stage is, for progress bars and logs.
+class Trainee:
+    """What is trained in a stage, and by what measure the best epoch is chosen.
 
     Attributes:
-        epoch: epochs done.
-        epochs: epochs in all.
-        step: steps done in this epoch.
-        steps: steps per epoch.
-        loss: mean training loss of this epoch so far.
-        miou: of the last validation, 0 to 1; NaN before the first.
+        module: takes the inputs of a sample, batched, and gives logits (B, K, H, W); its parameters that require
+            gradients are trained.
+        validate: mIoU (0 to 1) of a module like it; called by every process with the averaged weights in `eval` mode.
+            With None nothing is validated, and the (averaged) weights of the last epoch are kept.
+        set_mode: puts `module` into its training mode, in which some parts may run in `eval`.
     """
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    miou: float
+    module: nn.Module
+    validate: Callable[[nn.Module], float] | None = None
+    set_mode: Callable[[nn.Module], Any] = nn.Module.train
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a stage came to.
+
+    Attributes:
+        best: the best validation mIoU and its epoch; without validation NaN and the last epoch.
+        seconds: of training, validation left out, the epochs before a resumption included.
+    """
+
+    best: Best
+    seconds: float
 
 
 def fit(
-    module: nn.Module,
+    trainee: Trainee,
     data: EpochDataset,
     stage: Stage,
     *,
     class_weights: Tensor,
-    validate: Callable[[nn.Module], float] | None,
     folder: Path,
-    accelerator: Accelerator,
-    seed: int = 0,
-    workers: int = 1,
-    set_mode: Callable[[nn.Module], Any] = lambda module: module.train(),
-    on_step: Callable[[Progress], None] | None = None,
-    config: dict[str, Any] | None = None,
-) -> Best:
-    """Train the parameters of `module` that require gradients; leaves the best weights in it.
+    options: RunOptions,
+    phase: Phase = TRAINING,
+    made_with: dict[str, Any] | None = None,
+) -> Fitted:
+    """Train a module for a stage; leaves the best weights in it.
 
     After each epoch the whole state goes to `folder/last.pt`, written under another name and renamed; a call
-    with such a file goes on from there. `folder/log.csv` has a row per epoch.
+    with such a file goes on from there. `folder/log.csv` has a row per epoch, for people.
 
     Args:
-        module: takes the inputs of a sample, batched, and gives logits (B, K, H, W).
+        trainee: the module, and how it is validated.
         data: the samples.
         stage: epochs, optimiser and schedule.
         class_weights: (K,) of the loss.
-        validate: mIoU (0 to 1) of a module; called by every process with the averaged weights in `eval` mode. With
-            None nothing is validated, and the (averaged) weights of the last epoch are kept.
         folder: for checkpoint and log.
-        accelerator: device, precision and processes; whatever it has prepared is released at the end.
-        seed: of order, augmentation and dropout.
-        workers: processes that prepare samples.
-        set_mode: puts the module into its training mode (which parts run in `eval`).
-        on_step: called after every step; after an epoch's last one when the epoch has been validated.
-        config: whatever else a checkpoint must have been made with to be gone on from, as plain values.
-
-    Returns:
-        The best validation mIoU and its epoch; without validation NaN and the last epoch.
+        options: accelerator, seed, workers, and who is told: after every step; after an epoch's last one when the
+            epoch has been validated.
+        phase: what the progress is told of.
+        made_with: whatever else a checkpoint must have been made with to be gone on from, as plain values.
 
     Raises:
         InputError: the stage has no epoch, `folder` holds the checkpoint of another configuration or of other starting
             weights, or the loss is no number any more.
         OutputError: `folder` cannot be written to.
     """
+    module, validate, accelerator, seed = trainee.module, trainee.validate, options.accelerator, options.seed
     if not stage.epochs:
         raise InputError("epochs 0: expected at least 1, there is nothing to train otherwise")
     check_folder(folder)
@@ -99,22 +102,26 @@ def fit(
     sampler = EpochSampler(
         len(data), stage.batch_size, seed=seed, samples=stage.samples, rank=rank, world=world
     )
-    loader = make_loader(data, sampler, workers)
+    loader = make_loader(data, sampler, options.workers)
     optimizer = make_optimizer(module, stage)
     scheduler = make_scheduler(optimizer, stage, len(sampler))
     average = make_average(module, stage)
-    made_with = {
-        **(config or {}),
+    configuration = {
+        **(made_with or {}),
         "stage": stage.to_dict(),
         "seed": seed,
         "starting point": fingerprint(module),
         "validation": validate is not None,
     }
-    state = TrainingState(module, average, optimizer, scheduler, made_with)
+    state = TrainingState(module, average, optimizer, scheduler, configuration)
     state.load(folder / "last.pt")
     device_weights = class_weights.to(accelerator.device)
     if average is not None:
         average.to(accelerator.device)
+
+    def tell(epoch: int, losses: Sequence[float]) -> None:
+        mean = float(np.mean(losses))
+        options.report(phase, Progress(epoch, stage.epochs, len(losses), len(sampler), mean, state.miou))
 
     with _prepared(accelerator, module, optimizer) as (wrapped, stepper):
         while state.epoch < stage.epochs:
@@ -122,7 +129,7 @@ def fit(
             # The loader's first iterator draws a number of its own: before the seed, or a resumed epoch would differ.
             batches = iter(loader)
             torch.manual_seed(hash((seed, state.epoch, rank)) % 2**31)
-            set_mode(module)
+            trainee.set_mode(module)
             started, losses = time.perf_counter(), []
             for inputs, labels in batches:
                 loss = _joint_loss(wrapped, inputs, labels, device_weights, stage.lovasz, accelerator)
@@ -139,14 +146,14 @@ def fit(
                 losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # pyright: ignore[reportArgumentType]
                 if not np.isfinite(losses[-1]):
                     raise _diverged(losses, state.epoch, stage, folder)
-                if on_step and len(losses) < len(sampler):
-                    mean = float(np.mean(losses))
-                    on_step(Progress(state.epoch, stage.epochs, len(losses), len(sampler), mean, state.miou))
+                if len(losses) < len(sampler):
+                    tell(state.epoch, losses)
             state.epoch += 1
             mean = float(np.mean(losses))
             if stage.schedule == "plateau":
                 scheduler.step(mean)
             seconds = time.perf_counter() - started
+            state.seconds += seconds
             last = state.epoch == stage.epochs
             validated = validate is not None and (last or state.epoch % stage.validate_every == 0)
             kept = average.module if average is not None else module
@@ -156,8 +163,7 @@ def fit(
                 state.keep_if_best(kept)
             elif last:
                 state.best, state.best_weights = Best(float("nan"), state.epoch), copy_weights(kept)
-            if on_step:
-                on_step(Progress(state.epoch - 1, stage.epochs, len(sampler), len(sampler), mean, state.miou))
+            tell(state.epoch - 1, losses)
             if accelerator.is_main_process:
                 log_epoch(
                     folder / "log.csv",
@@ -171,7 +177,7 @@ def fit(
             accelerator.wait_for_everyone()
     module.load_state_dict(state.best_weights)
     module.eval()
-    return state.best
+    return Fitted(state.best, state.seconds)
 
 
 @contextmanager

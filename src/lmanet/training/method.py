@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, fields
+import time
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lmanet.atomic import check_folder
@@ -18,43 +18,42 @@ from lmanet.errors import InputError
 from lmanet.methods.base import TrainableVideoModel
 from lmanet.methods.label_memory import LabelMemorySegmenter
 from lmanet.methods.lmanet import VideoSegmenter, default_channels
-from lmanet.training.checkpoint import Best, copy_weights
+from lmanet.training.checkpoint import Best, copy_weights, step_folder
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
 from lmanet.training.config import Stage
 from lmanet.training.distributed import synchronise_batch_norm
-from lmanet.training.features import build_feature_cache
-from lmanet.training.loop import fit
+from lmanet.training.features import FeatureCache, Views, build_feature_cache
+from lmanet.training.frames import StoredData
+from lmanet.training.loop import Trainee, fit
+from lmanet.training.options import RunOptions, TrainingResult, TrainingTimings
 from lmanet.training.prepare import (
-    Report,
     check_classes,
     check_network,
     common_size,
     loss_weights,
     store_splits,
 )
+from lmanet.training.progress import ENCODING, training
 from lmanet.training.recipes import LabelRecipe, MemoryRecipe, VideoRecipe
 from lmanet.training.validation import validate
 from lmanet.zoo.architectures import describe_backbone
 from lmanet.zoo.files import save_model
 
 
-def train_memory(
+def train_method(
     train: VideoData,
     val: VideoData | None,
     backbone: Backbone,
     recipe: VideoRecipe,
     folder: Path,
     *,
-    accelerator: Accelerator,
+    options: RunOptions,
     initial: TrainableVideoModel | None = None,
     single_frame: str | None = None,
-    seed: int = 0,
-    workers: int = 1,
     use_cache: bool = True,
     cache_folder: Path | None = None,
-    report: Report = lambda name, progress: None,
-) -> Path:
-    """Steps 1 and 2: put a memory module on a trained single-frame network; resumes what `folder` holds.
+) -> TrainingResult:
+    """Steps 1 and 2: put a method on a trained single-frame network; resumes what `folder` holds.
 
     Args:
         train: labelled frames with the frames before them.
@@ -62,20 +61,14 @@ def train_memory(
             epoch's weights of the last step are kept.
         backbone: the trained network, of lmanet or registered (`lmanet.zoo.register_backbone`); it stays as it is,
             a copy is trained.
-        recipe: module, memories and optimisers.
+        recipe: method, memories and optimisers.
         folder: for frames, checkpoints, logs and `lmanet.safetensors`.
-        accelerator: device, precision, processes; it must not hold other prepared objects, which would be released.
-        initial: start the memory's weights from this model's.
+        options: accelerator, seed, workers, and who is told of the progress.
+        initial: start the method's own weights from this model's.
         single_frame: the backbone's name, if it is a bundled model; any other is written into `folder` beside the
             result, so that the two can be compared.
-        seed: of everything random.
-        workers: processes that prepare samples.
         use_cache: encode each frame once and keep its features; without, in every step.
-        cache_folder: where the features go; trainings on the same backbone and data may share it.
-        report: told of the progress.
-
-    Returns:
-        The weights file; its card says which step and epoch it is from.
+        cache_folder: where the features go, if not into `folder`; trainings on the same backbone and data may share it.
 
     Raises:
         InputError: the recipe crops, the network has other classes, `initial` does not fit, or see `fit`.
@@ -87,64 +80,63 @@ def train_memory(
     _check(recipe, backbone, initial, train, val)
     check_folder(folder)
     check_folder(cache_folder)
-    stored, stored_val = store_splits(train, val, folder, accelerator, report)
+    accelerator = options.accelerator
+    stored, stored_val = store_splits(train, val, folder, options)
     size = common_size(stored)
-    torch.manual_seed(seed)
-    segmenter = _build(backbone, recipe, initial)
+    torch.manual_seed(options.seed)
+    model = _build(backbone, recipe, initial)
     views = make_views(
         recipe.augmentation, size, draws=recipe.draws, pseudo=recipe.pseudo, ranges=recipe.pseudo_memory
     )
-    cache = None
+    cache, timings = None, TrainingTimings()
     if use_cache:
-        with accelerator.main_process_first():
-            cache = build_feature_cache(
-                segmenter,
-                stored,
-                views,
-                cache_folder,
-                device=accelerator.device,
-                on_frame=lambda done, total: report("encoding", (done, total)),
-            )
-    samples = ClipSamples(
-        stored, views, memory_size=recipe.memory_size, memories=recipe.memories, cache=cache, seed=seed
-    )
+        cache, timings = _encode(model, stored, views, cache_folder, options)
     control = recipe.memories == "current"
-    module = (FromFeatures if use_cache else FromImages)(segmenter, size, control=control)
+    samples = ClipSamples(
+        stored,
+        views,
+        memory_size=recipe.memory_size,
+        memories=recipe.memories,
+        cache=cache,
+        seed=options.seed,
+    )
+    module = (FromFeatures if use_cache else FromImages)(model, size, control=control)
     synchronise_batch_norm(module, accelerator)
-    weights = loss_weights(stored)
-    kept: _Kept | None = None
+
+    def score(module: Any) -> float:
+        assert stored_val is not None
+        return validate(module.model, stored_val, accelerator, forget=control)
+
+    weights, kept, steps_s = loss_weights(stored), None, dict[int, float]()
     for step, stage in steps_of(recipe).items():
-        set_trainable(segmenter, step)
-        best = fit(
-            module,
+        set_trainable(model, step)
+        fitted = fit(
+            Trainee(
+                module,
+                validate=None if stored_val is None else score,
+                set_mode=lambda _, step=step: set_mode(model, step),
+            ),
             samples,
             stage,
             class_weights=weights,
-            validate=(
-                None
-                if stored_val is None
-                else lambda m: validate(_model_of(m), stored_val, accelerator, forget=control)
-            ),
-            folder=folder / f"step{step}",
-            accelerator=accelerator,
-            seed=seed + 1000 * step,
-            workers=workers,
-            set_mode=lambda m, step=step: set_mode(segmenter, step),
-            on_step=lambda p, step=step: report(f"step {step}", p),
-            config={
+            folder=step_folder(folder, step),
+            options=replace(options, seed=options.seed + 1000 * step),
+            phase=training(step),
+            made_with={
                 "recipe": _without_stages(recipe),
                 "data": stored.fingerprint,
                 "network": {**describe_backbone(backbone), **backbone.setting},
             },
         )
-        if kept is None or val is None or best.miou > kept.best.miou:
-            kept = _Kept(step, best, copy_weights(segmenter))
+        steps_s[step] = fitted.seconds
+        if kept is None or val is None or fitted.best.miou > kept.best.miou:
+            kept = _Kept(step, fitted.best, copy_weights(model))
     assert kept is not None
-    segmenter.load_state_dict(kept.weights)
+    model.load_state_dict(kept.weights)
     card = {
         "recipe": asdict(recipe),
         "data": train.name,
-        "seed": seed,
+        "seed": options.seed,
         "val": None if val is None else val.name,
         "val_miou": None if val is None else kept.best.miou,
         "step": kept.step,
@@ -157,9 +149,9 @@ def train_memory(
             single_frame = "single-frame.safetensors"
             own_card = getattr(backbone, "card", None)
             save_model(backbone, folder / single_frame, classes=train.classes, card=own_card)
-        save_model(segmenter, path, classes=train.classes, card=card, single_frame=single_frame)
+        save_model(model, path, classes=train.classes, card=card, single_frame=single_frame)
     accelerator.wait_for_everyone()
-    return path
+    return TrainingResult(path, replace(timings, steps_s=steps_s))
 
 
 def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
@@ -173,17 +165,17 @@ def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
     return {step: stage for step, stage in steps.items() if stage.epochs}
 
 
-def set_trainable(segmenter: TrainableVideoModel, step: int) -> None:
+def set_trainable(model: TrainableVideoModel, step: int) -> None:
     """Freeze the encoder, and in step 1 the decoder too; everything else is trained."""
-    segmenter.requires_grad_(True)
-    for part in _frozen_parts(segmenter, step):
+    model.requires_grad_(True)
+    for part in _frozen_parts(model, step):
         part.requires_grad_(False)
 
 
-def set_mode(segmenter: TrainableVideoModel, step: int) -> None:
+def set_mode(model: TrainableVideoModel, step: int) -> None:
     """Training mode for what is trained; `eval` mode for what is frozen: its statistics stay, nothing drops."""
-    segmenter.train()
-    for part in _frozen_parts(segmenter, step):
+    model.train()
+    for part in _frozen_parts(model, step):
         part.eval()
 
 
@@ -267,15 +259,30 @@ def _build(
     return segmenter
 
 
+def _encode(
+    model: TrainableVideoModel, data: StoredData, views: Views, folder: Path, options: RunOptions
+) -> tuple[FeatureCache, TrainingTimings]:
+    """The features of all frames, and how long it took to make them, if they were not there."""
+    began, encoded = time.perf_counter(), 0
+
+    def on_frame(done: int, total: int) -> None:
+        nonlocal encoded
+        encoded = done
+        options.report(ENCODING, (done, total))
+
+    with options.accelerator.main_process_first():
+        cache = build_feature_cache(
+            model, data, views, folder, device=options.accelerator.device, on_frame=on_frame
+        )
+    seconds = time.perf_counter() - began if encoded else 0.0
+    return cache, TrainingTimings(encoded=encoded, encoding_s=seconds)
+
+
 def _without_stages(recipe: VideoRecipe) -> dict[str, Any]:
     """A recipe as plain values; its stages are left to each stage's own checkpoint."""
     return {key: value for key, value in asdict(recipe).items() if key not in ("module", "joint")}
 
 
-def _frozen_parts(segmenter: TrainableVideoModel, step: int) -> tuple[nn.Module, ...]:
-    backbone = segmenter.backbone
+def _frozen_parts(model: TrainableVideoModel, step: int) -> tuple[nn.Module, ...]:
+    backbone = model.backbone
     return backbone.encoder_parts() + (backbone.decoder_parts() if step == 1 else ())
-
-
-def _model_of(module: Any) -> TrainableVideoModel:
-    return module.model

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,15 +14,13 @@ from lmanet.classes import VOID, Classes
 from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import DataError, InputError
 from lmanet.training.frames import StoredData, store_frames
-from lmanet.training.loop import Progress
 from lmanet.training.losses import class_weights
-
-Report = Callable[[str, Progress | tuple[int, int]], None]
-"""Called with the name of what is going on and how far it is."""
+from lmanet.training.options import RunOptions
+from lmanet.training.progress import reading
 
 
 def store_splits(
-    train: VideoData, val: VideoData | None, folder: Path, accelerator: Accelerator, report: Report
+    train: VideoData, val: VideoData | None, folder: Path, options: RunOptions
 ) -> tuple[StoredData, StoredData | None]:
     """Both splits' frames, decoded once by the main process into `folder/frames`; without `val` None for it.
 
@@ -33,11 +30,11 @@ def store_splits(
     """
 
     def store(name: str, data: VideoData) -> StoredData:
-        with accelerator.main_process_first():
+        with options.accelerator.main_process_first():
             return store_frames(
                 data,
                 folder / "frames" / name,
-                on_frame=lambda done, total: report(f"reading {name}", (done, total)),
+                on_frame=lambda done, total: options.report(reading(name), (done, total)),
             )
 
     stored = store("train", train)

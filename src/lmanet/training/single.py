@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lmanet.atomic import check_folder
@@ -17,9 +16,12 @@ from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import InputError
 from lmanet.methods.lmanet import segment_single
 from lmanet.training.augment import Augmentation, draw
+from lmanet.training.checkpoint import step_folder
 from lmanet.training.distributed import synchronise_batch_norm
-from lmanet.training.loop import fit
-from lmanet.training.prepare import Report, check_classes, check_network, loss_weights, store_splits
+from lmanet.training.loop import Trainee, fit
+from lmanet.training.options import RunOptions, TrainingResult, TrainingTimings
+from lmanet.training.prepare import check_classes, check_network, loss_weights, store_splits
+from lmanet.training.progress import training
 from lmanet.training.recipes import SingleRecipe
 from lmanet.training.validation import validate
 from lmanet.zoo.architectures import IMAGENET, build_backbone, describe_backbone
@@ -32,12 +34,9 @@ def train_single(
     recipe: SingleRecipe,
     folder: Path,
     *,
-    accelerator: Accelerator,
+    options: RunOptions,
     initial: Backbone | None = None,
-    seed: int = 0,
-    workers: int = 1,
-    report: Report = lambda name, progress: None,
-) -> Path:
+) -> TrainingResult:
     """Step 0: train the single-frame network; resumes what `folder` holds.
 
     Args:
@@ -45,14 +44,8 @@ def train_single(
         val: chooses the best epoch; of the same classes. With None the last epoch's weights are kept.
         recipe: network, augmentation and optimiser.
         folder: for frames, checkpoint, log and `single-frame.safetensors`.
-        accelerator: device, precision, processes; it must not hold other prepared objects, which would be released.
+        options: accelerator, seed, workers, and who is told of the progress.
         initial: start from these weights instead of random ones.
-        seed: of everything random.
-        workers: processes that prepare samples.
-        report: told of the progress.
-
-    Returns:
-        The weights file; its card says which epoch it is from.
 
     Raises:
         InputError: `initial` is another network or has other classes, or see `fit`.
@@ -63,26 +56,27 @@ def train_single(
         check_classes(val.classes, val.name, train, "validate on data of the same classes")
     if initial is not None:
         check_network(initial, train)
+    accelerator, seed = options.accelerator, options.seed
     torch.manual_seed(seed)
     backbone = _build(recipe, len(train.classes), initial)
     check_folder(folder)
-    stored, stored_val = store_splits(train, val, folder, accelerator, report)
-    module = SingleFrame(backbone)
+    stored, stored_val = store_splits(train, val, folder, options)
+    module = TrainedNetwork(backbone)
     synchronise_batch_norm(module, accelerator)
-    best = fit(
-        module,
+
+    def score(module: Any) -> float:
+        assert stored_val is not None
+        return validate(module.backbone, stored_val, accelerator)
+
+    fitted = fit(
+        Trainee(module, validate=None if stored_val is None else score),
         LabelledFrames(stored, recipe.augmentation, seed=seed),
         recipe.stage,
         class_weights=loss_weights(stored),
-        validate=(
-            None if stored_val is None else lambda m: validate(_backbone_of(m), stored_val, accelerator)
-        ),
-        folder=folder / "step0",
-        accelerator=accelerator,
-        seed=seed,
-        workers=workers,
-        on_step=lambda p: report("step 0", p),
-        config={
+        folder=step_folder(folder, 0),
+        options=options,
+        phase=training(0),
+        made_with={
             "recipe": {key: value for key, value in asdict(recipe).items() if key != "stage"},
             "data": stored.fingerprint,
         },
@@ -92,15 +86,15 @@ def train_single(
         "data": train.name,
         "seed": seed,
         "val": None if val is None else val.name,
-        "val_miou": None if val is None else best.miou,
+        "val_miou": None if val is None else fitted.best.miou,
         "step": 0,
-        "epoch": best.epoch,
+        "epoch": fitted.best.epoch,
     }
     path = folder / "single-frame.safetensors"
     if accelerator.is_main_process:
         save_model(backbone, path, classes=train.classes, card=card)
     accelerator.wait_for_everyone()
-    return path
+    return TrainingResult(path, TrainingTimings({0: fitted.seconds}))
 
 
 class LabelledFrames:
@@ -124,8 +118,8 @@ class LabelledFrames:
         return (torch.from_numpy(pixels).permute(2, 0, 1),), torch.from_numpy(ids)
 
 
-class SingleFrame(nn.Module):
-    """A backbone that takes uint8 images, for training."""
+class TrainedNetwork(nn.Module):
+    """A backbone as `fit` trains it: from images to logits."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -155,7 +149,3 @@ def _build(recipe: SingleRecipe, num_classes: int, initial: Backbone | None) -> 
     backbone = build_backbone(description, "the network to start from")
     backbone.load_state_dict(initial.state_dict())
     return backbone
-
-
-def _backbone_of(module: Any) -> Backbone:
-    return module.backbone

@@ -110,7 +110,7 @@ def _sizes(cell: Cell, encoded: set[tuple[Any, ...]]) -> Sequence[tuple[str, flo
     kind = "memory" if isinstance(cell, MemoryTraining) else "single"
     crop = cell.recipe.augmentation.crop or (height, width)
     frames = len(labelled_frames(cell.data.open()))
-    samples = sum(samples_of(stage, frames) for stage in stages_of(cell).values())
+    samples = sum(samples_of(stage, frames) for stage in stages_of(cell))
     sizes = [(kind, float(samples * crop[0] * crop[1]))]
     if isinstance(cell, MemoryTraining):
         recipe = cell.recipe

@@ -93,17 +93,6 @@ class Store:
             with contextlib.suppress(OSError):
                 own.symlink_to(Path("../..") / shared.relative_to(self.root), target_is_directory=True)
 
-    def clean(self, training: Training) -> None:
-        """Remove what only going on with a training needs."""
-        folder = self.folder(training)
-        for name in ("step0", "step1", "step2"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        frames = folder / "frames"
-        if frames.is_symlink():
-            frames.unlink()
-        else:
-            shutil.rmtree(frames, ignore_errors=True)
-
     def drop_shared(self, data: DataConfig) -> None:
         """Remove what cells on these frames share, unless a training of another run is using it."""
         with using(self.shared(data), alone=True) as free:

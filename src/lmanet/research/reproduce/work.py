@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData, labelled_frames
@@ -32,10 +30,15 @@ from lmanet.research.reproduce.cells import (
 from lmanet.research.reproduce.changes import find_changes
 from lmanet.research.reproduce.scoring import score
 from lmanet.research.reproduce.store import Store, best_device, locked, using
+from lmanet.training.checkpoint import remove_resumable
 from lmanet.training.config import Stage
+from lmanet.training.progress import Phase, Progress
 from lmanet.zoo import load
 from lmanet.zoo.files import load_model
 from lmanet.zoo.names import bundled
+
+if TYPE_CHECKING:
+    from lmanet.training.options import TrainingTimings
 
 Report = Callable[[str, Any], None]
 """Called with the name of what is going on, and (done, total) or a training's `Progress`."""
@@ -87,7 +90,7 @@ def _run(cell: Cell, store: Store, workers: int, report: Report) -> None:
             result = draw_attention_maps(video, store.frames(cell.data), folder)
     store.finish(cell, {**result, "seconds": time.perf_counter() - began})
     if isinstance(cell, SingleTraining | MemoryTraining):
-        store.clean(cell)
+        remove_resumable(store.folder(cell))
 
 
 def load_network(network: Network, store: Store) -> Backbone:
@@ -116,13 +119,13 @@ def load_trained(model: Network | MemoryTraining, store: Store) -> Backbone | Vi
     return load_video(model, store) if isinstance(model, MemoryTraining) else load_network(model, store)
 
 
-def stages_of(training: Training) -> dict[str, Stage]:
-    """The training's stages, by the name of their folder."""
+def stages_of(training: Training) -> tuple[Stage, ...]:
+    """The stages that the training runs, in order."""
     if isinstance(training, MemoryTraining):
         from lmanet.training.method import steps_of
 
-        return {f"step{step}": stage for step, stage in steps_of(training.recipe).items()}
-    return {"step0": training.recipe.stage}
+        return tuple(steps_of(training.recipe).values())
+    return (training.recipe.stage,)
 
 
 def samples_of(stage: Stage, frames: int) -> int:
@@ -134,90 +137,59 @@ def samples_of(stage: Stage, frames: int) -> int:
 def _train(cell: Training, store: Store, folder: Path, workers: int, report: Report) -> dict[str, Any]:
     from accelerate import Accelerator
 
-    from lmanet.training.method import train_memory
+    from lmanet.training.method import train_method
+    from lmanet.training.options import RunOptions
     from lmanet.training.single import train_single
 
-    accelerator = Accelerator(mixed_precision="bf16")
     data = cell.data.open()
     store.share_frames(cell)
     shared = store.shared(cell.data)
     with using(shared), locked(shared) as held:
-        watch = _Watch(report, held)
+
+        def told(phase: Phase, progress: Progress | tuple[int, int]) -> None:
+            if phase.kind == "training":
+                held.close()  # others that wait for the frames and features find them now
+            report(phase.name, progress)
+
+        options = RunOptions(Accelerator(mixed_precision="bf16"), cell.seed, workers, told)
         if isinstance(cell, SingleTraining):
-            train_single(
-                data,
-                None,
-                cell.recipe,
-                folder,
-                accelerator=accelerator,
-                initial=load_network(cell.initial, store) if cell.initial else None,
-                seed=cell.seed,
-                workers=workers,
-                report=watch,
-            )
+            initial = load_network(cell.initial, store) if cell.initial else None
+            result = train_single(data, None, cell.recipe, folder, options=options, initial=initial)
         else:
             network = cell.network
-            train_memory(
+            bundled_name = isinstance(network, Weights) and network.name in bundled()
+            result = train_method(
                 data,
                 None,
                 load_network(network, store),
                 cell.recipe,
                 folder,
-                accelerator=accelerator,
-                single_frame=network.name
-                if isinstance(network, Weights) and network.name in bundled()
-                else None,
-                seed=cell.seed,
-                workers=workers,
+                options=options,
+                single_frame=network.name if isinstance(network, Weights) and bundled_name else None,
                 cache_folder=shared,
-                report=watch,
             )
-    return {"parts": _parts(cell, data, folder, watch)}
+    return {"parts": _parts(cell, data, result.timings)}
 
 
-class _Watch:
-    """Passes the progress on, notes the time of the encoding, and lets the shared folder go when training begins."""
-
-    def __init__(self, report: Report, held: ExitStack) -> None:
-        self.report, self.held = report, held
-        self.began = time.perf_counter()
-        self.encoded, self.encoding_s = 0, 0.0
-
-    def __call__(self, name: str, progress: Any) -> None:
-        if name.startswith("reading"):
-            self.began = time.perf_counter()
-        elif name == "encoding":
-            self.encoded, self.encoding_s = progress[0], time.perf_counter() - self.began
-        elif name.startswith("step"):
-            self.held.close()
-        self.report(name, progress)
-
-
-def _parts(cell: Training, data: VideoData, folder: Path, watch: _Watch) -> dict[str, Any]:
+def _parts(cell: Training, data: VideoData, timings: TrainingTimings) -> dict[str, Any]:
     """Seconds of what the training was made of, how many samples of how many pixels: for estimates."""
     height, width = cell.data.size()
     frames = len(labelled_frames(data))
-    stages = stages_of(cell)
-    seconds = sum(_logged_s(folder / name / "log.csv") for name in stages)
-    samples = sum(samples_of(stage, frames) for stage in stages.values())
+    samples = sum(samples_of(stage, frames) for stage in stages_of(cell))
     crop = cell.recipe.augmentation.crop or (height, width)
     kind = "memory" if isinstance(cell, MemoryTraining) else "single"
+    seconds = sum(timings.steps_s.values())
     parts = {kind: {"seconds": seconds, "samples": samples, "pixels": crop[0] * crop[1]}}
-    if watch.encoded:
+    if timings.encoded:
         assert isinstance(cell, MemoryTraining)
-        views = watch.encoded * views_of(cell)
-        parts["encoding"] = {"seconds": watch.encoding_s, "samples": views, "pixels": height * width}
+        views = timings.encoded * views_of(cell)
+        parts["encoding"] = {"seconds": timings.encoding_s, "samples": views, "pixels": height * width}
     return parts
 
 
 def views_of(cell: MemoryTraining) -> int:
     """Views under which each frame is encoded."""
     return cell.recipe.draws * (1 + cell.recipe.pseudo)
-
-
-def _logged_s(log: Path) -> float:
-    with log.open(newline="") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
 def _time(cell: Timings, report: Report) -> dict[str, Any]:
