@@ -10,14 +10,14 @@ from lmanet.research.reproduce.budget import BUDGETS
 from lmanet.research.reproduce.data import Street
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
-from lmanet.training.recipes import MemoryRecipe
+from lmanet.training.recipes import LMANetRecipe
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of two steps for synthetic data, on small drives."""
     stage = Stage(epochs=1, batch_size=2, lr=1e-3, samples=2)
-    recipe = MemoryRecipe(
+    recipe = LMANetRecipe(
         memory_size=2,
         memories="real",
         draws=1,

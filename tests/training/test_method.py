@@ -18,7 +18,7 @@ from lmanet.training.checkpoint import copy_weights
 from lmanet.training.config import Stage
 from lmanet.training.method import train_method
 from lmanet.training.options import RunOptions
-from lmanet.training.recipes import MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import LMANetRecipe, SingleRecipe
 from lmanet.training.single import train_single
 from lmanet.training.validation import validate
 from lmanet.zoo import register_backbone
@@ -27,7 +27,7 @@ from lmanet.zoo.files import read_config
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
 SINGLE = SingleRecipe(augmentation=Augmentation(crop=(32, 48)), stage=STAGE)
-MEMORY = MemoryRecipe(
+MEMORY = LMANetRecipe(
     key_channels=4,
     value_channels=8,
     memory_size=2,

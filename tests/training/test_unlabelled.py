@@ -15,11 +15,11 @@ from lmanet.errors import InputError
 from lmanet.session import Session
 from lmanet.training.config import Stage
 from lmanet.training.method import train_memory
-from lmanet.training.recipes import LabelRecipe
+from lmanet.training.recipes import LabelMemoryRecipe
 from lmanet.training.unlabelled import self_labelled, unlabelled_recipe
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
-RECIPE = LabelRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
+RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
 
 
 def network() -> ERFNet:

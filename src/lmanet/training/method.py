@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData
 from lmanet.errors import InputError
 from lmanet.methods.base import TrainableVideoModel
-from lmanet.methods.label_memory import LabelMemorySegmenter
-from lmanet.methods.lmanet import VideoSegmenter, default_channels
+from lmanet.methods.registry import METHODS, find_method
 from lmanet.training.checkpoint import Best, copy_weights, step_folder
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
 from lmanet.training.config import Stage
@@ -34,7 +33,7 @@ from lmanet.training.prepare import (
     store_splits,
 )
 from lmanet.training.progress import ENCODING, training
-from lmanet.training.recipes import LabelRecipe, MemoryRecipe, VideoRecipe
+from lmanet.training.recipes import VideoRecipe
 from lmanet.training.validation import validate
 from lmanet.zoo.architectures import describe_backbone
 from lmanet.zoo.files import save_model
@@ -62,7 +61,7 @@ def train_method(
         backbone: the trained network, of lmanet or registered (`lmanet.zoo.register_backbone`); it stays as it is,
             a copy is trained.
         recipe: method, memories and optimisers.
-        folder: for frames, checkpoints, logs and `lmanet.safetensors`.
+        folder: for frames, checkpoints, logs and `METHOD.safetensors`.
         options: accelerator, seed, workers, and who is told of the progress.
         initial: start the method's own weights from this model's.
         single_frame: the backbone's name, if it is a bundled model; any other is written into `folder` beside the
@@ -77,14 +76,14 @@ def train_method(
         OutputError: a folder cannot be written to.
     """
     cache_folder = cache_folder or folder
-    _check(recipe, backbone, initial, train, val)
-    check_folder(folder)
-    check_folder(cache_folder)
+    _check(recipe, backbone, train, val)
     accelerator = options.accelerator
-    stored, stored_val = store_splits(train, val, folder, options)
-    size = common_size(stored)
     torch.manual_seed(options.seed)
     model = _build(backbone, recipe, initial)
+    check_folder(folder)
+    check_folder(cache_folder)
+    stored, stored_val = store_splits(train, val, folder, options)
+    size = common_size(stored)
     views = make_views(
         recipe.augmentation, size, draws=recipe.draws, pseudo=recipe.pseudo, ranges=recipe.pseudo_memory
     )
@@ -143,7 +142,7 @@ def train_method(
         "epoch": kept.best.epoch,
         "control": control,
     }
-    path = folder / "lmanet.safetensors"
+    path = folder / f"{recipe.method}.safetensors"
     if accelerator.is_main_process:
         if single_frame is None:
             single_frame = "single-frame.safetensors"
@@ -157,12 +156,25 @@ def train_method(
 def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
     """The steps that are run, 1 and 2: those with an epoch.
 
-    There is no step 1 where the memory has nothing to learn by itself, holding the labels of the current frame.
+    A control has no step 1 where the method has nothing to learn by itself without a past.
     """
     steps = {1: recipe.module, 2: recipe.joint}
-    if recipe.memories == "current" and _MODELS[type(recipe)].values == "labels":
+    if recipe.memories == "current" and not trainable_method(recipe.method).learns_without_past:
         del steps[1]
     return {step: stage for step, stage in steps.items() if stage.epochs}
+
+
+def trainable_method(name: str) -> type[TrainableVideoModel]:
+    """The class of a method that can be trained.
+
+    Raises:
+        InputError: there is no such method, or it has nothing to train.
+    """
+    method = find_method(name)
+    if not issubclass(method, TrainableVideoModel):
+        trainable = [known for known, one in METHODS.items() if one.trainable]
+        raise InputError(f"{name} has nothing to train: it runs on any network as it is. Trained are {', '.join(trainable)}")
+    return method
 
 
 def set_trainable(model: TrainableVideoModel, step: int) -> None:
@@ -189,11 +201,7 @@ class _Kept:
 
 
 def _check(
-    recipe: VideoRecipe,
-    backbone: Backbone,
-    initial: TrainableVideoModel | None,
-    train: VideoData,
-    val: VideoData | None,
+    recipe: VideoRecipe, backbone: Backbone, train: VideoData, val: VideoData | None
 ) -> None:
     """Everything that can be known to be wrong before any work is done."""
     if not steps_of(recipe):
@@ -209,54 +217,38 @@ def _check(
     if val is not None:
         check_classes(val.classes, val.name, train, "validate on data of the same classes")
     describe_backbone(backbone)
-    if initial is not None:
-        for name, (got, expected) in _to_be_equal(initial, backbone, recipe).items():
-            if got != expected:
-                raise InputError(
-                    f"the model to start from has {name} {got}, this training {expected}: make them the same, or start "
-                    f"from nothing"
-                )
-
-
-def _to_be_equal(
-    initial: TrainableVideoModel, backbone: Backbone, recipe: VideoRecipe
-) -> dict[str, tuple[Any, Any]]:
-    """What a model to start from and a recipe must agree in: by name, of the one and of the other."""
-    pairs: dict[str, tuple[Any, Any]] = {
-        "channels of the network": (initial.backbone.channels, backbone.channels),
-        "a memory of": (initial.values, _MODELS[type(recipe)].values),
-    }
-    if isinstance(initial, VideoSegmenter) and isinstance(recipe, MemoryRecipe):
-        key, value = default_channels(recipe.fusion, recipe.convolutions, backbone.channels)
-        pairs |= {
-            "key_channels": (initial.key_channels, recipe.key_channels or key),
-            "value_channels": (initial.value_channels, recipe.value_channels or value),
-            "fusion": (initial.fusion_name, recipe.fusion),
-            "convolutions": (initial.convolutions, recipe.convolutions),
-        }
-    elif isinstance(initial, LabelMemorySegmenter) and isinstance(recipe, LabelRecipe):
-        pairs["hidden"] = (initial.trust_in.out_channels, recipe.hidden)
-    return pairs
-
-
-_MODELS: dict[type[VideoRecipe], type[TrainableVideoModel]] = {
-    MemoryRecipe: VideoSegmenter,
-    LabelRecipe: LabelMemorySegmenter,
-}
-"""What the recipes train. What a recipe says beyond how it is trained are its model's arguments."""
 
 
 def _build(
     backbone: Backbone, recipe: VideoRecipe, initial: TrainableVideoModel | None
 ) -> TrainableVideoModel:
-    training = {field.name for field in fields(VideoRecipe)} - {"memory_size", "window"}
-    arguments = {name: value for name, value in vars(recipe).items() if name not in training}
-    segmenter = _MODELS[type(recipe)](copy.deepcopy(backbone), **arguments)
-    if initial is not None:
-        own = segmenter.state_dict()
-        memory = {k: v for k, v in initial.state_dict().items() if not k.startswith("backbone.")}
-        segmenter.load_state_dict(own | memory)
-    return segmenter
+    """The method on a copy of the network, with the weights to start from."""
+    method = trainable_method(recipe.method)
+    try:
+        model = method(copy.deepcopy(backbone), **recipe.arguments)
+    except TypeError as error:
+        raise InputError(f"{recipe.method} with the arguments {dict(recipe.arguments)}: {error}") from error
+    if initial is None:
+        return model
+    pairs = {
+        "method": (initial.method, model.method),
+        "channels of the network": (initial.backbone.channels, backbone.channels),
+    }
+    if initial.method == model.method:
+        # What may be changed without training need not be what it was.
+        fixed = [name for name in model.arguments if name not in model.adjustable]
+        pairs |= {name: (initial.arguments.get(name), model.arguments[name]) for name in fixed}
+    own = model.state_dict()
+    started = {k: v for k, v in initial.state_dict().items() if not k.startswith("backbone.")}
+    pairs |= {k: (tuple(v.shape), tuple(own[k].shape)) for k, v in started.items() if k in own}
+    for name, (got, expected) in pairs.items():
+        if got != expected:
+            raise InputError(
+                f"the model to start from has {name} {got}, this training {expected}: make them the same, or start "
+                f"from nothing"
+            )
+    model.load_state_dict(own | started)
+    return model
 
 
 def _encode(

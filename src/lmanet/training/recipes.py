@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmanet.errors import InputError
 from lmanet.methods.fusion import Convolutions, FusionName
@@ -36,12 +38,13 @@ class SingleRecipe:
 
 @dataclass(frozen=True)
 class VideoRecipe:
-    """Steps 1 and 2: a memory on a trained single-frame network (paper, section III-E).
+    """Steps 1 and 2: a method on a trained single-frame network (paper, section III-E); what all methods share.
 
     Attributes:
-        memory_size: S.
-        window: R in cells; if not given, by the map's stride: 21 at stride 8.
-        memories: what the memory holds in training; `current` makes the control, which sees no past.
+        method: its name in `lmanet.methods.registry`.
+        arguments: what it is built with on its network.
+        memory_size: frames of the past in a training sample: S of a memory.
+        memories: what these are in training; `current` makes the control, which sees no past.
         draws: groups of views of each frame that are encoded and cached.
         pseudo: views of each group besides its draw, each a pseudo-memory of all others; 0 unless `memories` needs
             them.
@@ -51,8 +54,13 @@ class VideoRecipe:
         joint: step 2, the memory and the decoder; the encoder frozen.
     """
 
+    if TYPE_CHECKING:  # an attribute of the class, a property or a field, as each recipe has it
+        method: ClassVar[str]
+
+        @property
+        def arguments(self) -> Mapping[str, Any]: ...
+
     memory_size: int = 4
-    window: int | None = None
     memories: Memories = "mixed"
     draws: int = 4
     pseudo: int = 4
@@ -77,51 +85,86 @@ class VideoRecipe:
 
 
 @dataclass(frozen=True)
-class MemoryRecipe(VideoRecipe):
-    """The paper's memory, of projected features: a `VideoSegmenter`.
+class LMANetRecipe(VideoRecipe):
+    """LMANet, the paper's memory of projected features (`lmanet.LMANet`).
 
     Attributes:
+        window: R in cells; if not given, by the map's stride: 21 at stride 8.
         key_channels: Ck; if not given, by the map's channels: 16 for ERFNet.
         value_channels: Cv; likewise, 64 for ERFNet, or 32 with `fast` convolutions.
         fusion: `gated`, `concat`, or `bottleneck` for maps of many channels, as the paper's for PSPNet.
         convolutions: of keys, values and fusion, `paper` (3×3) or `fast` (1×1).
     """
 
+    method = "lmanet"
+
+    window: int | None = None
     key_channels: int | None = None
     value_channels: int | None = None
     fusion: FusionName = "gated"
     convolutions: Convolutions = "paper"
 
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Of `lmanet.LMANet`."""
+        names = "memory_size", "window", "key_channels", "value_channels", "fusion", "convolutions"
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
-class LabelRecipe(VideoRecipe):
-    """A memory of the labels given: a `LabelMemorySegmenter`.
+class LabelMemoryRecipe(VideoRecipe):
+    """A memory of the labels given (`lmanet.LabelMemory`).
 
     Trained briefly and gently: the longer it is trained, the less it trusts, and the more the decoder flickers.
 
     Attributes:
+        window: R in cells.
         hidden: channels between the two convolutions that give the trust.
         persistence: how much of what is remembered is the labels given, the rest being what the network said by
             itself; no matter of training.
     """
 
+    method = "label-memory"
+
     memory_size: int = 2
-    window: int | None = 15
     module: Stage = field(
         default_factory=lambda: Stage(epochs=1, batch_size=4, lr=3e-4, ema=0.98, validate_every=1)
     )
     joint: Stage = field(
         default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-4, ema=0.98, validate_every=1)
     )
+    window: int | None = 15
     hidden: int = 32
     persistence: float = 0.5
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Of `lmanet.LabelMemory`."""
+        return {name: getattr(self, name) for name in ("memory_size", "window", "hidden", "persistence")}
+
+
+Argument = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class MethodRecipe(VideoRecipe):
+    """Any trainable method, one of the user's own too.
+
+    Attributes:
+        method: its name, as `lmanet.methods.register` knows it.
+        arguments: what it is built with on its network, beyond its defaults; a `memory_size` of its own is not taken
+            from the field of that name, which says how many frames of the past a training sample has.
+    """
+
+    method: str = ""  # pyright: ignore[reportIncompatibleVariableOverride]
+    arguments: Mapping[str, Argument] = field(default_factory=dict, hash=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 def _paper_stage(epochs: int) -> Stage:
     return Stage(epochs=epochs, batch_size=4, lr=2e-4, optimizer="adam", schedule="plateau", weight_decay=0.0)
 
 
-PRESETS: dict[str, SingleRecipe | MemoryRecipe | LabelRecipe] = {
+PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
     "erfnet": SingleRecipe(),
     "erfnet-synthetic": SingleRecipe(
         augmentation=Augmentation(crop=(256, 256), scale=(0.8, 1.5), gain=0.1),
@@ -141,17 +184,17 @@ PRESETS: dict[str, SingleRecipe | MemoryRecipe | LabelRecipe] = {
             epochs=90, batch_size=6, lr=1e-3, weight_decay=1e-2, ema=0.998, validate_every=10, lovasz=1.0
         ),
     ),
-    "lmanet": LabelRecipe(),
-    "lmanet-synthetic": LabelRecipe(
+    "lmanet": LabelMemoryRecipe(),
+    "lmanet-synthetic": LabelMemoryRecipe(
         memories="real",
         draws=2,
         pseudo=0,
         module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
         joint=Stage(epochs=2, batch_size=4, lr=1e-4, ema=0.98, validate_every=1, samples=360),
     ),
-    "lmanet-camvid": LabelRecipe(memories="pseudo", draws=3, persistence=1.0),
-    "lmanet-features": MemoryRecipe(),
-    "paper": MemoryRecipe(
+    "lmanet-camvid": LabelMemoryRecipe(memories="pseudo", draws=3, persistence=1.0),
+    "lmanet-features": LMANetRecipe(),
+    "paper": LMANetRecipe(
         memories="real",
         draws=8,
         pseudo=0,

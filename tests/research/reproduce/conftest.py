@@ -16,7 +16,7 @@ from lmanet.research.reproduce.budget import Budget
 from lmanet.research.reproduce.data import Street
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
-from lmanet.training.recipes import LabelRecipe, MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe, SingleRecipe
 from lmanet.zoo import register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES
 
@@ -31,8 +31,8 @@ TRAINING = {
     "module": STAGE,
     "joint": replace(STAGE, ema=0.5),
 }
-RECIPE = MemoryRecipe(key_channels=4, value_channels=6, **TRAINING)
-LABELS = LabelRecipe(hidden=4, **TRAINING)
+RECIPE = LMANetRecipe(key_channels=4, value_channels=6, **TRAINING)
+LABELS = LabelMemoryRecipe(hidden=4, **TRAINING)
 
 
 class CellBackbone(TinyBackbone):

@@ -5,7 +5,7 @@ import pytest
 from lmanet.errors import InputError
 from lmanet.research.reproduce.budget import BUDGETS, trained_on, with_memories
 from lmanet.research.reproduce.data import KINDS
-from lmanet.training.recipes import PRESETS, MemoryRecipe, VideoRecipe
+from lmanet.training.recipes import PRESETS, LMANetRecipe, VideoRecipe
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -13,7 +13,7 @@ def test_a_budget_has_the_papers_module_and_its_controls(kind):
     budget = BUDGETS[kind]
     assert budget.variants["paper architecture"] == budget.paper
     fast = budget.variants["fast convolutions"]
-    assert isinstance(fast, MemoryRecipe) and replace(fast, convolutions="paper") == budget.paper
+    assert isinstance(fast, LMANetRecipe) and replace(fast, convolutions="paper") == budget.paper
     assert with_memories(fast) == replace(fast, memories="current")
 
 
@@ -31,7 +31,7 @@ def test_the_papers_module_is_the_papers():
     assert BUDGETS["cityscapes"].paper == PRESETS["paper"]
     trained = {field.name for field in fields(VideoRecipe)} - {"memory_size", "window"}
     for kind in ("camvid", "synthetic"):
-        for field in fields(MemoryRecipe):
+        for field in fields(LMANetRecipe):
             if field.name not in trained:
                 assert getattr(BUDGETS[kind].paper, field.name) == getattr(PRESETS["paper"], field.name)
 

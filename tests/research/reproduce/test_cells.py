@@ -22,19 +22,19 @@ from lmanet.research.reproduce.cells import (
 )
 from lmanet.research.reproduce.data import DataConfig, Street, checked_spec, with_past
 from lmanet.research.reproduce.spelling import cell_hash, spelled
-from lmanet.training.recipes import MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import LMANetRecipe, SingleRecipe
 
 STREET = Street(sequences=1, frames=3, size=(48, 64))
 DATA = DataConfig("synthetic:", "train", street=STREET)
 WEIGHTS = Weights("one.safetensors", "0" * 64, "erfnet")
 FIRST = SingleTraining(DATA, SingleRecipe())
-MEMORY = MemoryTraining(DATA, MemoryRecipe(), WEIGHTS)
-OTHER = MemoryTraining(DATA, MemoryRecipe(), WEIGHTS, seed=9)
+MEMORY = MemoryTraining(DATA, LMANetRecipe(), WEIGHTS)
+OTHER = MemoryTraining(DATA, LMANetRecipe(), WEIGHTS, seed=9)
 EVALUATION = Evaluation(replace(DATA, split="val"), MEMORY)
 MOVED = {
     DataConfig: {"split": "test", "street": replace(STREET, fps=30.0)},
     SingleTraining: {"recipe": SingleRecipe(network="tiny-cells"), "seed": 1, "initial": WEIGHTS},
-    MemoryTraining: {"recipe": MemoryRecipe(memory_size=3), "seed": 1, "network": FIRST},
+    MemoryTraining: {"recipe": LMANetRecipe(memory_size=3), "seed": 1, "network": FIRST},
     Evaluation: {
         "model": OTHER,
         "memory_size": 3,

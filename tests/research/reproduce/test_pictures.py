@@ -21,7 +21,7 @@ from lmanet.research.reproduce.cells import Changes, MemoryTraining, Weights
 from lmanet.research.reproduce.changes import count_changes, find_changes, pick
 from lmanet.research.reproduce.data import DataConfig
 from lmanet.session import Session
-from lmanet.training.recipes import MemoryRecipe
+from lmanet.training.recipes import LMANetRecipe
 
 DATA = tiny_data(sequences=2, frames=5)
 
@@ -42,7 +42,7 @@ def test_the_most_changed_frame_of_each_run_is_picked():
 def test_frames_with_changed_labels(model, tmp_path):
     weights = Weights("x", "0", "tiny-cells")
     data = DataConfig("synthetic:", "val")
-    cell = Changes(data, weights, MemoryTraining(data, MemoryRecipe(), weights), parts=2)
+    cell = Changes(data, weights, MemoryTraining(data, LMANetRecipe(), weights), parts=2)
     result = find_changes(cell, model.backbone, model, DATA, tmp_path)
     counts = []
     for sequence in DATA.sequences:
@@ -63,7 +63,7 @@ def test_frames_with_changed_labels(model, tmp_path):
 def test_labels_are_needed_to_show_changes(model, tmp_path):
     blank = replace(DATA, sequences=tuple(replace(s, labels=(None,) * 5) for s in DATA.sequences))
     weights, data = Weights("x", "0", "tiny-cells"), DataConfig("synthetic:", "val")
-    cell = Changes(data, weights, MemoryTraining(data, MemoryRecipe(), weights))
+    cell = Changes(data, weights, MemoryTraining(data, LMANetRecipe(), weights))
     with pytest.raises(DataError, match="no labelled frame"):
         find_changes(cell, model.backbone, model, blank, tmp_path)
 

@@ -9,7 +9,7 @@ from lmanet.research.reproduce.plan import Plan, Point, Row, mean_of
 from lmanet.research.reproduce.store import Store
 from lmanet.research.reproduce.tables import Outcome, tables_of
 from lmanet.research.reproduce.writing import write_report
-from lmanet.training.recipes import MemoryRecipe
+from lmanet.training.recipes import LMANetRecipe
 
 DATA = DataConfig("synthetic:", "val", street=Street(sequences=1, frames=2, size=(48, 64)))
 NETWORK = Weights("one", "0", "tiny-cells")
@@ -37,7 +37,7 @@ def plan(tmp_path):
     single = finished(store, Evaluation(DATA, NETWORK), 0.2, flicker=0.2)
     ours, others = [], []
     for seed in range(3):
-        training = MemoryTraining(DATA, MemoryRecipe(), NETWORK, seed)
+        training = MemoryTraining(DATA, LMANetRecipe(), NETWORK, seed)
         ours.append(
             (finished(store, Evaluation(DATA, training), 0.3 + 0.02 * seed, classes=(0.4, 0.1 * seed)),)
         )

@@ -24,7 +24,7 @@ from lmanet.research.reproduce.run import make_plans, make_setup
 from lmanet.research.reproduce.spelling import cell_hash, configuration, spelled
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
-from lmanet.training.recipes import LabelRecipe, MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe, SingleRecipe
 
 ROOT = Path(__file__).parents[3]
 CAMVID = Path(os.environ.get("LMANET_CAMVID", ROOT / "../shared/camvid"))
@@ -50,10 +50,10 @@ STREET = Street(sequences=1, frames=3, size=(48, 64), degradation=Degradation(no
 TRAIN, VAL = DataConfig("synthetic:", "train", street=STREET), DataConfig("camvid:/a,size=48x64", "val")
 NETWORK = Weights("one.safetensors", "0" * 64, "erfnet")
 SINGLE = SingleTraining(TRAIN, SingleRecipe(augmentation=AUGMENTATION, stage=STAGE), 1, NETWORK)
-LABELS = MemoryTraining(TRAIN, LabelRecipe(hidden=8, persistence=0.25, **TRAINING), SINGLE, 2)
+LABELS = MemoryTraining(TRAIN, LabelMemoryRecipe(hidden=8, persistence=0.25, **TRAINING), SINGLE, 2)
 FEATURES = MemoryTraining(
     TRAIN,
-    MemoryRecipe(key_channels=4, value_channels=6, fusion="concat", convolutions="fast", **TRAINING),
+    LMANetRecipe(key_channels=4, value_channels=6, fusion="concat", convolutions="fast", **TRAINING),
     NETWORK,
     2,
 )

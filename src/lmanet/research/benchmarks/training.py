@@ -20,7 +20,7 @@ from lmanet.training.features import build_feature_cache
 from lmanet.training.frames import store_frames
 from lmanet.training.losses import cross_entropy_sums, pixels
 from lmanet.training.method import set_mode, set_trainable
-from lmanet.training.recipes import MemoryRecipe
+from lmanet.training.recipes import LMANetRecipe
 
 
 def bench_training(folder: Path, *, batches: int, repeats: int) -> dict[str, Timing]:
@@ -45,7 +45,7 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
         folder: for frames and features.
         batches: per run.
     """
-    recipe = replace(MemoryRecipe(), draws=2, memories="real", pseudo=0)
+    recipe = replace(LMANetRecipe(), draws=2, memories="real", pseudo=0)
     data = store_frames(train, folder / "frames")
     segmenter = VideoSegmenter(
         ERFNet(len(train.classes)), memory_size=recipe.memory_size, window=recipe.window

@@ -8,10 +8,10 @@ from lmanet.data.cityscapes import MOST_PAST
 from lmanet.data.street.degrade import Degradation
 from lmanet.data.subset import CAMVID_FOLDS
 from lmanet.errors import InputError
-from lmanet.research.reproduce.budget import trained_on
+from lmanet.research.reproduce.budget import LABEL_MEMORY, LMANET, trained_on
 from lmanet.research.reproduce.common import CONTROL_NOTE, budget_note, control_row, paper_module
 from lmanet.research.reproduce.data import Street
-from lmanet.research.reproduce.plan import OURS, SINGLE, Place, Plan, Point, Row, Setup, mean_of
+from lmanet.research.reproduce.plan import FLOW, SINGLE, Place, Plan, Point, Row, Setup, mean_of
 
 STRENGTHS = (0.0, 0.5, 1.0)
 
@@ -31,12 +31,13 @@ WINDOWS = (9, 5)
 
 _TRAINED_ON_NOTE = (
     f"“{SINGLE}, trained on” is the network trained on for as many steps as the memory was, encoder included, on whole "
-    f"frames under the same augmentation. “{OURS}, no past” is {OURS} run without its memory."
+    f"frames under the same augmentation. “{FLOW}” moves what was said of the frame before along the optical flow and "
+    f"averages; it trains nothing. “{LABEL_MEMORY}, no past” is the {LABEL_MEMORY} run without its memory."
 )
 
 
 def controls(setup: Setup) -> Plan:
-    """Single-frame, single-frame trained on, control and LMANet; with --folds on CamVid's folds too."""
+    """Single-frame, flow average, single-frame trained on, control and label memory; with --folds on the folds too."""
     if setup.folds and setup.kind != "camvid":
         raise InputError(f"--folds with {setup.kind} data: the folds are CamVid's, leave --folds out")
     own = _controls_at(setup, setup.place)
@@ -54,12 +55,12 @@ def controls(setup: Setup) -> Plan:
 
 
 def spacing(setup: Setup) -> Plan:
-    """Memory of every k-th frame."""
-    lmanet = setup.budget.variants["lmanet"]
+    """The label memory of every k-th frame."""
+    labels = setup.budget.labels
     rows = [
-        setup.row(f"every {k}. frame" if k > 1 else "every frame", lmanet, spacing=k)
+        setup.row(f"every {k}. frame" if k > 1 else "every frame", labels, spacing=k)
         for k in SPACINGS
-        if setup.kind != "cityscapes" or k * lmanet.memory_size <= MOST_PAST
+        if setup.kind != "cityscapes" or k * labels.memory_size <= MOST_PAST
     ]
     note = (
         "Trained as ever; when run, frame t reads frames t-k, t-2k and so on. The first k frames see no past."
@@ -83,7 +84,7 @@ def border(setup: Setup) -> Plan:
 
 
 def presets(setup: Setup) -> Plan:
-    """The paper's module, the cheaper convolutions, and the default."""
+    """LMANet, LMANet with cheaper convolutions, and the label memory, each beside its control."""
     rows: list[Row] = []
     for name, recipe in setup.budget.variants.items():
         rows += [setup.row(name, recipe), replace(control_row(setup, recipe), name=f"{name}, control")]
@@ -92,37 +93,37 @@ def presets(setup: Setup) -> Plan:
 
 
 def window(setup: Setup) -> Plan:
-    """Small windows: the paper's module trained with one cell, and LMANet run with fewer than it was trained with."""
-    same_place, lmanet = paper_module(setup, window=1), setup.budget.variants["lmanet"]
+    """Small windows: LMANet trained with one cell, and the label memory run with fewer than it was trained with."""
+    same_place, labels = paper_module(setup, window=1), setup.budget.labels
     rows = [
         setup.single_row(),
-        replace(control_row(setup, same_place), name="paper's module, R=1, control"),
-        setup.row("paper's module, R=1", same_place),
-        control_row(setup, lmanet),
-        setup.row(f"{OURS}, R={lmanet.window}", lmanet),
-        *(setup.row(f"{OURS}, R={side}", lmanet, window=side) for side in WINDOWS),
+        replace(control_row(setup, same_place), name=f"{LMANET}, R=1, control"),
+        setup.row(f"{LMANET}, R=1", same_place),
+        replace(control_row(setup, labels), name=f"{LABEL_MEMORY}, control"),
+        setup.row(f"{LABEL_MEMORY}, R={labels.window}", labels),
+        *(setup.row(f"{LABEL_MEMORY}, R={side}", labels, window=side) for side in WINDOWS),
     ]
     note = (
-        f"The paper's module: S={same_place.memory_size}, trained and run with a window of one cell. {OURS}: trained "
-        f"with R={lmanet.window}, run with the window that is given."
+        f"{LMANET}: S={same_place.memory_size}, trained and run with a window of one cell. The {LABEL_MEMORY}: trained "
+        f"with R={labels.window}, run with the window that is given."
     )
     return Plan("Small windows", tuple(rows), notes=(budget_note(setup), CONTROL_NOTE, note))
 
 
 def training_free(setup: Setup) -> Plan:
-    """The memory that needs no training, against the trained one."""
-    free = replace(setup.single_row(training_free=True), name="training-free memory")
-    lmanet = setup.row("trained memory", setup.budget.variants["lmanet"])
+    """The memory that needs no training, against the label memory, which is trained."""
+    free = setup.single_row(name="training-free memory", method="training-free")
+    trained = setup.row(LABEL_MEMORY, setup.budget.labels)
     return Plan(
         "Training-free against trained memory",
-        (setup.single_row(), free, lmanet),
+        (setup.single_row(), free, trained),
         notes=(budget_note(setup),),
     )
 
 
 def robustness(setup: Setup) -> Plan:
     """Gains as frames get worse, fewer, or further apart; synthetic data only."""
-    lmanet = setup.budget.variants["lmanet"]
+    labels = setup.budget.labels
     base = setup.budget.hard_street or Street()
     level = base.degradation or Degradation()
     streets = [
@@ -139,22 +140,26 @@ def robustness(setup: Setup) -> Plan:
             street = replace(street, degradation=base.degradation)
         scored = replace(setup.place.scored, street=street)
         place = replace(setup.place, name=f"{axis} {value:g}", scored=scored)
-        own = [setup.single_row(place), control_row(setup, lmanet, place), setup.row(OURS, lmanet, place)]
+        own = [
+            setup.single_row(place),
+            control_row(setup, labels, place),
+            setup.row(LABEL_MEMORY, labels, place),
+        ]
         rows |= {(row.place, row.name): row for row in own}
-        single, control, ours = ((row.place, row.name) for row in own)
-        points.append(Point(axis.replace("_", " "), value, ours, single, control))
+        single, control, memory = ((row.place, row.name) for row in own)
+        points.append(Point(axis.replace("_", " "), value, memory, single, control))
     for k in SPACINGS:
         place = replace(
             setup.place, name=f"every {k}. frame", scored=replace(setup.place.scored, street=base)
         )
         own = [
             setup.single_row(place),
-            control_row(setup, lmanet, place),
-            setup.row(OURS, lmanet, place, spacing=k),
+            control_row(setup, labels, place),
+            setup.row(LABEL_MEMORY, labels, place, spacing=k),
         ]
         rows |= {(row.place, row.name): row for row in own}
-        single, control, ours = ((row.place, row.name) for row in own)
-        points.append(Point("dropped frames: memory of every k-th", k, ours, single, control))
+        single, control, memory = ((row.place, row.name) for row in own)
+        points.append(Point("dropped frames: memory of every k-th", k, memory, single, control))
     note = (
         "Trained on the plain train split. One strength grows at a time, from 0 to 1; the others, fog among them, stay "
         "at the data set's level, 0.5. At fewer frames per second things move further from frame to frame. Scored on "
@@ -169,15 +174,16 @@ def robustness(setup: Setup) -> Plan:
 
 
 def _controls_at(setup: Setup, place: Place) -> list[Row]:
-    lmanet = setup.budget.variants["lmanet"]
+    labels = setup.budget.labels
     single = setup.single_row(place)
-    trainings = setup.longer(trained_on(setup.network_name, lmanet), place)
+    trainings = setup.longer(trained_on(setup.network_name, labels), place)
     longer = tuple((replace(single.cells[0][0], model=training),) for training in trainings)
-    # The paper's module stands beside its control in `presets`.
+    # LMANet stands beside its control in `presets`.
     return [
         single,
+        setup.single_row(place, name=FLOW, method="flow-average"),
         Row(f"{SINGLE}, trained on", longer, place.name),
-        control_row(setup, lmanet, place),
-        setup.row(OURS, lmanet, place),
-        setup.row(f"{OURS}, no past", lmanet, place, forget=True),
+        control_row(setup, labels, place),
+        setup.row(LABEL_MEMORY, labels, place),
+        setup.row(f"{LABEL_MEMORY}, no past", labels, place, forget=True),
     ]

@@ -1,7 +1,7 @@
 """What the cells of the tables are trained with.
 
-The rule: every cell of the paper's tables has one budget, so that differences are the module's and not the training's.
-On Cityscapes it is the paper's. On CamVid and on the synthetic drive it is a short one, that many cells can have. A
+The rule: every cell of the paper's tables has one budget, so that differences are the method's and not the training's.
+On Cityscapes it is the paper's. On CamVid and on the synthetic drive it is a short one, that many cells can have. The
 memory of labels has its own preset, of no more steps; a control has the training of what it is the control of.
 """
 
@@ -14,9 +14,12 @@ from lmanet.errors import InputError
 from lmanet.research.benchmarks.model import LABELS, Variant
 from lmanet.research.reproduce.data import Street
 from lmanet.training.config import Stage
-from lmanet.training.recipes import PRESETS, MemoryRecipe, SingleRecipe, VideoRecipe
+from lmanet.training.recipes import PRESETS, LabelMemoryRecipe, LMANetRecipe, SingleRecipe, VideoRecipe
 
 Recipe = TypeVar("Recipe", bound=VideoRecipe)
+
+LMANET, LABEL_MEMORY = "LMANet", "label memory"
+"""What tables call the paper's memory of features, and the memory of labels."""
 
 TIMED: tuple[Variant, ...] = (
     Variant(),
@@ -24,7 +27,8 @@ TIMED: tuple[Variant, ...] = (
     *(Variant(memory="fast", window=window, memory_size=3) for window in (21, 11)),
     LABELS,
 )
-"""Table IV: the bare network, then S=3 with global attention (None) and windows of 41, 21 and 11; then ours."""
+"""Table IV: the bare network, then LMANet, S=3, with global attention (None) and windows of 41, 21 and 11, then with
+fast convolutions; then the memory of labels."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Budget:
 
     Attributes:
         single: of single-frame networks, by architecture: for folds, and, the first, where no weights are given.
-        paper: the paper's module.
-        variants: other modules, by the name that tables give them; `lmanet` is the default preset.
+        paper: LMANet, the paper's memory of features.
+        labels: the memory of labels, by the preset for this data.
         initial: bundled networks that these trainings start from, by architecture; they have seen none of this data.
         scored: the split that is reported.
         street: of synthetic data, the drive to train on, if not the split's own.
@@ -45,8 +49,8 @@ class Budget:
     """
 
     single: dict[str, SingleRecipe]
-    paper: MemoryRecipe
-    variants: dict[str, VideoRecipe]
+    paper: LMANetRecipe
+    labels: LabelMemoryRecipe
     initial: dict[str, str] = field(default_factory=dict)
     scored: Literal["val", "test"] = "val"
     street: Street | None = None
@@ -54,6 +58,15 @@ class Budget:
     hard_street: Street | None = None
     timed: tuple[Variant, ...] = TIMED
     repeats: int = 20
+
+    @property
+    def variants(self) -> dict[str, LMANetRecipe | LabelMemoryRecipe]:
+        """The memories that are compared, by the name that tables give them."""
+        return {
+            LMANET: self.paper,
+            f"{LMANET}, fast convolutions": replace(self.paper, convolutions="fast"),
+            LABEL_MEMORY: self.labels,
+        }
 
 
 def with_memories(recipe: Recipe) -> Recipe:
@@ -77,63 +90,53 @@ def trained_on(network: str, recipe: VideoRecipe) -> SingleRecipe:
     return SingleRecipe(network=network, augmentation=recipe.augmentation, stage=stage)
 
 
-def _preset(name: str) -> VideoRecipe:
-    recipe = PRESETS[name]
-    assert isinstance(recipe, VideoRecipe)
-    return recipe
-
-
 def _single(name: str, epochs: int | None = None) -> SingleRecipe:
     recipe = PRESETS[name]
     assert isinstance(recipe, SingleRecipe)
     return recipe if epochs is None else replace(recipe, stage=replace(recipe.stage, epochs=epochs))
 
 
-def _short(label_recipe: VideoRecipe) -> MemoryRecipe:
-    """The paper's module, trained on the memories of a preset, with the rates that suit it, in little time."""
-    samples = label_recipe.module.samples
-    return MemoryRecipe(
-        memories=label_recipe.memories,
-        draws=label_recipe.draws,
-        pseudo=label_recipe.pseudo,
+def _labels(name: str) -> LabelMemoryRecipe:
+    recipe = PRESETS[name]
+    assert isinstance(recipe, LabelMemoryRecipe)
+    return recipe
+
+
+def _short(labels: LabelMemoryRecipe) -> LMANetRecipe:
+    """LMANet, trained on what a memory of labels is trained on, with the rates that suit it, in little time."""
+    samples = labels.module.samples
+    return LMANetRecipe(
+        memories=labels.memories,
+        draws=labels.draws,
+        pseudo=labels.pseudo,
         module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, samples=samples),
         joint=Stage(epochs=3, batch_size=4, lr=5e-4, ema=0.99, samples=samples),
     )
 
 
-def _variants(default: VideoRecipe, paper: VideoRecipe) -> dict[str, VideoRecipe]:
-    return {
-        "paper architecture": paper,
-        "fast convolutions": replace(paper, convolutions="fast"),
-        "lmanet": default,
-    }
-
-
 def _budgets() -> dict[str, Budget]:
-    budgets = {}
-    for kind in ("camvid", "synthetic"):
-        ours = _preset(f"lmanet-{kind}")
-        paper = _short(ours)
-        budgets[kind] = {"paper": paper, "variants": _variants(ours, paper)}
-    paper = _preset("paper")
-    assert isinstance(paper, MemoryRecipe)
+    camvid, synthetic = _labels("label-memory-camvid"), _labels("label-memory-synthetic")
+    paper = PRESETS["paper"]
+    assert isinstance(paper, LMANetRecipe)
     return {
         "camvid": Budget(
             single={
                 "erfnet": _single("erfnet-camvid", epochs=25),
                 "efficient-unet": _single("unet-camvid", epochs=60),
             },
+            paper=_short(camvid),
+            labels=camvid,
             initial={"erfnet": "erfnet-synthetic"},
-            **budgets["camvid"],
         ),
         "synthetic": Budget(
             single={"erfnet": _single("erfnet-synthetic")},
+            paper=_short(synthetic),
+            labels=synthetic,
             scored="test",
             hard_street=Street(sequences=4),
-            **budgets["synthetic"],
         ),
         "cityscapes": Budget(
-            single={"erfnet": _single("erfnet")}, paper=paper, variants=_variants(_preset("lmanet"), paper)
+            single={"erfnet": _single("erfnet")}, paper=paper, labels=_labels("label-memory")
         ),
     }
 

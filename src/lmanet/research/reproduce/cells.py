@@ -9,7 +9,7 @@ from pathlib import Path
 from lmanet.ops import Border
 from lmanet.research.benchmarks.model import Variant
 from lmanet.research.reproduce.data import DataConfig
-from lmanet.training.recipes import MemoryRecipe, SingleRecipe, VideoRecipe
+from lmanet.training.recipes import SingleRecipe, VideoRecipe
 from lmanet.zoo.files import read_config
 from lmanet.zoo.names import locate
 
@@ -75,7 +75,7 @@ class Evaluation:
         border: of the attention, if not the trained one.
         spacing: the memory holds every so many-th frame (`SpacedPredictor`).
         forget: every frame begins a stream (`ModelPredictor`).
-        training_free: put the memory that needs no training on the network.
+        method: put this method, which needs no training, on the network; None runs the model as it is.
     """
 
     data: DataConfig
@@ -85,7 +85,7 @@ class Evaluation:
     border: Border | None = None
     spacing: int = 1
     forget: bool = False
-    training_free: bool = False
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,17 +196,16 @@ def title(cell: Cell) -> str:
 
 
 def _recipe(recipe: VideoRecipe) -> str:
-    window = "" if recipe.window is None else f" R={recipe.window}"
+    arguments = recipe.arguments
+    window = [f"R={arguments['window']}"] if arguments.get("window") else []
+    chosen = [value for value in arguments.values() if isinstance(value, str)]  # fusion and convolutions
     control = ", control" if recipe.memories == "current" else ""
-    module = type(recipe).__name__.removesuffix("Recipe").lower()
-    if isinstance(recipe, MemoryRecipe):
-        module = f"{recipe.fusion} {recipe.convolutions}"
-    return f"S={recipe.memory_size}{window} {module}{control}"
+    return " ".join([recipe.method, f"S={recipe.memory_size}", *window, *chosen]) + control
 
 
 def _model(cell: Evaluation) -> str:
     if not isinstance(cell.model, MemoryTraining):
-        single = "single-frame" if not cell.training_free else "training-free"
+        single = cell.method or "single-frame"
         return single if isinstance(cell.model, Weights) else f"{single}, seed {cell.model.seed}"
     extra = {
         "S": cell.memory_size,

@@ -1,4 +1,4 @@
-"""Frames where the memory changes the label: single-frame network, LMANet and truth side by side (Figure 5)."""
+"""Frames where a memory changes the label: single-frame network, memory and truth side by side (Figure 5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lmanet.video.view import side_by_side
 
 PICTURE = "changes.png"
 RULE = (
-    "The labelled frames are cut, in order, into {parts} equal runs; of each the frame is shown in which LMANet gives "
+    "The labelled frames are cut, in order, into {parts} equal runs; of each the frame is shown in which the memory gives "
     "the most pixels, void ones left out, another label than the single-frame network, rightly or not."
 )
 
@@ -36,7 +36,7 @@ class Counts:
         sequence: of the frame.
         frame: its name.
         pixels: how many there are.
-        changed: labelled otherwise by LMANet than by the single-frame network.
+        changed: labelled otherwise with the memory than by the single-frame network.
         made_right: wrong before, right with the memory.
         made_wrong: right before, wrong with the memory.
     """
@@ -128,4 +128,4 @@ def _draw(
         maps = [coloured(np.ascontiguousarray(label), palette) for label in (*both, truth)]
         rows.append([np.array(data.sequences[n].image(frame)), *maps])
     columns = [np.vstack(column) for column in zip(*rows, strict=True)]
-    ImageSink(path).write(side_by_side(columns, ["Frame", "Single-frame", "LMANet", "Truth"], data.classes))
+    ImageSink(path).write(side_by_side(columns, ["Frame", "Single-frame", "With memory", "Truth"], data.classes))

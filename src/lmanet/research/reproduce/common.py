@@ -7,18 +7,18 @@ from pathlib import Path
 
 from lmanet.research.reproduce.budget import with_memories
 from lmanet.research.reproduce.plan import CONTROL, Place, Row, Setup
-from lmanet.training.recipes import MemoryRecipe, VideoRecipe
+from lmanet.training.recipes import LMANetRecipe, VideoRecipe
 from lmanet.zoo.files import read_config
 from lmanet.zoo.names import locate
 
 CONTROL_NOTE = (
-    "Control: the same module, parameters and training, the current frame in place of the past, in training and when "
-    "run; of a memory of labels, which would say nothing new then, no memory: the decoder trained by the same steps."
+    "Control: the same method, parameters and training, the current frame in place of the past, in training and when "
+    "run; of the label memory, which would say nothing new then, no memory: the decoder trained by the same steps."
 )
 
 
-def paper_module(setup: Setup, **changes: object) -> MemoryRecipe:
-    """The paper's module with some fields changed."""
+def paper_module(setup: Setup, **changes: object) -> LMANetRecipe:
+    """LMANet, the paper's module, with some fields of its recipe changed."""
     return replace(setup.budget.paper, **changes)  # pyright: ignore[reportArgumentType]
 
 
@@ -35,11 +35,11 @@ def budget_note(setup: Setup) -> str:
         if setup.weights
         else f"{setup.network_name}, trained on the same frames{f', from {start}' if start else ''}"
     )
-    ours, papers = (_budget(recipe) for recipe in (setup.budget.variants["lmanet"], setup.budget.paper))
+    ours, papers = (_budget(recipe) for recipe in (setup.budget.labels, setup.budget.paper))
     trained = (
         f"Every memory has the same budget ({ours}) and its last epoch's weights"
         if ours == papers
-        else f"LMANet's memory is trained for {ours}; the paper's module for {papers}; a control as what it is the "
+        else f"The label memory is trained for {ours}; LMANet for {papers}; a control as what it is the "
         f"control of; each has its last epoch's weights"
     )
     chosen = "no epoch or seed of a training here is chosen on what is scored"

@@ -115,7 +115,7 @@ def _sizes(cell: Cell, encoded: set[tuple[Any, ...]]) -> Sequence[tuple[str, flo
     if isinstance(cell, MemoryTraining):
         recipe = cell.recipe
         group = (
-            type(recipe),
+            recipe.method,
             cell.network,
             cell.data,
             recipe.augmentation,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmanet.research.reproduce.attention import LOCAL_AGAINST_GLOBAL, OVER_MEMORY
+from lmanet.research.reproduce.budget import LABEL_MEMORY
 from lmanet.research.reproduce.cells import AttentionMaps, Changes, Timings
 from lmanet.research.reproduce.common import CONTROL_NOTE, budget_note, control_row, paper_module
-from lmanet.research.reproduce.plan import OURS, Plan, Setup
+from lmanet.research.reproduce.plan import Plan, Setup
 
 WINDOWS: tuple[int | None, ...] = (None, 41, 21, 11, 1)
 """Table II's R in cells; None is G, the whole map."""
@@ -72,10 +73,10 @@ def table_4(setup: Setup) -> Plan:
 
 def table_6(setup: Setup) -> Plan:
     """IoU per class."""
-    lmanet = setup.budget.variants["lmanet"]
+    labels = setup.budget.labels
     return Plan(
         "Table VI: IoU per class",
-        (setup.single_row(), control_row(setup, lmanet), setup.row(OURS, lmanet)),
+        (setup.single_row(), control_row(setup, labels), setup.row(LABEL_MEMORY, labels)),
         notes=(
             budget_note(setup),
             CONTROL_NOTE,
@@ -108,18 +109,18 @@ def figure_3(setup: Setup) -> Plan:
 
 def figure_5(setup: Setup) -> Plan:
     """Frames where the memory changes the label."""
-    training = setup.trainings(setup.budget.variants["lmanet"])[0]
+    training = setup.trainings(setup.budget.labels)[0]
     return Plan(
         "Figure 5: where the memory changes the label",
         others=(Changes(setup.scored(), setup.place.network, training),),
-        notes=(budget_note(setup), "Seed 0."),
+        notes=(budget_note(setup), "The label memory, seed 0."),
     )
 
 
 def _attention(setup: Setup, title: str, picture: str) -> Plan:
     training = setup.trainings(paper_module(setup, memory_size=4))[0]
     note = (
-        "Seed 0, the paper's module, trained with a local window. Global: the same module with a window that covers "
+        "LMANet, seed 0, trained with a local window. Global: the same model with a window that covers "
         "the whole map."
     )
     return Plan(

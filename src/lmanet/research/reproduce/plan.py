@@ -24,7 +24,7 @@ from lmanet.research.reproduce.data import DataConfig, with_past
 from lmanet.training.recipes import SingleRecipe, VideoRecipe
 from lmanet.zoo.architectures import build_backbone
 
-SINGLE, CONTROL, OURS = "single-frame", "control", "LMANet"
+SINGLE, CONTROL, FLOW = "single-frame", "control", "flow average"
 
 LEAST_PAST = 4
 """Frames of a Cityscapes snippet before the labelled one, for models without a memory too: TC needs them."""
@@ -52,14 +52,14 @@ class Point:
     Attributes:
         axis: what grows.
         value: how far it has grown.
-        ours: place and name of LMANet's row; likewise the others.
-        single: the single-frame network's.
-        control: the control's.
+        memory: place and name of the memory's row.
+        single: place and name of the single-frame network's.
+        control: place and name of the control's.
     """
 
     axis: str
     value: float
-    ours: tuple[str, str]
+    memory: tuple[str, str]
     single: tuple[str, str]
     control: tuple[str, str]
 
@@ -195,11 +195,13 @@ class Setup:
         window, own = self.window(asked), self.budget.paper.window
         return own if window == (own or default_window(self._backbone().stride)) else window
 
-    def single_row(self, place: Place | None = None, *, training_free: bool = False) -> Row:
-        """The single-frame network, the same for all seeds."""
+    def single_row(
+        self, place: Place | None = None, *, name: str = SINGLE, method: str | None = None
+    ) -> Row:
+        """The single-frame network, the same for all seeds; with a method on it that needs no training, if one is given."""
         place = place or self.place
-        cell = Evaluation(_reaching(place.scored), place.network, training_free=training_free)
-        return Row(SINGLE, ((cell,),) * self.seeds, place.name)
+        cell = Evaluation(_reaching(place.scored), place.network, method=method)
+        return Row(name, ((cell,),) * self.seeds, place.name)
 
     def trainings(self, recipe: VideoRecipe, place: Place | None = None) -> list[MemoryTraining]:
         """A memory's, one for each seed."""

@@ -29,7 +29,7 @@ from lmanet.research.reproduce.data import DataConfig, Street
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import PseudoMemory
 from lmanet.training.config import Stage
-from lmanet.training.recipes import LabelRecipe, MemoryRecipe, SingleRecipe
+from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe, SingleRecipe
 
 CELL_VERSION = 1
 """Counts changes in what the same configuration gives: raised, every cell is run anew."""
@@ -71,10 +71,18 @@ def _data(data: DataConfig) -> dict[str, Any]:
     }
 
 
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    content = Spelling("Evaluation")(evaluation)
+    # When there was one method without training, its cells said so by a flag.
+    method = content.pop("method")
+    content["training_free"] = method == "training-free"
+    return content if method in (None, "training-free") else {**content, "method": method}
+
+
 SPELLINGS: dict[type, Callable[[Any], dict[str, Any]]] = {
     SingleTraining: Spelling("SingleTraining"),
     MemoryTraining: Spelling("MemoryTraining"),
-    Evaluation: Spelling("Evaluation"),
+    Evaluation: _evaluation,
     Timings: Spelling("Timings"),
     Changes: Spelling("Changes"),
     AttentionMaps: Spelling("AttentionMaps"),
@@ -83,8 +91,8 @@ SPELLINGS: dict[type, Callable[[Any], dict[str, Any]]] = {
     Street: Spelling(None),
     Degradation: Spelling(None),
     SingleRecipe: Spelling("SingleRecipe"),
-    MemoryRecipe: Spelling("MemoryRecipe"),
-    LabelRecipe: Spelling("LabelRecipe"),
+    LMANetRecipe: Spelling("MemoryRecipe"),
+    LabelMemoryRecipe: Spelling("LabelRecipe"),
     Stage: Spelling("Stage"),
     Augmentation: Spelling("Augmentation"),
     PseudoMemory: Spelling("PseudoMemory"),

@@ -44,8 +44,12 @@ class Store:
 
     def weights(self, training: Training) -> Path:
         """The file that a training leaves."""
-        name = "lmanet" if isinstance(training, MemoryTraining) else "single-frame"
-        return self.folder(training) / f"{name}.safetensors"
+        folder = self.folder(training)
+        if isinstance(training, SingleTraining):
+            return folder / "single-frame.safetensors"
+        path, before = (folder / f"{name}.safetensors" for name in (training.recipe.method, "lmanet"))
+        # Stores of before files were named for the method have every memory under one name.
+        return before if before.is_file() and not path.is_file() else path
 
     def is_finished(self, cell: Cell) -> bool:
         """Whether the cell need not be run: its result is here, and of a training its weights too."""

@@ -150,11 +150,11 @@ def _gain_table(outcome: Outcome) -> Table:
         for key, sign in (("miou", 1), ("flicker", -1)):
             measure = MEASURES[key][1]
             for base in (point.single, point.control):
-                ours = rows[point.ours]
-                pair = (ours, rows[base]) if sign > 0 else (rows[base], ours)
+                memory = rows[point.memory]
+                pair = (memory, rows[base]) if sign > 0 else (rows[base], memory)
                 cells.append(outcome.gain(*pair, measure).text(signed=True))
         lines.append(tuple(cells))
-    return Table("What LMANet gains, in points", headings, tuple(lines))
+    return Table("What the memory gains, in points", headings, tuple(lines))
 
 
 def _timing_table(plan: Plan, cell: Timings, result: dict[str, Any]) -> Table:

@@ -91,8 +91,8 @@ def _draw(name: str, outcome: Outcome, folder: Path) -> list[str]:
         rows = {(row.place, row.name): row for row in plan.rows}
         lines: dict[str, dict[float, tuple[Summary, Summary]]] = {}
         for point in plan.points:
-            ours, measure = rows[point.ours], MEASURES["miou"][1]
-            pair = (outcome.gain(ours, rows[base], measure) for base in (point.single, point.control))
+            memory, measure = rows[point.memory], MEASURES["miou"][1]
+            pair = (outcome.gain(memory, rows[base], measure) for base in (point.single, point.control))
             lines.setdefault(point.axis, {})[point.value] = (next(pair), next(pair))
         pictures.append(f"{name}-gains.png")
         save_figure(gain_lines(lines), folder / pictures[-1])
