@@ -61,7 +61,9 @@ def example(word: str) -> str:
     return found[0]
 
 
-@pytest.mark.skipif("lmanet-erfnet-camvid" not in bundled(), reason="lmanet-erfnet-camvid is not bundled yet")
+@pytest.mark.skipif(
+    "label-memory-erfnet-camvid" not in bundled(), reason="label-memory-erfnet-camvid is not bundled yet"
+)
 def test_streaming_example_runs(street: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(example("frame.time_s"), {})
     assert capsys.readouterr().out.splitlines() == [f"{i / 10} (48, 64)" for i in range(3)]

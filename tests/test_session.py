@@ -8,19 +8,19 @@ import torch
 from torch.nn import functional as F
 
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
-from lmanet import Session, VideoSegmenter
+from lmanet import LMANet, Session
 from lmanet.errors import InputError
 
 SIZE = (18, 27)
 
 
-def make(**options) -> VideoSegmenter:
+def make(**options) -> LMANet:
     options = {"key_channels": 4, "value_channels": 6, "memory_size": 3, "window": 3} | options
-    return lively(VideoSegmenter(TinyBackbone(), **options))
+    return lively(LMANet(TinyBackbone(), **options))
 
 
 @pytest.fixture(params=DEVICES)
-def model(request) -> Iterator[VideoSegmenter]:
+def model(request) -> Iterator[LMANet]:
     with seeded():
         yield make().to(request.param).eval()
 
@@ -171,7 +171,7 @@ def test_a_stream_goes_on_in_another_precision(model, saved_in, loaded_in):
     assert (got - expected).norm() < 0.03 * expected.norm()
 
 
-def session_after(model: VideoSegmenter, precision: str, frames: np.ndarray) -> Session:
+def session_after(model: LMANet, precision: str, frames: np.ndarray) -> Session:
     session = Session(model, precision=precision)
     logits_of(session, frames)
     return session

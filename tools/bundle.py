@@ -1,7 +1,7 @@
 """Put a trained model into the package: half precision, its card completed, and the loss from halving measured.
 
-python tools/bundle.py runs/x/lmanet.safetensors lmanet-erfnet-camvid --single-frame erfnet-camvid \
-        --command "lmanet train …" --limits "…" --report results/camvid-val.json --column LMANet
+python tools/bundle.py runs/x/label-memory.safetensors label-memory-erfnet-camvid --single-frame erfnet-camvid \
+        --command "lmanet train …" --limits "…" --report results/camvid-val.json --column label-memory
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 import torch
 import tyro
 
-from lmanet.backbones import Backbone
 from lmanet.errors import InputError
-from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.base import VideoModel
 from lmanet.zoo import load_model, save_model
 from lmanet.zoo.names import bundled_folder
 
@@ -43,7 +42,7 @@ def bundle(
         limits: what a user should know.
         report: what `lmanet evaluate --json` wrote for this model; without, the card has no figures yet.
         column: the model's name in the report.
-        single_frame: for a video model, the bundled name of its single-frame network, which is bundled first.
+        single_frame: for a method that is trained, the bundled name of its single-frame network, bundled first.
         folder: where the bundled weights lie.
 
     Raises:
@@ -62,13 +61,11 @@ def bundle(
     )
 
 
-def _check_single_frame(
-    model: TrainableVideoModel | Backbone, single_frame: str | None, folder: Path
-) -> None:
-    if not isinstance(model, TrainableVideoModel):
+def _check_single_frame(model: VideoModel, single_frame: str | None, folder: Path) -> None:
+    if not model.trainable:
         if single_frame is not None:
             raise InputError(
-                f"--single-frame {single_frame} for a single-frame network: only a video model has one"
+                f"--single-frame {single_frame} for a model of {model.method}: only a method that is trained has one"
             )
         return
     known = [path.stem for path in sorted(folder.glob("*.safetensors"))]
@@ -94,17 +91,15 @@ def _figures(report: Path | None, column: str | None) -> dict[str, Any]:
     return about | content["scores"][column]
 
 
-def _difference(*models: TrainableVideoModel | Backbone) -> float:
+def _difference(*models: VideoModel) -> float:
     """The largest difference between two models' logits of a second frame of noise, much like the first."""
     images = torch.rand(1, 3, 360, 480, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        first, second = (
-            _after_one(m, images) if isinstance(m, TrainableVideoModel) else m(images) for m in models
-        )
+        first, second = (_after_one(model, images) for model in models)
     return float((first - second).abs().max())
 
 
-def _after_one(model: TrainableVideoModel, images: torch.Tensor) -> torch.Tensor:
+def _after_one(model: VideoModel, images: torch.Tensor) -> torch.Tensor:
     _, state = model.step(images)
     return model.step(images.roll(4, -1), state)[0]
 

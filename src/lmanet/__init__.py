@@ -1,37 +1,53 @@
 """lmanet: any single-frame semantic segmentation network as a video segmentation network.
 
-Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021), streaming, on a CPU as well as a GPU.
+Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021) and the methods that it has to beat, streaming,
+on a CPU as well as a GPU.
 """
 
 from importlib.metadata import version
 
+from lmanet import methods
+from lmanet.api import LabelledVideo, evaluate, find_model, find_models, label_video
 from lmanet.backbones import Backbone, ERFNet, Features, PSPNet
 from lmanet.backbones.wrapped.inspection import inspect
+from lmanet.classes import Classes
 from lmanet.errors import LmanetError
-from lmanet.methods.label_memory import LabelMemorySegmenter
-from lmanet.methods.lmanet import VideoSegmenter
-from lmanet.methods.memory import MemoryState
-from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.methods.base import StepGraph, TrainableVideoModel, VideoModel
+from lmanet.methods.label_memory import LabelMemory
+from lmanet.methods.lmanet import LMANet
+from lmanet.methods.single_frame import SingleFrame
+from lmanet.methods.training_free import TrainingFreeMemory
 from lmanet.methods.wrap import wrap
 from lmanet.session import Segmentation, Session
-from lmanet.zoo import load
+from lmanet.zoo import load, save_model
 
 __version__ = version("lmanet")
 
 __all__ = [
     "Backbone",
+    "Classes",
     "ERFNet",
     "Features",
-    "LabelMemorySegmenter",
+    "LMANet",
+    "LabelMemory",
+    "LabelledVideo",
     "LmanetError",
-    "MemoryState",
     "PSPNet",
     "Segmentation",
     "Session",
-    "TrainingFreeSegmenter",
-    "VideoSegmenter",
+    "SingleFrame",
+    "StepGraph",
+    "TrainableVideoModel",
+    "TrainingFreeMemory",
+    "VideoModel",
     "__version__",
+    "evaluate",
+    "find_model",
+    "find_models",
     "inspect",
+    "label_video",
     "load",
+    "methods",
+    "save_model",
     "wrap",
 ]

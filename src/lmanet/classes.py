@@ -51,3 +51,28 @@ def generated_palette(count: int) -> tuple[tuple[int, int, int], ...]:
         return sum((number >> (3 * i + first) & 1) << (7 - i) for i in range(3))
 
     return tuple((channel(n, 0), channel(n, 1), channel(n, 2)) for n in range(1, count + 1))
+
+
+def numbered_classes(count: int) -> Classes:
+    """Classes of a network that does not know their names: `class 0`, `class 1`, …, with generated colours."""
+    return Classes(tuple(f"class {n}" for n in range(count)), generated_palette(count))
+
+
+def check_same_classes(own: Classes, owner: str, expected: Classes, data: str, advice: str) -> None:
+    """Check that two lists of classes have the same names in the same order.
+
+    Args:
+        own: the classes of a network, or of other data.
+        owner: whose they are, for the message.
+        expected: the classes of the data.
+        data: the data's name, for the message.
+        advice: what to do, for the message.
+
+    Raises:
+        InputError: naming the first difference.
+    """
+    for number, (name, other) in enumerate(zip(own.names, expected.names, strict=False)):
+        if name != other:
+            raise InputError(f"class {number} is {name!r} in {owner}, {other!r} in {data}: {advice}")
+    if len(own) != len(expected):
+        raise InputError(f"{owner} has {len(own)} classes, {data} {len(expected)}: {advice}")

@@ -24,8 +24,8 @@ from lmanet.video.view import labels as coloured
 from lmanet.video.view import side_by_side
 from lmanet.zoo import load
 
-WITHOUT, WITH = "single-frame", "LMANet"
-MODELS = {WITHOUT: "erfnet-synthetic", WITH: "lmanet-erfnet-synthetic"}
+WITHOUT, WITH = "single-frame", "label-memory"
+MODELS = {WITHOUT: "erfnet-synthetic", WITH: "label-memory-erfnet-synthetic"}
 VC_FRAMES = 8
 """Window of the video consistency that the demo reports; a shorter drive has none."""
 SHEET_ROWS = 3

@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.methods.base import VideoModel
-from lmanet.methods.lmanet import segment_single
-from lmanet.methods.memory import MemoryState
+from lmanet.methods.base import VideoModel, as_video_model
 
 Precision = Literal["fp32", "bf16"]
 
@@ -44,45 +41,61 @@ class Segmentation:
 class Session:
     """Labels one stream frame by frame, in constant memory however long it is.
 
-    It labels with an optimised copy of the model as it is now (see `VideoSegmenter.optimize`): the model stays as it
+    It labels with an optimised copy of the model as it is now (`VideoModel.optimize`): the model stays as it
     is, and what becomes of it later has no effect here. Sessions that are given an optimised model share it.
 
+    ```python
+    session = lmanet.Session(lmanet.load("unet-camvid"))
+    labels = session.step(frame).labels
+    ```
+
     Args:
-        model: a `LabelMemorySegmenter`, a `VideoSegmenter`, a `TrainingFreeSegmenter`, or a bare `Backbone` to label
-            every frame by itself.
+        model: any method on a network, as `lmanet.load`, `lmanet.wrap` and `lmanet.find_model` give it.
         precision: `bf16` turns the copy's weights into bfloat16: faster on CPUs and GPUs that have it, slower on those
             that do not.
         resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.
+        memory_size: S, frames remembered, if not the model's own.
+        window: R, side of the search window in cells, odd, if not the model's own.
+
+    Attributes:
+        model: the copy that labels.
+        precision: of its weights.
 
     Raises:
-        InputError: an unknown precision, a size below 1, or a network of fewer than 2 or more than 255 classes.
+        InputError: no `VideoModel`, an unknown precision, a size below 1, a network of fewer than 2 or more than 255
+            classes, or a memory size or window that the method has not.
     """
 
     def __init__(
         self,
-        model: VideoModel | Backbone,
+        model: VideoModel,
         *,
         precision: Precision = "fp32",
         resize: tuple[int, int] | None = None,
+        memory_size: int | None = None,
+        window: int | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise InputError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
         if resize is not None and min(resize) < 1:
             raise InputError(f"resize {resize}: expected (H, W) of at least 1 pixel each")
-        classes = (model.backbone if isinstance(model, VideoModel) else model).num_classes
+        model = as_video_model(model)
+        classes = model.backbone.num_classes
         if not 2 <= classes <= MOST_CLASSES:
             raise InputError(
                 f"a network of {classes} classes: expected 2 to {MOST_CLASSES}, of which the largest logit gives the "
                 "label; give a network of one logit a second, of zeros"
             )
+        changes = {"memory_size": memory_size, "window": window}
+        model = model.adjusted(**{name: value for name, value in changes.items() if value is not None})
         self.model = model.optimize(torch.bfloat16 if precision == "bf16" else None)
         # A model that is in bfloat16 already stays so.
         self.precision: Precision = (
             "bf16" if next(self.model.parameters()).dtype is torch.bfloat16 else "fp32"
         )
         self.resize = resize
-        self._state: MemoryState | None = None
-        self._size: tuple[int, int] | None = None  # (H, W) of the frames in the memory
+        self._state: tuple[Tensor, ...] | None = None
+        self._size: tuple[int, int] | None = None  # (H, W) of the frames that are remembered
 
     def reset(self) -> None:
         """Forget all past frames: the next one begins a new stream."""
@@ -109,64 +122,65 @@ class Session:
             )
         if self.resize is not None and self.resize != size:
             images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
-        if isinstance(self.model, VideoModel):
-            logits, self._state = self.model.step(images, self._state)
+        logits, self._state = self.model.step(images, self._state)
+        if self._state:  # what remembers nothing takes frames of any size
             self._size = size
-        else:
-            logits = segment_single(self.model, images)
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
         return Segmentation(_labels(logits), logits[0])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The stream's memory and frame size as tensors; `load_state_dict` takes them back.
+        """What the stream remembers, as tensors; `load_state_dict` takes them back.
 
         Returns:
-            keys (1, S, Ck, h, w), values (1, S, Cv, h, w) and size (2,) int64, the frames' (H, W); nothing before
-            the first frame.
+            The fields of the model's `State`, such as keys and values, and `size` (2,) int64, the frames' (H, W);
+            nothing before the first frame, and of a method that remembers nothing.
         """
-        if self._state is None:
+        if not self._state:
             return {}
-        contiguous = torch.contiguous_format
-        memory = {name: x.clone(memory_format=contiguous) for name, x in self._state._asdict().items()}
+        fields: dict[str, Tensor] = self._state._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+        memory = {name: x.clone(memory_format=torch.contiguous_format) for name, x in fields.items()}
         return {**memory, "size": torch.tensor(self._size)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where another session of the same model was.
+        """Go on from where another session of the same model was; this one's stream is forgotten.
+
+        What is expected is found out by one frame of the network.
 
         Raises:
-            InputError: the entries are not those of `state_dict`, or do not fit the model.
+            InputError: the entries are not those of `state_dict`, or do not fit the model; the stream stays as it is.
         """
         if not state:
             self.reset()
             return
-        expected = [*MemoryState._fields, "size"]
-        if set(state) != set(expected):
-            raise InputError(f"session state with {sorted(state)}: expected {expected}, or nothing")
-        if not isinstance(self.model, VideoModel):
+        expected = [*self.model.State._fields, "size"]  # pyright: ignore[reportAttributeAccessIssue]
+        if set(state) != set(expected) or len(expected) == 1:
+            wanted = "nothing, as it remembers nothing" if len(expected) == 1 else f"{expected}, or nothing"
             raise InputError(
-                "a session of a single-frame network has no memory to restore: load an LMANet model"
+                f"session state with {sorted(state)} for the method {self.model.method}: expected {wanted}"
             )
-        keys, values, size = state["keys"], state["values"], state["size"]
-        channels = (self.model.key_channels, self.model.value_channels)
-        fits = keys.ndim == values.ndim == 5 and (keys.shape[2], values.shape[2]) == channels
-        if not fits or keys.shape[0] != 1 or not _same_frames(keys, values):
+        size = state["size"]
+        if size.shape != (2,) or size.is_floating_point() or int(size.min()) < 1:
             raise InputError(
-                f"session state of keys {tuple(keys.shape)} and values {tuple(values.shape)}: expected "
-                f"(1, S, {channels[0]}, h, w) and (1, S, {channels[1]}, h, w), from a session of the same model"
+                f"session state of size {size.tolist()}: expected (2,), the frames' height and width"
             )
-        if size.shape != (2,):
-            raise InputError(
-                f"session state of size {tuple(size.shape)}: expected (2,), the frames' height and width"
-            )
+        height, width = (int(n) for n in size)
+        own = self._first_state((height, width))
+        for name, tensor in own.items():
+            if state[name].shape != tensor.shape:
+                raise InputError(
+                    f"session state whose {name} are {tuple(state[name].shape)}: expected {tuple(tensor.shape)}, from "
+                    f"a session of the same model on frames of {height}×{width}"
+                )
+        self._state = self.model.State(*(state[name].to(x) for name, x in own.items()))
+        self._size = (height, width)
+
+    @torch.inference_mode()
+    def _first_state(self, size: tuple[int, int]) -> dict[str, Tensor]:
+        """What is remembered of a black frame of a size (H, W): the shapes and dtypes of every state."""
         weight = next(self.model.parameters())
-        self._state = MemoryState(keys.to(weight), values.to(weight))
-        self._size = (int(size[0]), int(size[1]))
-
-
-def _same_frames(keys: Tensor, values: Tensor) -> bool:
-    """Whether keys and values (B, S, C, h, w) agree in all but their channels."""
-    return keys.shape[:2] == values.shape[:2] and keys.shape[3:] == values.shape[3:]
+        images = torch.zeros((1, 3, *(self.resize or size)), dtype=torch.uint8, device=weight.device)
+        return self.model.step(images)[1]._asdict()
 
 
 def _as_images(frame: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmanet import ERFNet, VideoSegmenter
+from lmanet import ERFNet, LMANet
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.video import VideoSink
 from lmanet.zoo import save_model
@@ -20,7 +20,7 @@ def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     backbone = ERFNet(11)
     save_model(backbone, tmp_path / "single.safetensors", classes=CAMVID_CLASSES)
-    model = VideoSegmenter(backbone, memory_size=2, window=5)
+    model = LMANet(backbone, memory_size=2, window=5)
     path = tmp_path / "video.safetensors"
     save_model(model, path, classes=CAMVID_CLASSES, single_frame="single.safetensors")
     return path
@@ -42,6 +42,6 @@ def bundled_demo(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The demo's two models as if they were bundled, with random weights."""
     folder = tmp_path / "bundled"
     folder.mkdir()
-    for file, name in (("single", "erfnet-synthetic"), ("video", "lmanet-erfnet-synthetic")):
+    for file, name in (("single", "erfnet-synthetic"), ("video", "label-memory-erfnet-synthetic")):
         shutil.copy(weights.with_name(f"{file}.safetensors"), folder / f"{name}.safetensors")
     monkeypatch.setattr("lmanet.zoo.names.bundled_folder", lambda: folder)

@@ -16,7 +16,7 @@ from contracts.checkpoints import (
     lmanet_pspnet_checkpoint,
     pspnet_checkpoint,
 )
-from lmanet import Session, VideoSegmenter, load
+from lmanet import LMANet, Session, load
 from lmanet.cli.main import main
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES
 from lmanet.methods.lmanet import segment_single
@@ -46,15 +46,15 @@ def test_what_is_written_is_what_load_takes(
     assert model.card["kind"] == official.kind and model.card["file"] == "best.pth"
     assert model.classes.names == (*CITYSCAPES_CLASSES.names, *(["void"] if void else []))
     images = torch.rand(1, 3, 17, 26, generator=torch.Generator().manual_seed(0))
-    if isinstance(model, VideoSegmenter):
-        assert isinstance(official.model, VideoSegmenter)
+    if isinstance(model, LMANet):
+        assert isinstance(official.model, LMANet)
         assert model.border == "zero" and model.memory_size == official.model.memory_size
         clip = torch.stack([images, 1 - images], 1)
         torch.testing.assert_close(model(clip), official.model(clip), rtol=0, atol=0)
         frame = (images[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
         assert Session(model).step(frame).labels.shape == (17, 26)
     else:
-        assert not isinstance(official.model, VideoSegmenter)
+        assert not isinstance(official.model, LMANet)
         expected = segment_single(official.model, images)
         torch.testing.assert_close(segment_single(model, images), expected, rtol=0, atol=0)
 

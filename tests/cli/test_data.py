@@ -11,7 +11,7 @@ from PIL import Image
 
 from contracts.imagefiles import SIZE, picture, write_image
 from contracts.trees import segnet, snippet
-from lmanet import ERFNet, Session, VideoSegmenter
+from lmanet import ERFNet, LMANet, Session
 from lmanet.cli.main import main
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES, LABEL_IDS
 from lmanet.evaluation.results import EvaluationReport
@@ -23,7 +23,7 @@ def cityscapes_weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     backbone = ERFNet(19)
     save_model(backbone, tmp_path / "single.safetensors", classes=CITYSCAPES_CLASSES)
-    model = VideoSegmenter(backbone, memory_size=2, window=5)
+    model = LMANet(backbone, memory_size=2, window=5)
     path = tmp_path / "cityscapes.safetensors"
     save_model(model, path, classes=CITYSCAPES_CLASSES, single_frame="single.safetensors")
     return path

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lmanet.cli.models import devices
 
 from lmanet.cli.main import main
-from lmanet.cli.models import devices
 from lmanet.data.protocols import VideoData
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.evaluation.results import EvaluationReport
@@ -184,7 +184,7 @@ def test_info_lists_devices_and_bundled_weights(
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
     assert "lmanet" in shown and f"devices: {devices()[0]} (default)" in shown
-    assert "erfnet-synthetic" in shown and "lmanet-erfnet-synthetic" in shown
+    assert "erfnet-synthetic" in shown and "label-memory-erfnet-synthetic" in shown
 
 
 def test_demo_writes_video_and_sheet(

@@ -1,4 +1,4 @@
-"""What every backbone keeps, by itself and inside a VideoSegmenter."""
+"""What every backbone keeps, by itself and inside a LMANet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contracts.networks import DEVICES, lively, seeded
 from lmanet.backbones import Backbone
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.methods.memory import MemoryState
 
 MEMORY_SIZE = 3
@@ -37,8 +37,8 @@ class BackboneContract:
             yield lively(self.make()).to(device).double().eval()
 
     @pytest.fixture
-    def segmenter(self, backbone, device) -> VideoSegmenter:
-        model = VideoSegmenter(backbone, key_channels=4, value_channels=6, memory_size=MEMORY_SIZE, window=3)
+    def segmenter(self, backbone, device) -> LMANet:
+        model = LMANet(backbone, key_channels=4, value_channels=6, memory_size=MEMORY_SIZE, window=3)
         lively(model.fusion)
         return model.to(device).double().eval()
 
@@ -223,7 +223,7 @@ class BackboneContract:
         torch.testing.assert_close((logits, keys, values), (expected, *after))
 
 
-def stream(segmenter: VideoSegmenter, clip: Tensor) -> tuple[Tensor, MemoryState]:
+def stream(segmenter: LMANet, clip: Tensor) -> tuple[Tensor, MemoryState]:
     """Step through a clip (B, T, 3, H, W): the last frame's logits, and the state after it."""
     logits, state = segmenter.step(clip[:, 0])
     for images in clip[:, 1:].unbind(1):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import lmanet
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
 from contracts.tiny import CLASSES, tiny_backbone, tiny_data
-from lmanet import LabelMemorySegmenter, Session
+from lmanet import LabelMemory, Session
 from lmanet.backbones import ERFNet
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.label_memory import MOST_TRUST
 from lmanet.methods.labels import Reading, label_shares
-from lmanet.methods.lmanet import VideoSegmenter, segment_single
+from lmanet.methods.lmanet import LMANet, segment_single
 from lmanet.methods.memory import MemoryState
 from lmanet.training.config import Stage
 from lmanet.training.features import observe
@@ -28,15 +28,15 @@ from lmanet.zoo.files import save_model
 SIZES = [(48, 64), (45, 61)]
 
 
-def trusting(device: str = "cpu", **arguments: float) -> LabelMemorySegmenter:
+def trusting(device: str = "cpu", **arguments: float) -> LabelMemory:
     """One whose trust differs from place to place, as after a training."""
     with seeded():
-        model = LabelMemorySegmenter(lively(ERFNet(5)), **{"window": 5, **arguments})  # pyright: ignore[reportArgumentType]
+        model = LabelMemory(lively(ERFNet(5)), **{"window": 5, **arguments})  # pyright: ignore[reportArgumentType]
         nn.init.normal_(model.trust_out.weight, std=0.5)
     return model.to(device).eval()
 
 
-def trust_everywhere(model: LabelMemorySegmenter) -> None:
+def trust_everywhere(model: LabelMemory) -> None:
     """As much as it can."""
     nn.init.zeros_(model.trust_out.weight)
     nn.init.constant_(model.trust_out.bias, 100.0)
@@ -87,7 +87,7 @@ def test_first_frame_and_no_trust_are_the_network_itself() -> None:
 @torch.no_grad()
 def test_formula_by_hand() -> None:
     """Of one cell where p = (0.6, 0.4), m = (0, 1) and the trust is 0.4: p + t (m - p) = (0.36, 0.64)."""
-    model = LabelMemorySegmenter(TinyBackbone(2), window=1)
+    model = LabelMemory(TinyBackbone(2), window=1)
     nn.init.constant_(model.trust_out.bias, 0.0)  # sigmoid 0.5
     cells = (3, 4)
     logits = torch.tensor([0.6, 0.4]).log()[None, :, None, None].expand(1, 2, 12, 16).clone()
@@ -202,7 +202,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     classes = replace(CLASSES, names=tuple("abcde"), palette=((0, 0, 0),) * 5)
     save_model(model, path, classes=classes, card={"n": 1})
     loaded = lmanet.load(str(path))
-    assert isinstance(loaded, LabelMemorySegmenter)
+    assert isinstance(loaded, LabelMemory)
     assert loaded.arguments == model.arguments and loaded.classes == classes
     clip = drive(3)
     with torch.no_grad():
@@ -223,9 +223,9 @@ def test_a_session_goes_on_from_another(tmp_path: Path) -> None:
 
 def test_sizes_are_checked() -> None:
     with pytest.raises(InputError, match="hidden 0"):
-        LabelMemorySegmenter(TinyBackbone(2), hidden=0)
+        LabelMemory(TinyBackbone(2), hidden=0)
     with pytest.raises(InputError, match="memory size 0"):
-        LabelMemorySegmenter(TinyBackbone(2), memory_size=0)
+        LabelMemory(TinyBackbone(2), memory_size=0)
 
 
 # Training
@@ -246,9 +246,9 @@ def train(folder: Path, recipe: LabelRecipe | MemoryRecipe = RECIPE, **arguments
 def test_trained_with_a_cache_and_without(tmp_path: Path) -> None:
     one = lmanet.load(str(train(tmp_path / "one")))
     other = lmanet.load(str(train(tmp_path / "other", use_cache=False)))
-    assert isinstance(one, LabelMemorySegmenter) and isinstance(other, LabelMemorySegmenter)
+    assert isinstance(one, LabelMemory) and isinstance(other, LabelMemory)
     assert one.card["recipe"]["hidden"] == 32
-    start = LabelMemorySegmenter(ERFNet(3), window=3)
+    start = LabelMemory(ERFNet(3), window=3)
     assert not torch.equal(one.trust_out.weight, start.trust_out.weight)
     # The cache keeps bfloat16, in both runs.
     torch.testing.assert_close(one.trust_out.weight, other.trust_out.weight, rtol=0.05, atol=2e-3)
@@ -256,7 +256,7 @@ def test_trained_with_a_cache_and_without(tmp_path: Path) -> None:
 
 def test_the_control_trains_the_decoder_alone(tmp_path: Path) -> None:
     model = lmanet.load(str(train(tmp_path, replace(RECIPE, memories="current"))))
-    assert isinstance(model, LabelMemorySegmenter) and model.card["control"]
+    assert isinstance(model, LabelMemory) and model.card["control"]
     assert torch.count_nonzero(model.trust_out.weight) == 0
     with seeded():
         network = ERFNet(3)
@@ -266,19 +266,19 @@ def test_the_control_trains_the_decoder_alone(tmp_path: Path) -> None:
 
 def test_goes_on_from_a_model_of_the_same_kind_only(tmp_path: Path) -> None:
     start = lmanet.load(str(train(tmp_path / "start")))
-    assert isinstance(start, LabelMemorySegmenter)
+    assert isinstance(start, LabelMemory)
     slow = replace(RECIPE, module=replace(STAGE, lr=1e-12), joint=replace(STAGE, lr=1e-12))
     again = lmanet.load(str(train(tmp_path / "again", slow, initial=start)))
-    assert isinstance(again, LabelMemorySegmenter)
+    assert isinstance(again, LabelMemory)
     torch.testing.assert_close(again.trust_out.weight, start.trust_out.weight, rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="a memory of features, this training labels"):
-        train(tmp_path / "other", initial=VideoSegmenter(ERFNet(3)))
+        train(tmp_path / "other", initial=LMANet(ERFNet(3)))
     with pytest.raises(InputError, match="hidden 32, this training 8"):
         train(tmp_path / "narrow", replace(RECIPE, hidden=8), initial=start)
 
 
 def test_observations_are_kept_in_bfloat16_without_loss_of_shares() -> None:
-    model = LabelMemorySegmenter(tiny_backbone(), window=3).eval()
+    model = LabelMemory(tiny_backbone(), window=3).eval()
     images = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
     observed = observe(model, images).fused
     shares = observed[:, -3:].float()

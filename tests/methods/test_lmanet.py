@@ -10,23 +10,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
-from lmanet import ERFNet, MemoryState, VideoSegmenter
+from lmanet import ERFNet, LMANet, MemoryState
 from lmanet.errors import InputError
 from lmanet.methods.lmanet import segment_single
 
 
-def make(**options) -> VideoSegmenter:
+def make(**options) -> LMANet:
     options = {"key_channels": 4, "value_channels": 6, "memory_size": 3, "window": 3} | options
-    return lively(VideoSegmenter(TinyBackbone(), **options)).eval()
+    return lively(LMANet(TinyBackbone(), **options)).eval()
 
 
 @pytest.fixture(params=DEVICES)
-def segmenter(request) -> Iterator[VideoSegmenter]:
+def segmenter(request) -> Iterator[LMANet]:
     with seeded(), torch.no_grad():
         yield make().to(request.param).double()
 
 
-def frames(segmenter: VideoSegmenter, count: int, size: tuple[int, int] = (18, 27)) -> Tensor:
+def frames(segmenter: LMANet, count: int, size: tuple[int, int] = (18, 27)) -> Tensor:
     device = next(segmenter.parameters()).device
     return torch.rand(count, 1, 3, *size, dtype=torch.float64).to(device)
 
@@ -252,10 +252,10 @@ def test_fast_convolutions_see_one_cell():
 
 
 def test_value_channels_go_with_the_convolutions():
-    paper, fast = (VideoSegmenter(ERFNet(3), convolutions=name) for name in ("paper", "fast"))
+    paper, fast = (LMANet(ERFNet(3), convolutions=name) for name in ("paper", "fast"))
     assert (paper.value_channels, fast.value_channels) == (64, 32)
-    assert VideoSegmenter(ERFNet(3), convolutions="fast", value_channels=48).value_channels == 48
-    bottleneck = VideoSegmenter(ERFNet(3), fusion="bottleneck")
+    assert LMANet(ERFNet(3), convolutions="fast", value_channels=48).value_channels == 48
+    bottleneck = LMANet(ERFNet(3), fusion="bottleneck")
     assert (paper.key_channels, bottleneck.key_channels, bottleneck.value_channels) == (16, 128, 128)
 
 
@@ -288,6 +288,6 @@ def test_an_optimised_copy_leaves_the_model_as_it_is(segmenter):
 def test_widths_and_window_fit_the_map(channels, stride, convolutions, expected):
     backbone = TinyBackbone()
     backbone.channels, backbone.stride = channels, stride
-    model = VideoSegmenter(backbone, convolutions=convolutions)
+    model = LMANet(backbone, convolutions=convolutions)
     assert (model.key_channels, model.value_channels, model.window) == expected
-    assert VideoSegmenter(backbone, fusion="bottleneck").value_channels == channels
+    assert LMANet(backbone, fusion="bottleneck").value_channels == channels

@@ -86,15 +86,15 @@ def test_without_strength_it_is_the_network(network):
 
 def test_options_go_where_they_belong():
     trained = lmanet.wrap(Network(), at="stem", memory_size=3, window=5, key_channels=8, convolutions="fast")
-    assert isinstance(trained, lmanet.VideoSegmenter) and trained.convolutions == "fast"
+    assert isinstance(trained, lmanet.LMANet) and trained.convolutions == "fast"
     assert (trained.memory_size, trained.window, trained.key_channels) == (3, 5, 8)
     assert (trained.backbone.channels, trained.backbone.stride) == (32, 4)
     labels = lmanet.wrap(Network(), at="stem", values="labels", hidden=8)
-    assert isinstance(labels, lmanet.LabelMemorySegmenter) and labels.trust_in.out_channels == 8
+    assert isinstance(labels, lmanet.LabelMemory) and labels.trust_in.out_channels == 8
     with pytest.raises(InputError, match="values 'images': expected one of labels, features"):
         lmanet.wrap(Network(), values="images")
     steadied = lmanet.wrap(Network(), at="stem", training_free=True, memory_size=3, temperature=0.1)
-    assert isinstance(steadied, lmanet.TrainingFreeSegmenter)
+    assert isinstance(steadied, lmanet.TrainingFreeMemory)
     assert (steadied.memory_size, steadied.temperature) == (3, 0.1)
     with pytest.raises(TypeError, match="temperature"):
         lmanet.wrap(Network(), temperature=0.1)

@@ -10,7 +10,7 @@ from torch import nn
 
 from contracts.networks import TinyBackbone, lively, seeded
 from contracts.tiny import CLASSES
-from lmanet import ERFNet, VideoSegmenter
+from lmanet import ERFNet, LMANet
 from lmanet.backbones.efficient_unet import start_from_imagenet
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.lmanet import segment_single
@@ -51,10 +51,10 @@ def test_it_comes_back_as_it_was_alone_and_with_a_memory(network, tmp_path):
     loaded = load_model(tmp_path / "single.safetensors")
     assert type(loaded) is Widened
     assert torch.equal(loaded(images), network(images))
-    segmenter = VideoSegmenter(network, key_channels=4, value_channels=6, memory_size=1, window=3).eval()
+    segmenter = LMANet(network, key_channels=4, value_channels=6, memory_size=1, window=3).eval()
     save_model(segmenter, tmp_path / "video.safetensors", classes=CLASSES)
     loaded = load_model(tmp_path / "video.safetensors")
-    assert isinstance(loaded, VideoSegmenter)
+    assert isinstance(loaded, LMANet)
     assert torch.equal(loaded(images[None]), segmenter(images[None]))
 
 

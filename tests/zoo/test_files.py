@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.disk import files_no_larger_than
 from contracts.networks import TinyBackbone, lively, seeded
-from lmanet import ERFNet, LabelMemorySegmenter, VideoSegmenter
+from lmanet import ERFNet, LabelMemory, LMANet
 from lmanet.classes import Classes
 from lmanet.errors import OutputError, WeightsError
 from lmanet.zoo import load_model, register_backbone, save_model
@@ -30,8 +30,8 @@ def backbone() -> Iterator[ERFNet]:
 
 
 @pytest.fixture
-def segmenter(backbone) -> VideoSegmenter:
-    model = VideoSegmenter(
+def segmenter(backbone) -> LMANet:
+    model = LMANet(
         backbone,
         key_channels=4,
         value_channels=64,
@@ -53,7 +53,7 @@ def path(tmp_path) -> Path:
 def run(model: torch.nn.Module) -> torch.Tensor:
     """Logits of the last frame of a fixed clip, or of a fixed frame."""
     clip = torch.rand(1, 4, 3, 24, 32, generator=torch.Generator().manual_seed(1))
-    return model(clip if isinstance(model, VideoSegmenter) else clip[:, -1])
+    return model(clip if isinstance(model, LMANet) else clip[:, -1])
 
 
 @pytest.mark.parametrize("kind", ["backbone", "segmenter"])
@@ -154,7 +154,7 @@ def test_optimised_copy_is_not_saved(request, path, kind):
 
 
 def test_files_of_before_there_were_fast_convolutions_have_the_papers(backbone, path):
-    model = lively(VideoSegmenter(backbone, key_channels=4, value_channels=8)).eval()
+    model = lively(LMANet(backbone, key_channels=4, value_channels=8)).eval()
     save_model(model, path, classes=CLASSES)
     config = read_config(path)
     assert config["video"].pop("convolutions") == "paper"
@@ -165,7 +165,7 @@ def test_files_of_before_there_were_fast_convolutions_have_the_papers(backbone, 
 
 
 def test_label_memories_of_before_there_was_a_persistence_hold_on_as_they_did(backbone, path):
-    model = lively(LabelMemorySegmenter(backbone, persistence=1.0)).eval()
+    model = lively(LabelMemory(backbone, persistence=1.0)).eval()
     save_model(model, path, classes=CLASSES)
     config = read_config(path)
     assert config["video"].pop("persistence") == 1.0

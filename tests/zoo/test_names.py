@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.networks import lively, seeded
-from lmanet import ERFNet, VideoSegmenter, load
+from lmanet import ERFNet, LMANet, load
 from lmanet.classes import Classes
 from lmanet.errors import WeightsError
 from lmanet.methods.base import TrainableVideoModel
@@ -27,7 +27,7 @@ def models(tmp_path) -> Iterator[Path]:
     with seeded():
         backbone = lively(ERFNet(2))
         save_model(backbone, tmp_path / "erf.safetensors", classes=CLASSES)
-        segmenter = VideoSegmenter(backbone, memory_size=2, window=3)
+        segmenter = LMANet(backbone, memory_size=2, window=3)
         for name, base in {"video": "erf.safetensors", "orphan": "gone.safetensors", "alone": None}.items():
             save_model(segmenter, tmp_path / f"{name}.safetensors", classes=CLASSES, single_frame=base)
         yield tmp_path
@@ -42,7 +42,7 @@ def offline(monkeypatch, tmp_path):
 
 def test_a_file_is_loaded(models):
     assert isinstance(load(str(models / "erf.safetensors")), ERFNet)
-    assert isinstance(load(str(models / "video.safetensors")), VideoSegmenter)
+    assert isinstance(load(str(models / "video.safetensors")), LMANet)
 
 
 def test_a_file_may_have_any_name_and_be_relative_or_at_home(models, monkeypatch):
@@ -69,7 +69,7 @@ def test_a_missing_file_is_said_to_be_missing(name, models, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["lmanet-erfnet-nowhere", "", "a/b/c", "~/a/b"])
+@pytest.mark.parametrize("name", ["label-memory-erfnet-nowhere", "", "a/b/c", "~/a/b"])
 def test_unknown_name_lists_what_there_is(name):
     with pytest.raises(WeightsError) as caught:
         load(name)
@@ -125,7 +125,7 @@ def test_hub_id_in_the_cache_is_loaded_offline(models):
     snapshot.mkdir(parents=True)
     shutil.copy(models / "video.safetensors", snapshot / "model.safetensors")
     model = load("someone/roads")
-    assert isinstance(model, VideoSegmenter)
+    assert isinstance(model, LMANet)
     assert model.classes == CLASSES
 
 

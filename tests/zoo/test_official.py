@@ -24,7 +24,7 @@ from contracts.formulas import (
     lmanet_pspnet_by_formula,
     pspnet_by_formula,
 )
-from lmanet import ERFNet, VideoSegmenter
+from lmanet import ERFNet, LMANet
 from lmanet.backbones import Backbone, PSPNet
 from lmanet.errors import WeightsError
 from lmanet.zoo import load_official, load_official_erfnet
@@ -221,7 +221,7 @@ def test_lmanet_on_erfnet_is_its_formula(path):
     tensors = lmanet_erfnet_checkpoint()
     torch.save(tensors, path)
     model = load_official(path).model
-    assert isinstance(model, VideoSegmenter) and not model.training
+    assert isinstance(model, LMANet) and not model.training
     assert (model.memory_size, model.window, model.border, model.fusion_name) == (4, 21, "zero", "gated")
     clip = draw(1, 7, 3, 64, 96)
     assert_equal_to(model(clip), lmanet_erfnet_by_formula(bare(tensors), clip[:, 2:], window=21))
@@ -233,7 +233,7 @@ def test_lmanet_on_pspnet_is_its_formula(path):
     torch.save(tensors, path)
     official = load_official(path)
     model = official.model
-    assert isinstance(model, VideoSegmenter) and model.backbone.config == {"layers": 101}
+    assert isinstance(model, LMANet) and model.backbone.config == {"layers": 101}
     assert (model.memory_size, model.window, model.border, model.fusion_name) == (3, 21, "zero", "bottleneck")
     assert official.left_out == ("memory_fusion.conv_layer_2.weight", "memory_fusion.conv_layer_2.bias")
     clip = draw(1, 5, 3, 65, 97)
@@ -261,7 +261,7 @@ def test_lmanet_on_pspnet_is_its_formula(path):
         ),
         (
             lambda: lmanet_erfnet_checkpoint() | {"module.memory_module_local.const": torch.zeros(1)},
-            "it holds 'memory_module_local.const', which VideoSegmenter has not",
+            "it holds 'memory_module_local.const', which LMANet has not",
         ),
     ],
     ids=["empty", "another", "PSPNet-152", "headless", "without values", "with a learnt constant"],

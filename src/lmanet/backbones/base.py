@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from lmanet.classes import Classes
+from lmanet.classes import Classes
+from lmanet.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Backbone(nn.Module, ABC):
         channels: channels C of the fused map.
         stride: pixels per cell of the fused map.
         num_classes: K, channels of the logits.
-        classes: names and colours of the classes; set by `lmanet.load`.
-        card: where the weights came from; set by `lmanet.load`.
+        classes: names and colours of the classes, where they are known; `lmanet.load` sets them.
+        card: where the weights came from, where that is known; `lmanet.load` sets it.
         optimized: whether this is a copy that `optimize` made.
         architecture: the name that it is registered under (`lmanet.zoo.register_backbone`), where it was built by name.
         config: optional; arguments that a registered architecture is built again from.
@@ -48,8 +50,8 @@ class Backbone(nn.Module, ABC):
     channels: int
     stride: int
     num_classes: int
-    classes: Classes
-    card: dict[str, Any]
+    classes: Classes | None = None
+    card: dict[str, Any] | None = None
     architecture: str | None = None
     config: dict[str, Any]
     optimized: bool = False
@@ -68,10 +70,71 @@ class Backbone(nn.Module, ABC):
     def padded_length(self, length: int) -> int:
         """The least height or width that `encode` takes, from `length` pixels on: a multiple of the stride.
 
-        Images are padded to it, and the logits cut back (`segmenter.encode_any_size`). A network that wants other
-        sizes says so here.
+        Images are padded to it, and the logits cut back (`encode_any_size`, `decode_to_size`). A network that wants
+        other sizes says so here.
         """
         return -(-length // self.stride) * self.stride
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images as `encode` takes them: checked, scaled to [0, 1], in the network's dtype, padded right and below.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or any float in [0, 1].
+
+        Returns:
+            (B, 3, H', W') float in [0, 1], of the lengths that `padded_length` gives; the border is repeated.
+
+        Raises:
+            InputError: not an image batch, or NaN or floats far outside of [0, 1] in it.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+            raise InputError(f"images {tuple(images.shape)}: expected (B, 3, H, W), RGB")
+        if images.dtype == torch.uint8:
+            images = images.to(torch.get_default_dtype()).div_(255)
+        elif not images.is_floating_point():
+            raise InputError(f"images of {images.dtype}: expected uint8, or float in [0, 1]")
+        elif not torch.compiler.is_compiling():
+            _check_range(images)
+        images = images.to(next(self.parameters()).dtype)
+        height, width = images.shape[-2:]
+        below, right = (self.padded_length(n) - n for n in (height, width))
+        if below or right:
+            images = F.pad(images, (0, right, 0, below), mode="replicate")
+        return images
+
+    def encode_any_size(self, images: Tensor) -> tuple[Features, tuple[int, int]]:
+        """Encode images of any size.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or any float in [0, 1].
+
+        Returns:
+            The features of the padded images, and (H, W) before padding, for `decode_to_size`.
+
+        Raises:
+            InputError: not an image batch, or NaN or floats far outside of [0, 1] in it.
+        """
+        return self.encode(self.prepared(images)), (images.shape[-2], images.shape[-1])
+
+    def decode_to_size(self, features: Features, size: tuple[int, int]) -> Tensor:
+        """Decode features of padded images and cut the padding off: logits (B, K, *size)."""
+        height, width = map(self.padded_length, size)
+        return self.decode(features, (height, width))[..., : size[0], : size[1]]
+
+    def segment(self, images: Tensor) -> Tensor:
+        """The single-frame network on images of any size.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or any float in [0, 1].
+
+        Returns:
+            Logits (B, K, H, W).
+
+        Raises:
+            InputError: not an image batch, or NaN or floats far outside of [0, 1] in it.
+        """
+        features, size = self.encode_any_size(images)
+        return self.decode_to_size(features, size)
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -95,7 +158,15 @@ class Backbone(nn.Module, ABC):
         """
 
     def optimize(self, dtype: torch.dtype | None = None) -> Self:
-        """A copy for inference, as fast as it gets: see `VideoSegmenter.optimize`."""
+        """A copy for inference, as fast as it gets: BatchNorm folded where the network says how (`fold_norms`).
+
+        Args:
+            dtype: of the copy's weights, such as `torch.bfloat16`; the network's own if not given.
+
+        Returns:
+            The copy, in `eval` mode, on the same device, without gradients; the network itself if it is such a copy
+            already.
+        """
         if self.optimized and dtype in (None, next(self.parameters()).dtype):
             return self
         fast = copy.deepcopy(self).eval()
@@ -109,3 +180,14 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """The single-frame network: images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
         return self.decode(self.encode(images), (images.shape[-2], images.shape[-1]))
+
+
+def _check_range(images: Tensor) -> None:
+    low, high = (float(x) for x in images.aminmax())
+    if math.isnan(low) or math.isinf(low) or math.isinf(high):
+        raise InputError("images hold NaN or infinity: expected float in [0, 1]; mend or skip this frame")
+    if low < -1 or high > 2:  # what interpolation leaves a little outside is taken
+        raise InputError(
+            f"images of {low:.3g} to {high:.3g}: expected uint8, or float in [0, 1]; divide by 255, or leave out the "
+            f"normalisation, which the network does itself"
+        )

@@ -22,7 +22,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Model:
-    """A frame through LMANet against the bare network on the CPU: time and peak memory.
+    """A frame through a network with a memory against the bare network on the CPU: time and peak memory.
 
     Attributes:
         network: the bare network.
@@ -38,13 +38,13 @@ class Stream:
     """From file to file against frames in memory, with and without memory module.
 
     Attributes:
-        weights: a video model; the single-frame network is the one inside it.
+        weights: of a method; the single-frame network is the one inside it.
         frames: length of the clip.
         precision: of the networks.
         device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
     """
 
-    weights: str = "lmanet-erfnet-synthetic"
+    weights: str = "label-memory-erfnet-synthetic"
     frames: int = 60
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str | None = None
@@ -77,7 +77,7 @@ def bench(
     """
     from rich.console import Console
 
-    from lmanet.cli.models import set_threads
+    from lmanet.api import set_threads
     from lmanet.cli.outputs import check_file
     from lmanet.errors import InputError
     from lmanet.evaluation.report import PLOT_SUFFIXES
@@ -173,13 +173,14 @@ def _model(what: Model, repeats: int) -> _Outcome:
 def _stream(what: Stream, repeats: int) -> _Outcome:
     import tempfile
 
-    from lmanet.cli.models import find_device, load_video
+    from lmanet.devices import find_device
     from lmanet.research.benchmarks.plots import stream_figure
     from lmanet.research.benchmarks.stream import bench_stream
     from lmanet.research.benchmarks.summaries import stream_table
+    from lmanet.zoo import load
 
     device = find_device(what.device)
-    model = load_video(what.weights).to(device)
+    model = load(what.weights).to(device)
     with tempfile.TemporaryDirectory() as folder:
         timings = bench_stream(
             model, Path(folder), frames=what.frames, precision=what.precision, repeats=repeats

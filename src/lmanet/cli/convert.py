@@ -28,21 +28,20 @@ def convert(
         output: the weights file (.safetensors), for --weights and lmanet.load.
     """
     from lmanet.cli.outputs import check_file
-    from lmanet.methods.base import VideoModel
     from lmanet.zoo import load_official, save_model
 
     check_file(output, (".safetensors",))
     official = load_official(file)
     model = official.model
-    backbone = model.backbone if isinstance(model, VideoModel) else model
-    classes = _classes(backbone.num_classes)
+    classes = _classes(model.backbone.num_classes)
     save_model(
         model,
         output,
         classes=classes,
         card={"kind": official.kind, "file": file.name, "command": f"lmanet convert {file.name}"},
     )
-    memory = f", S={model.memory_size}, R={model.window}" if isinstance(model, VideoModel) else ""
+    names = {"memory_size": "S", "window": "R"}
+    memory = "".join(f", {names[key]}={value}" for key, value in model.arguments.items() if key in names)
     print(f"{output}: {official.kind}; {len(classes)} classes ({', '.join(classes.names[:3])}, …){memory}")
     if official.left_out:
         print(f"left out, as only its training used them: {', '.join(official.left_out)}")

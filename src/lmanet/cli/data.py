@@ -171,13 +171,12 @@ def _submit(what: Cityscapes) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from lmanet.api import SINGLE_FRAME, check_classes
     from lmanet.atomic import check_folder
-    from lmanet.cli.models import find_device, with_memory
     from lmanet.data.cityscapes import load_cityscapes, to_label_ids
+    from lmanet.devices import find_device
     from lmanet.errors import InputError
-    from lmanet.evaluation.models import check_classes
     from lmanet.evaluation.submission import write_submission
-    from lmanet.methods.base import VideoModel
     from lmanet.session import Session
     from lmanet.zoo.names import load
 
@@ -185,10 +184,11 @@ def _submit(what: Cityscapes) -> None:
     if what.weights is None:
         raise InputError("--submit needs --weights NAME or FILE of a model with Cityscapes' classes")
     check_folder(what.submit)
-    model = with_memory(load(what.weights), what.memory_size, None).to(find_device(what.device))
-    past = model.memory_size if isinstance(model, VideoModel) else 0
+    changes = {} if what.memory_size is None else {"memory_size": what.memory_size}
+    model = load(what.weights).adjusted(**changes).to(find_device(what.device))
+    past = model.arguments.get("memory_size", 0 if model.method == SINGLE_FRAME else 1)
     frames = load_cityscapes(what.root, what.split or "test", past=past)
-    check_classes(model, frames.classes.names, frames.name)
+    check_classes(model, frames)
     session = Session(model, precision=what.precision, resize=what.resize)
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True) as bars:

@@ -36,8 +36,8 @@ def demo(
     from rich.progress import Progress
 
     from lmanet.atomic import check_folder
-    from lmanet.cli.models import find_device
     from lmanet.demo import compare, write_sheet, write_video
+    from lmanet.devices import find_device
 
     chosen = find_device(device)
     check_folder(out)

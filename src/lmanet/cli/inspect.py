@@ -28,8 +28,8 @@ def inspect(
     from lmanet.backbones import Backbone
     from lmanet.backbones.wrapped.inspection import best_cut
     from lmanet.backbones.wrapped.inspection import inspect as candidates_of
-    from lmanet.cli.third_party import load_third_party
     from lmanet.errors import InputError
+    from lmanet.third_party import load_third_party
 
     network = load_third_party(model)
     if isinstance(network, Backbone):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lmanet.api import LabelledVideo
 from lmanet.video import Source
 
 MOST_CLASSES_SHOWN = 12
@@ -59,35 +59,24 @@ def stopping_camera(source: Source) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def print_summary(
-    console: Console,
-    *,
-    frames: int,
-    model: str,
-    device: str,
-    seconds: float,
-    shares: dict[str, float],
-    outputs: Sequence[Path],
-) -> None:
-    """Frames, frames per second, and the share of each class, the largest first.
+def print_summary(console: Console, labelled: LabelledVideo, network: str) -> None:
+    """Frames, frames per second, warnings, and the share of each class, the largest first.
 
     Args:
         console: where to.
-        frames: how many were labelled and written.
-        model: its name.
-        device: that it ran on.
-        seconds: from opening the input until the outputs were closed.
-        shares: by class name, 0 to 1.
-        outputs: what was written.
+        labelled: what was done.
+        network: its name.
     """
+    for warning in labelled.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print(
-        f"{frames} frames by {model} on {device} in {seconds:.1f} s: {frames / seconds:.1f} frames/s; wrote "
-        f"{', '.join(map(str, outputs))}",
+        f"{labelled.frames} frames by {network}, {labelled.method}, on {labelled.device} in {labelled.seconds:.1f} s: "
+        f"{labelled.frames / labelled.seconds:.1f} frames/s; wrote {', '.join(map(str, labelled.outputs))}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    table = Table("class", "share", box=None)
+    table, shares = Table("class", "share", box=None), labelled.shares
     seen = [name for name in sorted(shares, key=lambda name: -shares[name]) if shares[name] > 0]
     for name in seen[:MOST_CLASSES_SHOWN]:
         table.add_row(name, f"{100 * shares[name]:5.1f} %")

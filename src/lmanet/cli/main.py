@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import tyro
@@ -14,6 +15,7 @@ from lmanet.cli.demo import demo
 from lmanet.cli.evaluate import evaluate
 from lmanet.cli.info import info
 from lmanet.cli.inspect import inspect
+from lmanet.cli.renamed import with_new_names
 from lmanet.cli.reproduce import reproduce
 from lmanet.cli.segment import segment
 from lmanet.cli.train import train
@@ -35,12 +37,13 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; on an error of the user's, one line on stderr and exit status 2."""
+    warnings.showwarning = _show_warning
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="lmanet",
-            args=arguments,
-            description="Video semantic segmentation by Local Memory Attention.",
+            args=with_new_names(sys.argv[1:] if arguments is None else arguments),
+            description="Video semantic segmentation: a single-frame network, steadied by what it saw before.",
             config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
         )
     except LmanetError as error:
@@ -50,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lmanet: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """One line on stderr, without the place in the code."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

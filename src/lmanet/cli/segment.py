@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,10 +17,9 @@ def segment(
     weights: str | None = None,
     model: str | None = None,
     at: str | None = None,
+    method: str | None = None,
     view: Literal["overlay", "labels", "side-by-side"] = "overlay",
     opacity: float = 0.5,
-    memory: bool = True,
-    training_free: bool = False,
     memory_size: int | None = None,
     window: int | None = None,
     resize: tuple[int, int] | None = None,
@@ -34,13 +34,13 @@ def segment(
         source: a video file, a folder of images, an image, or camera:0.
         output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); may be
             given several times; NAME-labelled.mp4 in the current folder, if not given.
-        weights: a bundled name, a .safetensors file, or a Hub id; lmanet-erfnet-camvid if there is no --model.
+        weights: a bundled name, a .safetensors file, or a Hub id; label-memory-erfnet-camvid if there is no --model.
         model: MODULE:FUNCTION that builds a network of your own; the module lies in the current folder.
         at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
+        method: how video is labelled: single-frame, flow-average, training-free, of weights that were trained for it
+            label-memory or lmanet, or MODULE:CLASS of your own; that of the weights, if not given.
         view: what the video shows.
         opacity: of the labels in the overlay, 0 to 1.
-        memory: use the memory; --no-memory labels every frame by itself, by the single-frame network.
-        training_free: steady the single-frame network by a memory that needs no training, in place of LMANet's.
         memory_size: frames remembered, if not the model's own.
         window: side of the search window in cells, odd, if not the model's own.
         resize: height and width that the network sees; the output keeps the input's size.
@@ -49,53 +49,34 @@ def segment(
         device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
         threads: of PyTorch, on the CPU.
     """
-    import time
-
     from rich.console import Console
 
+    from lmanet.api import DEFAULT_WEIGHTS, find_model, label_video, set_threads
     from lmanet.cli.labelling import labelling_progress, print_summary, stopping_camera
-    from lmanet.cli.models import find_device, find_model, set_threads, with_memory
-    from lmanet.cli.third_party import classes_of
-    from lmanet.evaluation.shares import ClassShares
-    from lmanet.session import Session
-    from lmanet.video import default_output, open_sinks, open_source, run_pipeline
-    from lmanet.video.view import drawer
+    from lmanet.video import Source
 
     set_threads(threads)
-    chosen = find_device(device)
-    name, labeller = find_model(weights, model, at, memory=memory, training_free=training_free)
-    labeller = with_memory(labeller, memory_size, window).to(chosen)
-    classes = classes_of(labeller)
-    palette = classes.colours()
-    session = Session(labeller, precision=precision, resize=resize)
-    shares = ClassShares(len(classes))
-    draw = drawer(view, classes, opacity)
     console = Console(stderr=True)
-    began_s = time.perf_counter()
-    with (
-        open_source(source, images_fps=fps) as frames,
-        open_sinks(
-            output or [default_output(frames.info)], frames.info, draw=draw, palette=palette
-        ) as writes,
-        labelling_progress(frames.info.frame_count, console) as advance,
-        stopping_camera(frames),
-    ):
-        count = run_pipeline(
-            frames,
-            lambda frame: session.step(frame.image).labels,
-            [lambda frame, label: shares.update(label), *writes],
-            progress=lambda frame: advance(),
+    with ExitStack() as shown:
+        advance = []
+
+        def on_open(opened: Source) -> None:
+            advance.append(shown.enter_context(labelling_progress(opened.info.frame_count, console)))
+            shown.enter_context(stopping_camera(opened))
+
+        labelled = label_video(
+            source,
+            output,
+            find_model(weights, model=model, at=at, method=method),
+            view=view,
+            opacity=opacity,
+            resize=resize,
+            images_fps=fps,
+            memory_size=memory_size,
+            window=window,
+            precision=precision,
+            device=device,
+            on_open=on_open,
+            progress=lambda done: advance[0](),
         )
-    # Only now the outputs are closed, which is part of the work.
-    seconds = time.perf_counter() - began_s
-    for warning in frames.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    print_summary(
-        console,
-        frames=count,
-        model=name,
-        device=str(chosen),
-        seconds=seconds,
-        shares=dict(zip(classes.names, shares.compute(), strict=True)),
-        outputs=output or [default_output(frames.info)],
-    )
+    print_summary(console, labelled, model or weights or DEFAULT_WEIGHTS)

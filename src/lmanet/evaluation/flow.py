@@ -1,20 +1,14 @@
-"""Which pixel of the next frame shows the same point: DIS optical flow, warping, occlusion."""
+"""Which pixel of the next frame shows the same point: correspondence by optical flow, warping, occlusion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.errors import InputError
-
-FLOW_NAME = f"DIS, preset medium, OpenCV {cv2.__version__}"
-"""The optical flow that `dis_flow` computes; to be stated with every figure that depends on it."""
-
-MIN_SIDE_PX = 16
-"""The smallest height and width that `dis_flow` takes; the DIS pyramid needs it."""
+from lmanet.flow import dis_flow
 
 
 @dataclass(frozen=True)
@@ -33,36 +27,6 @@ class Correspondence:
     index: NDArray[np.int64]
     inside: NDArray[np.bool_]
     visible: NDArray[np.bool_]
-
-
-def dis_flow(image: NDArray[np.uint8], next_image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Dense inverse search optical flow (Kroeger et al., ECCV 2016), by OpenCV at its preset "medium".
-
-    Args:
-        image: (H, W, 3) uint8 RGB, frame t.
-        next_image: the same of frame t+1.
-
-    Returns:
-        (H, W, 2) float32, the shift in pixels (right, down) from frame t to frame t+1.
-
-    Raises:
-        InputError: if an image is not (H, W, 3) uint8, is smaller than 16×16, or the shapes differ.
-    """
-    for name, frame in (("image", image), ("next_image", next_image)):
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise InputError(f"{name} is {frame.dtype} of shape {frame.shape}, expected uint8 RGB (H, W, 3)")
-    if image.shape != next_image.shape:
-        raise InputError(
-            f"the images' shapes differ, {image.shape} and {next_image.shape}: a sequence must keep its size"
-        )
-    if min(image.shape[:2]) < MIN_SIDE_PX:
-        raise InputError(
-            f"the image is {image.shape[1]}×{image.shape[0]} pixels, optical flow needs at least "
-            f"{MIN_SIDE_PX}×{MIN_SIDE_PX}: leave out the metric that needs flow (tc=False)"
-        )
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, next_image))
-    return np.asarray(flow.calc(first, second, np.zeros((*first.shape, 2), np.float32)), np.float32)
 
 
 def correspondence(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> Correspondence:

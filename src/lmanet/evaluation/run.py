@@ -14,10 +14,11 @@ from lmanet.classes import VOID
 from lmanet.data.protocols import Sequence as FrameSequence
 from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError, InputError
-from lmanet.evaluation.flow import FLOW_NAME, Correspondence, FrameMatcher
+from lmanet.evaluation.flow import Correspondence, FrameMatcher
 from lmanet.evaluation.metrics import ConfusionMatrix, as_ids, mean_iou, per_class_iou, pixel_accuracy
 from lmanet.evaluation.results import Conventions, EvaluationReport, Scores
 from lmanet.evaluation.temporal import Flicker, Mode, TemporalConsistency, VideoConsistency
+from lmanet.flow import FLOW_NAME
 
 
 class Predictor(Protocol):

@@ -185,7 +185,7 @@ class TemporalConsistency:
 
     The prediction of frame t+1 is warped back to frame t along the optical flow and compared with the
     prediction of frame t: mIoU of the two, over one confusion matrix for all pairs of frames. It needs
-    images, not labels. The figure depends on the flow: name it (`flow.FLOW_NAME`) with the figure.
+    images, not labels. The figure depends on the flow: name it (`lmanet.flow.FLOW_NAME`) with the figure.
 
     By default ids are warped by the nearest pixel, and pixels that leave the image or are occluded by the
     forward-backward test of `flow.correspondence` are left out. `mode="reference"` differs as VSPW's script

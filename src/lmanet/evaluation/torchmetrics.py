@@ -168,7 +168,7 @@ class TemporalConsistency(_Streaming["_FollowedPredictions"]):
     """TC: mIoU of each prediction with the next one, warped back along DIS flow; see `temporal.TemporalConsistency`.
 
     `compute()` gives a scalar, 0 to 1, higher is better; NaN if no pixel was compared yet. State the flow,
-    `lmanet.evaluation.flow.FLOW_NAME`, with the figure. Two flows per frame are computed, on the CPU.
+    `lmanet.flow.FLOW_NAME`, with the figure. Two flows per frame are computed, on the CPU.
     """
 
     higher_is_better: bool = True

@@ -1,101 +1,167 @@
-"""What every model with a memory offers a stream, however it reads that memory."""
+"""The contract of every method: how a single-frame network labels a video, frame by frame."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.base import Backbone, Features
+from lmanet.classes import Classes, numbered_classes
 from lmanet.errors import InputError
-from lmanet.methods.memory import MemoryState
-
-if TYPE_CHECKING:
-    from lmanet.classes import Classes
 
 
 class VideoModel(nn.Module, ABC):
-    """A single-frame network with a memory of the frames before: what a `Session` runs.
+    """A single-frame network and the way it labels a video: what a `Session` runs.
+
+    A method is a class made from this one. Its constructor takes the network and keyword arguments that are JSON
+    values, and `arguments` gives them back: so it is saved, loaded and built by its name. All that a stream
+    remembers is in the state that `step` takes and returns; nothing of it is kept in the module, so one model serves
+    any number of streams.
+
+    Args:
+        backbone: the single-frame network.
 
     Attributes:
+        method: name in `lmanet.methods.METHODS`, in weights files and for `--method`.
+        State: what a stream remembers: a NamedTuple of tensors whose shapes depend on the frames' size alone. Its
+            fields name the inputs and outputs of an exported step.
+        adjustable: arguments that may be changed without training (`adjusted`).
+        trainable: whether `lmanet train` can train it; its class is made from `TrainableVideoModel` then.
+        not_exportable: why `step` cannot be a graph of torch.export or torch.compile; None if it can.
         backbone: the single-frame network.
-        key_channels: Ck of what the memory holds.
-        value_channels: Cv of it.
-        classes: names and colours of the classes; set by `lmanet.load`.
-        card: where the weights came from; set by `lmanet.load`.
+        card: where the weights came from; None if that is not known.
         optimized: whether this is a copy that `optimize` made.
     """
 
+    method: ClassVar[str]
+    State: ClassVar[type[tuple[Tensor, ...]]]
+    adjustable: ClassVar[tuple[str, ...]] = ()
+    trainable: ClassVar[bool] = False
+    not_exportable: ClassVar[str | None] = None
+
     backbone: Backbone
-    key_channels: int
-    value_channels: int
-    classes: Classes
-    card: dict[str, Any]
+    card: dict[str, Any] | None = None
     optimized: bool = False
 
-    @property
-    def memory_size(self) -> int:
-        """S, frames remembered by streams that start from now on."""
-        return self._memory_size
-
-    @memory_size.setter
-    def memory_size(self, size: int) -> None:
-        if size < 1:
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        if not isinstance(backbone, Backbone):
             raise InputError(
-                f"memory size {size}: expected at least 1 frame; without memory, use the backbone"
+                f"a {type(self).__name__} around a {type(backbone).__name__}: expected an lmanet.Backbone; "
+                f"lmanet.wrap(model, {self.method!r}) takes any network"
             )
-        self._memory_size = size
-
-    @property
-    def window(self) -> int:
-        """R, the side of the search window in cells of the fused map."""
-        return self._window
-
-    @window.setter
-    def window(self, side: int) -> None:
-        if side < 1 or side % 2 == 0:
-            raise InputError(f"window {side}: expected an odd number of cells, such as {max(1, side | 1)}")
-        self._window = side
+        self.backbone = backbone
 
     @abstractmethod
-    def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
-        """Segment the next frame of a stream.
+    def step(self, images: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Label the next frame of a stream.
 
         Args:
             images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size, padded inside to one that the network takes.
-            state: what the last step returned; None begins a new stream.
+            state: what the last step returned, a `State`; None begins a new stream.
 
         Returns:
-            Logits (B, K, H, W), and the state for the next frame.
+            Logits (B, K, H, W), and the `State` for the next frame.
 
         Raises:
             InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
         """
 
-    @abstractmethod
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What builds this model on its backbone again, as JSON values: `type(model)(backbone, **model.arguments)`."""
+        return {}
+
+    @property
+    def classes(self) -> Classes:
+        """Names and colours of the classes; of a network that does not know them numbers and generated colours."""
+        return self.backbone.classes or numbered_classes(self.backbone.num_classes)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of the last frame of a clip (B, T, 3, H, W), by `step` after `step`.
+
+        Raises:
+            InputError: not a clip, or see `step`.
+        """
+        check_clip(clip)
+        logits, state = self.step(clip[:, 0])
+        for images in clip.unbind(1)[1:]:
+            logits, state = self.step(images, state)
+        return logits
+
+    def adjusted(self, **arguments: float | str) -> Self:
+        """The same model run otherwise: it shares its weights with this one, which stays as it is.
+
+        Args:
+            arguments: new values of some of the arguments that are `adjustable`, such as `memory_size=4`.
+
+        Raises:
+            InputError: the method has no such argument, or the value is out of range.
+        """
+        if not arguments:
+            return self
+        unknown = [name for name in arguments if name not in self.adjustable]
+        if unknown:
+            raise InputError(
+                f"{self.method} has no {unknown[0].replace('_', ' ')} to be changed: it has "
+                f"{', '.join(self.adjustable) or 'nothing that can be'}"
+            )
+        other = copy.copy(self)
+        for name, value in arguments.items():
+            setattr(other, name, value)
+        other.check_arguments()
+        return other
+
+    def check_arguments(self) -> None:
+        """Check the arguments that `adjusted` may change; the constructor calls it too.
+
+        Raises:
+            InputError: one is out of range.
+        """
+
     def optimize(self, dtype: torch.dtype | None = None) -> Self:
-        """A copy for inference, as fast as it gets; this model itself if it is such a copy already."""
+        """A copy for inference, as fast as it gets: BatchNorm folded into the convolutions around it.
 
+        The logits are this model's up to rounding, and labels differ only where two classes are that close: in
+        float32 logits within 1e-4 of their range (the bundled models: 1e-6), with bfloat16 weights within 3 % by norm
+        (the bundled models: 0.6 %, as under autocast). What a stream remembers is the same too, so a stream may go
+        on from one to the other. `Session` calls this by itself.
 
-Values = Literal["labels", "features"]
-"""What a trained memory holds of a frame: the labels that it was given, or projected features (the paper's)."""
+        Args:
+            dtype: of the copy's weights, such as `torch.bfloat16`; this model's if not given.
+
+        Returns:
+            The copy, in `eval` mode, on the same device, without gradients. It can neither be trained nor saved.
+            This model itself if it is such a copy already.
+        """
+        if self.optimized and dtype in (None, next(self.parameters()).dtype):
+            return self
+        # All but the backbone is copied, which makes its own copy.
+        fast = copy.deepcopy(self, {id(self.backbone): self.backbone.optimize(dtype)})
+        if not fast.optimized:
+            fast.fold_norms()
+            fast.optimized = True
+        fast.eval().requires_grad_(False)
+        return fast if dtype is None else fast.to(dtype)
+
+    def fold_norms(self) -> None:
+        """Fold BatchNorm of all but the backbone into the convolutions around it, in place; `optimize` calls it."""
 
 
 class TrainableVideoModel(VideoModel):
-    """A video model whose memory is trained on frames that were each observed once, by a frozen network.
+    """A method that is trained on frames that were each observed once, by a frozen network.
 
     Attributes:
-        values: what its memory holds.
+        learns_by_itself: whether its parts beside the network have anything to learn from a clip without past, with
+            the decoder frozen; if not, the control has no step 1.
     """
 
-    values: ClassVar[Values]
-
-    @property
-    @abstractmethod
-    def arguments(self) -> dict[str, Any]:
-        """What builds this model on its backbone again, as JSON values."""
+    trainable = True
+    learns_by_itself: ClassVar[bool] = True
 
     @abstractmethod
     def observe(self, images: Tensor) -> Features:
@@ -110,8 +176,75 @@ class TrainableVideoModel(VideoModel):
         """Logits (B, K, *size) of observed frames.
 
         Args:
-            frame: the current frames.
+            frame: the current frames, as `observe` gave them.
             memory: the fused maps (B, S, C, h, w) of the frames in their memories; None makes the control, whose memory
                 holds the current frame.
             size: (H, W).
         """
+
+
+class StepGraph(nn.Module):
+    """A model's `step` as the forward of a module, for torch.export and torch.compile.
+
+    ```python
+    _, state = model.step(images)
+    program = torch.export.export(StepGraph(model), (images, state), strict=False)
+    ```
+
+    Args:
+        model: of a method that is exportable, for inference best an `optimize`d copy.
+
+    Raises:
+        InputError: the method cannot be a graph; the message says why.
+    """
+
+    def __init__(self, model: VideoModel) -> None:
+        super().__init__()
+        if model.not_exportable is not None:
+            raise InputError(
+                f"{model.method} cannot be exported or compiled: {model.not_exportable}; choose another method"
+            )
+        self.model = model
+
+    def forward(self, images: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """The next frame of a stream: images (B, 3, H, W) and a state to logits (B, K, H, W) and the next state."""
+        return self.model.step(images, state)
+
+
+def as_video_model(model: object) -> VideoModel:
+    """A model that keeps the contract, as it is.
+
+    Raises:
+        InputError: it is something else; the message says how it becomes one.
+    """
+    if not isinstance(model, VideoModel):
+        raise InputError(
+            f"got a {type(model).__name__}: expected an lmanet.VideoModel; lmanet.wrap(model, 'single-frame') makes "
+            f"one of any network, with other methods one that steadies it"
+        )
+    return model
+
+
+def check_clip(clip: Tensor) -> None:
+    """Raise InputError unless a clip is (B, T, 3, H, W) with at least one frame."""
+    if clip.ndim != 5 or clip.shape[1] < 1:
+        raise InputError(f"clip {tuple(clip.shape)}: expected (B, T, 3, H, W) with at least one frame")
+
+
+def check_fits(frame: Tensor, remembered: Tensor, what: str) -> None:
+    """Check that a frame goes on with what a stream remembers.
+
+    Args:
+        frame: a map (B, C, h, w) of the present frame.
+        remembered: the map of a frame before.
+        what: they are, for the message, such as `keys`.
+
+    Raises:
+        InputError: their shapes differ.
+    """
+    if frame.shape != remembered.shape:
+        raise InputError(
+            f"a frame with {what} {tuple(frame.shape)} (B, C, h, w) came to a memory of {tuple(remembered.shape)}: the "
+            f"frame size, batch size or network changed within a stream; start a new one with state None "
+            f"(Session.reset())"
+        )

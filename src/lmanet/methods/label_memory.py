@@ -3,7 +3,7 @@
     logits + upsampled log((p + t (m - p)) / p)
 
 p are the network's probabilities at the resolution of the cells, m what was read from the memory: shares of the labels
-given at the places that match (`labelmemory.py`). t is the trust, of each cell and class, from 0 to `MOST_TRUST`; two
+given at the places that match (`labels.py`). t is the trust, of each cell and class, from 0 to `MOST_TRUST`; two
 1×1 convolutions see the features, how good the match is, p and m. Frames that can be `followed` count alone.
 So nothing is lost on the way: where the trust is 0, as in a stream's first frame, the output is the network's own.
 
@@ -22,16 +22,9 @@ from torch.nn import functional as F
 from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.methods.base import TrainableVideoModel
-from lmanet.methods.labels import (
-    COLOUR_CHANNELS,
-    LabelMemory,
-    Reading,
-    label_shares,
-    projection,
-    rewritten,
-)
-from lmanet.methods.lmanet import default_window
-from lmanet.methods.memory import MemoryState
+from lmanet.methods.labels import COLOUR_CHANNELS, Reading, RemembersLabels, projection
+from lmanet.methods.memory import MemoryState, default_window
+from lmanet.nn.cells import label_shares, rewritten
 from lmanet.ops import Backend
 
 KEY_FEATURES = 32
@@ -47,29 +40,27 @@ LEAST = 1e-6
 """Probabilities below it count as this."""
 
 
-class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
+class LabelMemory(RemembersLabels, TrainableVideoModel):
     """A single-frame network that remembers the labels given, and was trained how far to trust them.
 
     Args:
         backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
-        memory_size: S, frames remembered; may be changed between streams.
-        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed; if not
-            given, by the map's stride (`default_window`).
+        memory_size: S, frames remembered.
+        window: R, side of the square of cells that is searched in each remembered frame, odd; if not given, by the
+            map's stride (`default_window`).
         hidden: channels between the two convolutions that give the trust.
         persistence: how much of what is remembered is the labels given, 0 to 1, the rest being what the network said
-            by itself; may be changed. 1 holds longest on to what was said, right or wrong.
+            by itself. 1 holds longest on to what was said, right or wrong.
         temperature: of the softmax over the keys' cosines.
         attention: the backend of `lmanet.ops.local_attention`.
-
-    Attributes:
-        classes: names and colours of the classes; set by `lmanet.load`.
-        card: where the weights came from; set by `lmanet.load`.
 
     Raises:
         InputError: a size is out of range.
     """
 
-    values = "labels"
+    method = "label-memory"
+    adjustable = ("memory_size", "window", "persistence", "attention")
+    learns_by_itself = False
 
     def __init__(
         self,
@@ -93,6 +84,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
             persistence=persistence,
             attention=attention,
         )
+        self.check_arguments()
         channels, classes = backbone.channels, backbone.num_classes
         self.key_projection = nn.Conv2d(channels, self.key_features, 1, bias=False)
         self.trust_in = nn.Conv2d(channels + 1 + 2 * classes, hidden, 1)
@@ -106,7 +98,7 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What builds this model on its backbone again."""
+        """S, R, hidden channels, persistence and temperature, as the constructor takes them."""
         return {
             "memory_size": self.memory_size,
             "window": self.window,
@@ -116,11 +108,18 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         }
 
     def project(self, standardised: Tensor) -> Tensor:
-        """As of every label memory: by a trained 1×1 convolution, which began as a random projection."""
+        """Standardised features (B, C, h, w) to the keys', by a trained 1×1 convolution that began as a projection."""
         return self.key_projection(standardised)
 
     def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
-        """As of every label memory: by the formula above."""
+        """The network's logits (B, K, H, W), which may be written over, with the memory's share, by the formula above.
+
+        Args:
+            logits: of the present frame, float32 or float64.
+            fused: (B, C, h, w), the frame's features.
+            key: (B, Ck, h, w), the frame's keys.
+            read: what the memory says.
+        """
         shares = read.shares
         present = F.adaptive_avg_pool2d(logits, (key.shape[-2], key.shape[-1])).softmax(1)
         match = (key * read.matched).sum(1, keepdim=True)
@@ -133,18 +132,25 @@ class LabelMemorySegmenter(LabelMemory, TrainableVideoModel):
         return rewritten(logits, change, Tensor.add_)
 
     def observe(self, images: Tensor) -> Features:
-        """As of every trainable model: the features, with the colours and label shares of the cells behind them."""
+        """Features of frames (B, 3, H, W), with the colours and label shares of the cells behind them in `fused`."""
         features, colours, logits = self.alone(images)
         shares = label_shares(logits, (colours.shape[-2], colours.shape[-1]))
         parts = [part.to(features.fused.dtype) for part in (features.fused, colours, shares)]
         return Features(torch.cat(parts, 1), features.rest)
 
     def observed_parts(self) -> tuple[nn.Module, ...]:
-        """As of every trainable model: the whole network, which gives the labels."""
+        """The whole network, as it gives the labels."""
         return (self.backbone,)
 
     def from_observed(self, frame: Features, memory: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """As of every trainable model; the control has no memory, as one of the frame itself says nothing new."""
+        """Logits (B, K, *size) of frames that were observed, and of those in their memories.
+
+        Args:
+            frame: what `observe` gave of the current frames.
+            memory: `fused` of it (B, S, C', h, w) of the frames in their memories; None is no memory, as one of the
+                frame itself says nothing new.
+            size: (H, W) of the logits.
+        """
         fused, colours, _ = self._parts(frame.fused)
         height, width = map(self.backbone.padded_length, size)
         logits = self.backbone.decode(Features(fused, frame.rest), (height, width))

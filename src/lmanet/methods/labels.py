@@ -14,12 +14,9 @@ it finds is set against what the network says now; how far it counts is what the
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +25,8 @@ from torch.nn import functional as F
 from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
-from lmanet.methods.lmanet import as_network_takes
-from lmanet.methods.memory import MemoryState
+from lmanet.methods.memory import MemoryState, check_memory
+from lmanet.nn.cells import label_shares
 from lmanet.ops import Backend, local_attention
 
 COLOUR_GRID = 2
@@ -52,9 +49,6 @@ BLURRED, SHARP = 0.91, 0.92
 """Mean length of the keys that were read, up to which the motion says nothing, and from which on it counts. Keys have
 length 1; the mean of many that differ, as a high temperature gives, is shorter, and lies in place whatever moves."""
 
-BAND_CELLS = 5
-"""Rows of cells whose pixels are rewritten at a time: below a megabyte at 480 pixels' width and 11 classes."""
-
 
 class Reading(NamedTuple):
     """What cells find in the memory.
@@ -70,19 +64,21 @@ class Reading(NamedTuple):
     matched: Tensor
 
 
-class LabelMemory(VideoModel):
-    """A single-frame network that remembers the labels given.
+class RemembersLabels(VideoModel):
+    """A single-frame network that remembers the labels given: what the memories of labels share.
 
     Args:
         backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
-        memory_size: S, frames remembered; may be changed between streams.
-        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
+        memory_size: S, frames remembered.
+        window: R, side of the square of cells that is searched in each remembered frame, odd.
         key_features: keys hold at most so many features, projections of the map's channels: they cost by their width.
         temperature: of the softmax over the keys' cosines.
         persistence: how much of what is remembered is the labels given, 0 to 1, the rest being what the network said
-            by itself; may be changed.
+            by itself.
         attention: the backend of `lmanet.ops.local_attention`.
     """
+
+    State = MemoryState
 
     def __init__(
         self,
@@ -95,18 +91,21 @@ class LabelMemory(VideoModel):
         persistence: float,
         attention: Backend,
     ) -> None:
-        super().__init__()
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature {temperature}: expected above 0, such as 0.03")
-        if not 0 <= persistence <= 1:
-            raise InputError(f"persistence {persistence}: expected 0 to 1")
-        self.backbone = backbone
+        super().__init__(backbone)
         self.memory_size, self.window = memory_size, window
         self.temperature, self.persistence = temperature, persistence
         self.attention: Backend = attention
         self.key_features = min(backbone.channels, key_features)
         self.key_channels = self.key_features + COLOUR_CHANNELS
         self.value_channels = sum(self._value_parts)
+
+    def check_arguments(self) -> None:
+        """Raise InputError unless S, R, temperature and persistence are in their ranges."""
+        check_memory(self.memory_size, self.window)
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature {self.temperature}: expected above 0, such as 0.03")
+        if not 0 <= self.persistence <= 1:
+            raise InputError(f"persistence {self.persistence}: expected 0 to 1")
 
     @abstractmethod
     def project(self, standardised: Tensor) -> Tensor:
@@ -125,6 +124,9 @@ class LabelMemory(VideoModel):
 
     def step(self, images: Tensor, state: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
         """Label the next frame of a stream. The first frame's output is the network's without a memory.
+
+        What is remembered are labels that the memory before them has steadied: all frames of a stream count, however
+        small S is.
 
         Args:
             images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; any size.
@@ -147,33 +149,19 @@ class LabelMemory(VideoModel):
         else:
             state = state.for_frame(key)
             now, reading = self.read(key, state)
-            kept = (self.persistence * now).float()
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
-            own = label_shares(logits, cells) if bool((kept < 1).any()) else None
+            # They are counted in any case: to look whether they are needed, a GPU would have to wait for the CPU.
+            own = label_shares(logits, cells)
             logits = self.steadied(logits, features.fused, key, reading)
-            shares = label_shares(logits, cells)
-            if own is not None:
-                shares = torch.lerp(own, shares, kept)
+            shares = torch.lerp(own, label_shares(logits, cells), (self.persistence * now).float())
         value = self.value(shares, key, now)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)
         return logits[..., : images.shape[-2], : images.shape[-1]], state.push(key, value)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Logits (B, K, H, W) of the last frame of a clip (B, T, 3, H, W), by `step` after `step`.
-
-        All frames count, however small S is: the memory holds labels that the memory before them has steadied.
-        """
-        if clip.ndim != 5 or clip.shape[1] < 1:
-            raise InputError(f"clip {tuple(clip.shape)}: expected (B, T, 3, H, W) with at least one frame")
-        logits, state = self.step(clip[:, 0])
-        for images in clip.unbind(1)[1:]:
-            logits, state = self.step(images, state)
-        return logits
-
     def alone(self, images: Tensor) -> tuple[Features, Tensor, Tensor]:
         """Frames without a memory: features, `mean_colours` of the cells, and logits; of the padded frames."""
-        padded = as_network_takes(self.backbone, images)
+        padded = self.backbone.prepared(images)
         features = self.backbone.encode(padded)
         logits = self.backbone.decode(features, (padded.shape[-2], padded.shape[-1]))
         colours = mean_colours(padded, (features.fused.shape[-2], features.fused.shape[-1]))
@@ -216,15 +204,6 @@ class LabelMemory(VideoModel):
     def _value_parts(self) -> list[int]:
         """Channels of what `value` puts together."""
         return [self.backbone.num_classes, self.key_channels, 2, 1]
-
-    def optimize(self, dtype: torch.dtype | None = None) -> Self:
-        """A copy for inference around the backbone's own; see `VideoSegmenter.optimize`."""
-        if self.optimized and dtype in (None, next(self.parameters()).dtype):
-            return self
-        fast = copy.deepcopy(self, {id(self.backbone): self.backbone.optimize(dtype)})
-        fast.optimized = True
-        fast.eval().requires_grad_(False)
-        return fast if dtype is None else fast.to(dtype)
 
 
 def _standardised(fused: Tensor) -> Tensor:
@@ -278,98 +257,6 @@ def _across(x: Tensor) -> Tensor:
     """Mean squared distance of cells side by side: (B, C, h, w) to (B,); 0 of a single cell."""
     across = [x.diff(dim=d).square().sum(1).mean((-2, -1)) for d in (-2, -1) if x.shape[d] > 1]
     return torch.stack(across).mean(0) if across else x.new_zeros(len(x))
-
-
-def upsampled(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cells (B, K, h, w) to pixels (B, K, *size), by bilinear interpolation between the cells' middles."""
-    factor = _whole_factor(cells, size)
-    if factor is None:
-        return F.interpolate(cells, size, mode="bilinear", align_corners=False)
-    return _stretched(_edged(cells), _kernel(cells, factor))
-
-
-def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Logits (B, K, H, W) to `rewrite(logits, cells upsampled)`, which sees the pixels of some rows at a time.
-
-    Where there are no gradients `logits` are written over. A band of rows lies in the cache from one operation to the
-    next, and no map of the image's size is made: about a third less time.
-
-    Args:
-        logits: of a whole number of pixels to a cell, or else they are rewritten as one.
-        cells: (B, C, h, w).
-        rewrite: of the same rows, logits (B, K, rows, W) and cells (B, C, rows, W) to new logits; pixel by pixel. It
-            may write over the logits that it is given.
-    """
-    size = (logits.shape[-2], logits.shape[-1])
-    factor = _whole_factor(cells, size)
-    if factor is None or logits.requires_grad:
-        return rewrite(logits.clone() if logits.requires_grad else logits, upsampled(cells, size))
-    edged, kernel = _edged(cells), _kernel(cells, factor)
-    bands = logits.split(factor * BAND_CELLS, -2)
-    for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
-        band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], kernel)))
-    return logits
-
-
-def averaged(logits: Tensor, cells: tuple[int, int], of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Means over each cell's pixels (B, K, *cells) of what `of` makes of logits (B, K, H, W), pixel by pixel.
-
-    It sees some rows at a time, as in `rewritten`.
-    """
-    height, whole = logits.shape[-2], logits.shape[-2] % cells[0] == 0
-    bands = logits.split(height // cells[0] * BAND_CELLS if whole else height, -2)
-    rows = [band.shape[-2] * cells[0] // height for band in bands]
-    means = [F.adaptive_avg_pool2d(of(b), (n, cells[1])) for b, n in zip(bands, rows, strict=True)]
-    return torch.cat(means, -2)
-
-
-def _whole_factor(cells: Tensor, size: tuple[int, int]) -> int | None:
-    """Pixels to a cell's side, if `_stretched` takes them: an even number, the same both ways; without gradients."""
-    factor = size[0] // cells.shape[-2]
-    whole = size == (cells.shape[-2] * factor, cells.shape[-1] * factor) and factor % 2 == 0
-    return factor if whole and not cells.requires_grad else None
-
-
-def _edged(cells: Tensor) -> Tensor:
-    return F.pad(cells, (1, 1, 1, 1), mode="replicate")
-
-
-def _kernel(cells: Tensor, factor: int) -> Tensor:
-    """Weights of bilinear interpolation for `_stretched`: (C, 1, 2 factor, 2 factor), the same for every channel."""
-    up = (torch.arange(factor, dtype=cells.dtype, device=cells.device) + 0.5) / factor
-    ramp = torch.cat([up, up.flip(0)])
-    return torch.outer(ramp, ramp).expand(cells.shape[1], 1, -1, -1)
-
-
-def _stretched(edged: Tensor, kernel: Tensor) -> Tensor:
-    """`upsampled` of cells with another on each side: a depthwise convolution, three to four times as fast on a CPU."""
-    channels, factor = len(kernel), kernel.shape[-1] // 2
-    with torch.autocast(edged.device.type, enabled=False):
-        return F.conv_transpose2d(edged, kernel, stride=factor, padding=factor + factor // 2, groups=channels)
-
-
-def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Logits (B, K, H, W) to the shares of each cell's pixels by label (B, K, h, w), float32, channels last."""
-    batch, classes, height, width = logits.shape
-    first, pixels = _bins_of((height, width), cells, classes, logits.device)
-    # Counted, not averaged over maps of each class, which would be K times the image.
-    counts = [
-        torch.bincount(labels.flatten(), minlength=len(pixels))
-        for labels in logits.max(1).indices.add_(first)
-    ]
-    return (torch.stack(counts) / pixels).view(batch, *cells, classes).movedim(-1, 1)
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def _bins_of(
-    size: tuple[int, int], cells: tuple[int, int], classes: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Of each pixel (H, W) its cell's bin for class 0; of each bin (h w K,) how many pixels its cell has."""
-    rows, columns = (torch.arange(n, device=device) * m // n for n, m in zip(size, cells, strict=True))
-    cell = rows[:, None] * cells[1] + columns
-    pixels = torch.bincount(cell.flatten(), minlength=cells[0] * cells[1])
-    return cell * classes, pixels.repeat_interleave(classes)
 
 
 def projection(channels: int, kept: int) -> Tensor:

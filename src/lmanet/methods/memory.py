@@ -8,7 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.errors import InputError
+from lmanet.methods.base import check_fits
 from lmanet.nn.convolution import convolve_as_one
+
+REACH_PX = 84
+"""How far the memory is searched in each direction where no window is given: ±10 cells of stride 8, the paper's."""
+
+LARGEST_WINDOW = 21
+"""The default's, in cells: time grows by its square."""
+
+
+def default_window(stride: int) -> int:
+    """R where nothing else is asked for: `REACH_PX` in each direction, at most `LARGEST_WINDOW` cells."""
+    return min(LARGEST_WINDOW, 2 * (REACH_PX // stride) + 1)
+
+
+def check_memory(memory_size: int, window: int) -> None:
+    """Raise InputError unless S is at least 1 frame and R an odd number of cells."""
+    if memory_size < 1:
+        raise InputError(
+            f"memory size {memory_size}: expected at least 1 frame; without memory, use the method single-frame"
+        )
+    if window < 1 or window % 2 == 0:
+        raise InputError(f"window {window}: expected an odd number of cells, such as {max(1, window | 1)}")
 
 
 class MemoryState(NamedTuple):
@@ -59,13 +81,7 @@ class MemoryState(NamedTuple):
         Raises:
             InputError: the frame does not fit the memory.
         """
-        batch, _, *cell = self.keys.shape
-        if [batch, *cell] != list(key.shape):
-            raise InputError(
-                f"a frame with keys {tuple(key.shape)} (B, Ck, h, w) came to a memory of "
-                f"{(batch, *cell)}: the frame size, batch size or network changed within a stream; "
-                f"start a new one with state None (Session.reset())"
-            )
+        check_fits(key, self.keys[:, 0], "keys")
         return MemoryState(self.keys.to(key.dtype), self.values.to(key.dtype))
 
 

@@ -1,6 +1,6 @@
 """Memory without training: any single-frame network, steadied by what it said of the frames before.
 
-What the network said of the places that a cell finds in the frames before (`labelmemory.py`) is set against what it
+What the network said of the places that a cell finds in the frames before (`labels.py`) is set against what it
 says now, at the resolution of the cells, so that the present frame's fine detail stays:
 
     probabilities + strength · (read from the memory - probabilities at feature resolution, upsampled)
@@ -16,13 +16,16 @@ apart and against the synthetic drive; see `docs/training-free.md`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.methods.labels import LabelMemory, Reading, averaged, projection, rewritten
+from lmanet.methods.labels import Reading, RemembersLabels, projection
+from lmanet.nn.cells import averaged, rewritten
 from lmanet.ops import Backend
 
 KEY_FEATURES = 64
@@ -38,25 +41,24 @@ SURE_AGAINST_MEMORY = 0.5
 TINY = 1e-30
 
 
-class TrainingFreeSegmenter(LabelMemory):
-    """A single-frame network steadied by a memory that needs no training. See the module's text for the method.
+class TrainingFreeMemory(RemembersLabels):
+    """A single-frame network steadied by a memory that needs no training. See the module's text for the formula.
 
     Args:
         backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
-        memory_size: S, frames remembered; may be changed between streams.
-        window: R, side of the square of cells that is searched in each remembered frame, odd; may be changed.
+        memory_size: S, frames remembered.
+        window: R, side of the square of cells that is searched in each remembered frame, odd.
         temperature: of the softmax over the keys' cosines.
         strength: how much of the difference between memory and present frame is added, 0 to 1; 0 gives the
             single-frame network's output.
         attention: the backend of `lmanet.ops.local_attention`.
 
-    Attributes:
-        classes: names and colours of the classes, if the backbone has them.
-        card: where the weights came from, if the backbone says so.
-
     Raises:
         InputError: a size, the temperature or the strength is out of range.
     """
+
+    method = "training-free"
+    adjustable = ("memory_size", "window", "temperature", "strength", "attention")
 
     projection: Tensor | None
 
@@ -70,8 +72,6 @@ class TrainingFreeSegmenter(LabelMemory):
         strength: float = 0.75,
         attention: Backend = "auto",
     ) -> None:
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength {strength}: expected 0 to 1")
         super().__init__(
             backbone,
             memory_size=memory_size,
@@ -82,22 +82,44 @@ class TrainingFreeSegmenter(LabelMemory):
             attention=attention,
         )
         self.strength = strength
+        self.check_arguments()
         # Not saved: it is the same for every network of this width.
         narrow = self.key_features < backbone.channels
         kept = projection(backbone.channels, self.key_features) if narrow else None
         self.register_buffer("projection", kept, persistent=False)
-        for name in ("classes", "card"):
-            if hasattr(backbone, name):
-                setattr(self, name, getattr(backbone, name))
+        self.card = backbone.card
         self.to(next(backbone.parameters()))
         self.training = backbone.training
 
+    def check_arguments(self) -> None:
+        """Raise InputError unless S, R, temperature and strength are in their ranges."""
+        super().check_arguments()
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"strength {self.strength}: expected 0 to 1")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """S, R, temperature and strength, as the constructor takes them."""
+        return {
+            "memory_size": self.memory_size,
+            "window": self.window,
+            "temperature": self.temperature,
+            "strength": self.strength,
+        }
+
     def project(self, standardised: Tensor) -> Tensor:
-        """As of every label memory: a random projection where there are too many features."""
+        """Standardised features (B, C, h, w) to the keys', by a random projection where there are too many."""
         return standardised if self.projection is None else F.conv2d(standardised, self.projection)
 
     def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
-        """As of every label memory: by the rule above."""
+        """The network's logits (B, K, H, W), which may be written over, with the memory's share, by the rule above.
+
+        Args:
+            logits: of the present frame, float32 or float64.
+            fused: (B, C, h, w), the frame's features; not used.
+            key: (B, Ck, h, w), the frame's keys.
+            read: what the memory says.
+        """
         cells = (key.shape[-2], key.shape[-1])
         scale = (_margin(logits, cells) / USUAL_MARGIN).clamp_min(1)
 

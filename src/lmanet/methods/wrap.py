@@ -2,78 +2,164 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, Literal, overload
 
 from torch import nn
 
-from lmanet.backbones import Backbone, Wrapped
-from lmanet.backbones.wrapped.inspection import cut_where_best
+from lmanet.backbones import as_backbone
+from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
-from lmanet.methods.label_memory import LabelMemorySegmenter
-from lmanet.methods.lmanet import VideoSegmenter
-from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.methods.fusion import Convolutions, FusionName
+from lmanet.methods.label_memory import LabelMemory
+from lmanet.methods.lmanet import LMANet
+from lmanet.methods.registry import find_method
+from lmanet.methods.single_frame import SingleFrame
+from lmanet.methods.training_free import TrainingFreeMemory
+from lmanet.ops import Backend, Border
+
+RGB = tuple[float, float, float]
 
 
-def wrap(model: nn.Module, *, at: str | None = None, **options: Any) -> VideoModel:
-    """Give any single-frame segmentation network a memory of the frames before.
+@overload
+def wrap(
+    model: nn.Module,
+    method: Literal["label-memory"] = "label-memory",
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+    memory_size: int = ...,
+    window: int | None = ...,
+    hidden: int = ...,
+    persistence: float = ...,
+    temperature: float = ...,
+    attention: Backend = ...,
+) -> LabelMemory: ...
+
+
+@overload
+def wrap(
+    model: nn.Module,
+    method: Literal["training-free"],
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+    memory_size: int = ...,
+    window: int = ...,
+    temperature: float = ...,
+    strength: float = ...,
+    attention: Backend = ...,
+) -> TrainingFreeMemory: ...
+
+
+@overload
+def wrap(
+    model: nn.Module,
+    method: Literal["lmanet"],
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+    key_channels: int | None = ...,
+    value_channels: int | None = ...,
+    memory_size: int = ...,
+    window: int | None = ...,
+    fusion: FusionName = ...,
+    convolutions: Convolutions = ...,
+    border: Border = ...,
+    attention: Backend = ...,
+) -> LMANet: ...
+
+
+@overload
+def wrap(
+    model: nn.Module,
+    method: Literal["single-frame"],
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+) -> SingleFrame: ...
+
+
+@overload
+def wrap(
+    model: nn.Module,
+    method: str,
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+    **arguments: Any,
+) -> VideoModel: ...
+
+
+def wrap(
+    model: nn.Module,
+    method: str = "label-memory",
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+    **arguments: Any,
+) -> VideoModel:
+    """Let any single-frame segmentation network label video by a method.
 
     ```python
-    segmenter = lmanet.wrap(model, training_free=True).eval()      # helps at once
-    segmenter = lmanet.wrap(model, at="decoder.blocks.1")          # to be trained, by `lmanet train`
+    video = lmanet.wrap(model, "training-free")              # helps at once
+    video = lmanet.wrap(model, at="decoder.blocks.1")        # a memory of labels, to be trained by `lmanet train`
     ```
 
     Args:
         model: any network that takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key
             `out` or `logits`: of segmentation_models_pytorch, torchvision, transformers, or your own; or a `Backbone`.
+        method: `training-free` and `single-frame` work at once; `label-memory` and `lmanet` (the
+            paper's memory of features) are to be trained; or the name of one of your own (`lmanet.methods.register`).
         at: the submodule whose output goes through the memory; if not given, the one of most merit among those that
             `lmanet.inspect` lists.
-        options: `entry`, `mean`, `std`, `probe`: see `Wrapped`; the images are normalised as for ImageNet if not given,
-            by what timm knows of the network if it knows it. `training_free=True`: a memory that needs no training, see
-            `TrainingFreeSegmenter`. `values="labels"`: a memory of labels, to be trained, see `LabelMemorySegmenter`.
-            All others go to these, or to `VideoSegmenter`; keys, values and window have defaults by the map's channels
-            and stride.
+        entry: which entry of that submodule's output, if it is a list, tuple or dict.
+        mean: of the images that the network was trained on, per RGB channel in [0, 1]; if not given, what timm knows of
+            it, otherwise ImageNet's.
+        std: their standard deviation, likewise.
+        probe: (H, W) of images that the network takes, if it does not take the usual ones.
+        arguments: of the method's class, such as `memory_size` and `window`; all have defaults.
 
     Returns:
-        A model with a memory, on the network's device and of its dtype; `.backbone(images)` is bit for bit the
-        network's own output.
+        A `VideoModel`, on the network's device and of its dtype; `.backbone(images)` is bit for bit the network's own
+        output.
 
     Raises:
-        InputError: the network does not run or cannot be cut there.
+        InputError: the network does not run or cannot be cut there; there is no such method; or it does not take one of
+            the arguments.
     """
-    cut = {name: options.pop(name) for name in ("entry", "mean", "std", "probe") if name in options}
-    backbone = as_backbone(model, at=at, **cut)
-    if options.pop("training_free", False):
-        return TrainingFreeSegmenter(backbone, **options)
-    kinds = {"labels": LabelMemorySegmenter, "features": VideoSegmenter}
-    values = options.pop("values", "features")
-    if values not in kinds:
-        raise InputError(f"values {values!r}: expected one of {', '.join(kinds)}")
-    return kinds[values](backbone, **options).to(next(model.parameters()))
+    kind = find_method(method)
+    taken = list(inspect.signature(kind).parameters)[1:]
+    for name in arguments:
+        if name not in taken:
+            raise InputError(f"{method} has no argument {name!r}: it has {', '.join(taken) or 'none'}")
+    backbone = as_backbone(model, at=at, entry=entry, mean=mean, std=std, probe=probe)
+    return put_on(backbone, method, **arguments)
 
 
-def as_backbone(model: nn.Module, *, at: str | None = None, **cut: Any) -> Backbone:
-    """A network as a `Backbone`; one that is a backbone already stays as it is.
+def put_on(backbone: Backbone, method: str, **arguments: Any) -> VideoModel:
+    """A method on a network, on its device and of its dtype; see `wrap`.
 
-    Args:
-        model: as `wrap` takes it.
-        at: as `wrap` takes it.
-        cut: further arguments of `Wrapped`.
+    Raises:
+        InputError: there is no such method, or an argument is out of range.
     """
-    if isinstance(model, Backbone):
-        if at is not None or cut:
-            raise InputError(
-                f"a {type(model).__name__} is a Backbone, which says itself where it is cut: leave out at="
-            )
-        return model
-    cut = {**known_normalisation(model), **cut}
-    return cut_where_best(model, **cut) if at is None else Wrapped(model, at=at, **cut)
-
-
-def known_normalisation(model: nn.Module) -> dict[str, tuple[float, ...]]:
-    """`mean` and `std` that a timm network inside the model was trained with; nothing where there is none."""
-    for module in model.modules():
-        facts = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-        if isinstance(facts, dict) and len(facts.get("mean", ())) == len(facts.get("std", ())) == 3:
-            return {"mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
-    return {}
+    return find_method(method)(backbone, **arguments).to(next(backbone.parameters()))

@@ -13,39 +13,40 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lmanet.atomic import write_whole
-from lmanet.backbones import Backbone
 from lmanet.classes import Classes
 from lmanet.errors import WeightsError
-from lmanet.methods.base import TrainableVideoModel
-from lmanet.methods.label_memory import LabelMemorySegmenter
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.base import VideoModel
+from lmanet.methods.registry import METHODS, find_method
 from lmanet.zoo.architectures import build_backbone, describe_backbone
 
-FORMAT = 1
+FORMAT = 2
+"""Of new files. Format 1, of before methods had names, is read too: see `_upgraded`."""
 
 
 def save_model(
-    model: TrainableVideoModel | Backbone,
+    model: VideoModel,
     path: str | Path,
     *,
-    classes: Classes,
+    classes: Classes | None = None,
     card: dict[str, Any] | None = None,
     single_frame: str | None = None,
     half: bool = False,
 ) -> None:
-    """Write a model and all that is needed to build it again.
+    """Write a model of any method and all that is needed to build it again.
 
     Args:
-        model: a video model, or a backbone by itself.
+        model: the model; of a network by itself `SingleFrame(backbone)`.
         path: `NAME.safetensors`; written under another name and renamed.
-        classes: names and colours of the model's classes.
-        card: data, recipe, command, figures, limits: whatever a user should know, as JSON values.
-        single_frame: for a video model, the single-frame model that it was made from: a bundled name, or the name
-            of a file in the same folder.
+        classes: names and colours of the model's classes, if not those that it has.
+        card: data, recipe, command, figures, limits: whatever a user should know, as JSON values; the model's own if
+            not given.
+        single_frame: the single-frame model that it was made from, where its network was trained on: a bundled name,
+            or the name of a file in the same folder.
         half: keep convolution weights in float16; biases and BatchNorm stay float32.
 
     Raises:
-        WeightsError: the network's class is not known (see `register_backbone`), or it is an optimised copy.
+        WeightsError: the network's or the method's class is not registered (`register_backbone`,
+            `lmanet.methods.register`), or it is an optimised copy.
         OutputError: the file cannot be written.
     """
     if model.optimized:
@@ -53,16 +54,19 @@ def save_model(
             f"this {type(model).__name__} is a copy for inference, without its BatchNorm: save the model that "
             "optimize() was called on"
         )
-    backbone = model.backbone if isinstance(model, TrainableVideoModel) else model
+    if METHODS.get(model.method) is not type(model):
+        raise WeightsError(
+            f"a {type(model).__name__} cannot be saved, as nothing would know how to build it again: call "
+            f"lmanet.methods.register({type(model).__name__}) first"
+        )
     config: dict[str, Any] = {
         "format": FORMAT,
-        "backbone": describe_backbone(backbone),
-        "classes": asdict(classes),
-        "card": card or {},
+        "backbone": describe_backbone(model.backbone),
+        "method": {"name": model.method, "arguments": model.arguments},
+        "classes": asdict(classes or model.classes),
+        "card": card or model.card or {},
+        "single_frame": single_frame,
     }
-    if isinstance(model, TrainableVideoModel):
-        config["video"] = {"values": model.values, **model.arguments}
-        config["single_frame"] = single_frame
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         halved = half and value.ndim > 1 and value.is_floating_point()
@@ -74,11 +78,19 @@ def save_model(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration in a weights file's header.
+    """The configuration in a weights file's header, as format 2 has it.
+
+    Returns:
+        `backbone` (name, num_classes, config), `method` (name, arguments), `classes` (names, palette), `card`,
+        `single_frame` (a name or None).
 
     Raises:
         WeightsError: the file is missing, damaged, not lmanet's, or of a newer format.
     """
+    return _upgraded(_read_header(path))
+
+
+def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path} is not a file: give the .safetensors file that lmanet train wrote")
     try:
@@ -93,37 +105,64 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} has no lmanet configuration in its header, only weights: expected a file written by lmanet"
         )
     config = json.loads(header)
-    if config["format"] != FORMAT:
+    if config["format"] not in (1, FORMAT):
         raise WeightsError(
-            f"{path} has format {config['format']}, this lmanet reads format {FORMAT}: upgrade lmanet"
+            f"{path} has format {config['format']}, this lmanet reads formats 1 and {FORMAT}: upgrade lmanet"
         )
     return config
 
 
-def load_model(path: Path) -> TrainableVideoModel | Backbone:
-    """Build the model of a weights file, in `eval` mode.
+def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of format 1 as format 2 has it: methods were told by what the memory holds, or by its lack."""
+    if config["format"] == FORMAT:
+        return config
+    arguments = dict(config.get("video", {}))
+    holds = arguments.pop("values", "features")
+    if "video" not in config:
+        name = "single-frame"
+    elif holds == "labels":
+        name, arguments = "label-memory", {"persistence": 1.0, **arguments}
+    else:
+        name, arguments = "lmanet", {"convolutions": "paper", **arguments}
+    method = {"name": name, "arguments": arguments}
+    return {"single_frame": None, **config, "format": FORMAT, "method": method}
 
-    The model gets the attributes `classes` (`Classes`) and `card` (dict).
+
+def load_model(path: Path) -> VideoModel:
+    """Build the model of a weights file, in `eval` mode; of a single-frame network a `SingleFrame`.
+
+    The model has the attributes `classes` (`Classes`) and `card` (dict), and its backbone too.
 
     Raises:
-        WeightsError: see `read_config`; or the network's class is not known (see `register_backbone`), or the
-            weights do not fit the configuration.
+        WeightsError: see `read_config`; or the network's or the method's class is not registered
+            (`register_backbone`, `lmanet.methods.register`), or the weights do not fit the configuration.
     """
-    config = read_config(path)
-    model: TrainableVideoModel | Backbone = build_backbone(config["backbone"], str(path))
-    if "video" in config:
-        arguments = dict(config["video"])
-        # Files of before there was a choice have what there was.
-        if arguments.pop("values", "features") == "labels":
-            model = LabelMemorySegmenter(model, **{"persistence": 1.0, **arguments})
-        else:
-            model = VideoSegmenter(model, **{"convolutions": "paper", **arguments})
+    header = _read_header(path)
+    config = _upgraded(header)
+    backbone = build_backbone(config["backbone"], str(path))
+    names, palette = config["classes"]["names"], config["classes"]["palette"]
+    backbone.classes = Classes(tuple(names), tuple(map(tuple, palette)))  # pyright: ignore[reportArgumentType]
+    name, arguments = config["method"]["name"], config["method"]["arguments"]
+    if name not in METHODS:
+        raise WeightsError(
+            f"{path} is of the method {name!r}, this program knows {', '.join(METHODS)}: if it is one of your own, "
+            f"call lmanet.methods.register(CLASS) first, or give --method MODULE:CLASS; if it is lmanet's, upgrade "
+            f"lmanet"
+        )
+    method = find_method(name)
+    try:
+        model = method(backbone, **arguments)
+    except TypeError as error:
+        raise WeightsError(
+            f"{path} wants {name!r} built as {method.__qualname__}(backbone, **{arguments}), which fails ({error}): "
+            f"register the class that it was saved from"
+        ) from error
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    load_strictly(model, tensors, path)
-    names, palette = config["classes"]["names"], config["classes"]["palette"]
-    model.classes = Classes(tuple(names), tuple(map(tuple, palette)))  # pyright: ignore[reportArgumentType]
-    model.card = config["card"]
+    # Files of format 1 hold a single-frame network's weights under its own names.
+    alone = header["format"] == 1 and "video" not in header
+    load_strictly(backbone if alone else model, tensors, path)
+    model.card = backbone.card = config["card"]
     return model.eval()
 
 

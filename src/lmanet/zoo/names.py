@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from lmanet.backbones import Backbone
 from lmanet.errors import WeightsError
-from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.base import VideoModel
+from lmanet.methods.registry import METHODS
 from lmanet.zoo.files import load_model, read_config
 
 HUB_FILE = "model.safetensors"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 """Names with these are files: the Hub is not asked for them."""
+
+RENAMED = {
+    "lmanet-erfnet-camvid": "label-memory-erfnet-camvid",
+    "lmanet-erfnet-synthetic": "label-memory-erfnet-synthetic",
+}
+"""Bundled models by the names that they had before these told the method; still taken, with a warning."""
 
 
 def bundled() -> dict[str, Path]:
@@ -32,6 +40,9 @@ def locate(name: str) -> Path:
         WeightsError: there is no such model; the message lists the bundled ones.
     """
     known = bundled()
+    if name in RENAMED and not Path(name).exists():
+        warnings.warn(f"{name} is called {RENAMED[name]} now: use that name", FutureWarning, stacklevel=2)
+        name = RENAMED[name]
     if name in known:
         return known[name]
     path = Path(name).expanduser()
@@ -54,30 +65,41 @@ def locate(name: str) -> Path:
     )
 
 
-def load(name: str) -> TrainableVideoModel | Backbone:
-    """A pretrained model in `eval` mode, with its attributes `classes` and `card`.
+def load(name: str) -> VideoModel:
+    """A pretrained model in `eval` mode.
+
+    ```python
+    model = lmanet.load("label-memory-erfnet-camvid")
+    network = lmanet.load("erfnet-camvid").backbone
+    ```
 
     Args:
-        name: a bundled name such as `lmanet-erfnet-camvid` (a model with a memory) or `erfnet-camvid` (a bare
-            `Backbone`), a `.safetensors` file written by lmanet, or a Hub id.
+        name: a bundled name (`lmanet info` lists them), a `.safetensors` file written by lmanet, or a Hub id.
+
+    Returns:
+        The model, with `classes`, `card` and `backbone`; of a single-frame network a `SingleFrame`.
 
     Raises:
-        WeightsError: unknown, damaged, or of another architecture.
+        WeightsError: unknown, damaged, of another architecture, or of a network or method that is not registered.
     """
     return load_model(locate(name))
 
 
 def single_frame_of(name: str) -> str:
-    """Name or path of the single-frame model that a video model was made from; `name` itself if it is one.
+    """Name or path of the single-frame model that a model was made from.
+
+    Args:
+        name: of the model, as `load` takes it. Where its network was not trained on, as of a single-frame model or of a
+            method without training, it is `name` itself.
 
     Raises:
-        WeightsError: see `locate`; or the video model does not say which it is, or that one is not there.
+        WeightsError: see `locate`; or the model does not say which it is, or that one is not there.
     """
     path = locate(name)
     config = read_config(path)
-    if "video" not in config:
+    base = config["single_frame"]
+    if base is None and not _trained(config):
         return name
-    base = config.get("single_frame")
     if base is None:
         raise WeightsError(
             f"{name} does not say which single-frame network it was made from: give that one's own weights"
@@ -91,6 +113,12 @@ def single_frame_of(name: str) -> str:
             f"{beside}: put it there"
         )
     return str(beside)
+
+
+def _trained(config: dict[str, Any]) -> bool:
+    """Whether the network in a file may have been trained on with its method."""
+    method = METHODS.get(config["method"]["name"])
+    return method is None or method.trainable
 
 
 def _may_be_hub_id(name: str) -> bool:

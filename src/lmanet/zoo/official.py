@@ -14,8 +14,10 @@ from torch import Tensor
 
 from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.errors import WeightsError
+from lmanet.methods.base import VideoModel
 from lmanet.methods.fusion import FusionName
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.zoo.files import load_strictly
 
 BATCH_COUNTER = "num_batches_tracked"
@@ -35,7 +37,7 @@ class Official:
     """
 
     kind: str
-    model: VideoSegmenter | Backbone
+    model: VideoModel
     left_out: tuple[str, ...]
 
 
@@ -53,7 +55,7 @@ class _Kind:
 
     name: str
     marks: tuple[str, ...]
-    build: Callable[[Tensors], VideoSegmenter | Backbone]
+    build: Callable[[Tensors], VideoModel]
     names: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -69,21 +71,25 @@ def _outputs(tensors: Tensors, key: str, axis: int) -> int:
     return weight.shape[axis] if weight is not None and weight.ndim == 4 else 1
 
 
-def _erfnet(tensors: Tensors, inside: str = "") -> ERFNet:
+def _erfnet(tensors: Tensors, inside: str) -> ERFNet:
     return ERFNet(_outputs(tensors, f"{inside}decoder.output_conv.weight", 1))
 
 
-def _pspnet(tensors: Tensors, inside: str = "") -> PSPNet:
+def _pspnet(tensors: Tensors, inside: str) -> PSPNet:
     layers: Literal[50, 101] = 101 if f"{inside}layer3.6.conv1.weight" in tensors else 50
     return PSPNet(_outputs(tensors, f"{inside}cls.4.weight", 0), layers=layers)
 
 
+def _single(tensors: Tensors, *, backbone: Callable[[Tensors, str], Backbone]) -> SingleFrame:
+    return SingleFrame(backbone(tensors, "backbone."))
+
+
 def _video(
     tensors: Tensors, *, backbone: Callable[[Tensors, str], Backbone], fusion: FusionName, memory_size: int
-) -> VideoSegmenter:
+) -> LMANet:
     """S and R are those of the published evaluation: they are not in the file."""
     inner = backbone(tensors, "backbone.")
-    return VideoSegmenter(inner, memory_size=memory_size, window=21, fusion=fusion, border="zero")
+    return LMANet(inner, memory_size=memory_size, window=21, fusion=fusion, border="zero")
 
 
 _KEYS_AND_VALUES = (
@@ -99,7 +105,8 @@ _KEYS_AND_VALUES = (
 _ERFNET = _Kind(
     "ERFNet, of its authors",
     marks=("encoder.initial_block.conv.weight",),
-    build=_erfnet,
+    build=partial(_single, backbone=_erfnet),
+    names=(("", "backbone."),),
     # With it the encoder is trained alone, first; the whole network does not run it.
     unused=("encoder.output_conv.",),
 )
@@ -138,7 +145,8 @@ _KINDS = (
     _Kind(
         "PSPNet, of the semseg repository",
         marks=("layer0.0.weight",),
-        build=_pspnet,
+        build=partial(_single, backbone=_pspnet),
+        names=(("", "backbone."),),
         # The auxiliary head is there for the training's second loss.
         unused=("aux.",),
     ),
@@ -177,15 +185,15 @@ def load_official(path: Path) -> Official:
 
 
 def load_official_erfnet(path: Path) -> ERFNet:
-    """ERFNet of a published checkpoint, in `eval` mode, as of `load_official`.
+    """ERFNet of a published checkpoint (`erfnet_pretrained.pth`), in `eval` mode; nothing in the file is executed.
 
     Raises:
         WeightsError: the file is missing, damaged, holds more than tensors, or is of another architecture (naming
             the first key that differs).
     """
-    model = _load(_ERFNET, _read_state_dict(path), path).model
-    assert isinstance(model, ERFNet)
-    return model
+    network = _load(_ERFNET, _read_state_dict(path), path).model.backbone
+    assert isinstance(network, ERFNet)
+    return network
 
 
 def _load(kind: _Kind, tensors: Tensors, path: Path) -> Official:

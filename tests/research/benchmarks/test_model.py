@@ -8,7 +8,7 @@ import torch
 
 from lmanet.backbones import ERFNet
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.research.benchmarks import model
 from lmanet.research.benchmarks.memory import can_measure
 from lmanet.research.benchmarks.model import LABELS, PAPER, Measured, Variant, bare_peak, bare_s, bench_model
@@ -51,7 +51,7 @@ def test_a_memory_of_labels_has_no_global_attention() -> None:
 
 def test_the_global_step_is_a_step_with_the_window_of_the_whole_map() -> None:
     torch.manual_seed(0)
-    segmenter = VideoSegmenter(ERFNet(3), memory_size=2, window=11).eval()
+    segmenter = LMANet(ERFNet(3), memory_size=2, window=11).eval()
     frames = torch.rand(3, 1, 3, *SIZE)  # a map of 4×6 cells
     state = other = None
     with torch.inference_mode():

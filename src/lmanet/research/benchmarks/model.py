@@ -1,4 +1,4 @@
-"""A frame through LMANet against the bare network: the paper's Table IV on this machine, and time by memory size."""
+"""A frame through a network with a memory against the bare one: the paper's Table IV here, and time by memory size."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from lmanet.backbones import Backbone, ERFNet, PSPNet
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
-from lmanet.methods.label_memory import LabelMemorySegmenter
-from lmanet.methods.lmanet import VideoSegmenter, decode_to_size, encode_any_size, segment_single
+from lmanet.methods.label_memory import LabelMemory
+from lmanet.methods.lmanet import LMANet
 from lmanet.methods.memory import MemoryState
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.ops import global_attention
 from lmanet.research.benchmarks.memory import (
     can_measure,
@@ -84,7 +85,7 @@ class Variant:
 
 PAPER = Variant(memory="paper", window=21)
 LABELS = Variant(memory="labels", window=15, memory_size=2)
-"""What `lmanet train lmanet` makes."""
+"""What `lmanet train label-memory` makes."""
 
 
 TABLE: tuple[Variant, ...] = (
@@ -212,26 +213,31 @@ def _frames_through(variant: Variant, size: tuple[int, int]) -> Callable[[], Non
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-        backbone = NETWORKS[variant.network]().eval()
-        if variant.memory is None:
-            if variant.optimized:
-                backbone = backbone.optimize()
-            dtype = torch.bfloat16 if variant.precision == "bf16" else torch.float32
-            return partial(_single, backbone.to(dtype), images)
-        model = _with_memory(backbone, variant).eval()
+        model = _model(NETWORKS[variant.network]().eval(), variant).eval()
+    dtype = torch.bfloat16 if variant.precision == "bf16" else None
     if variant.optimized:
-        model = model.optimize(torch.bfloat16 if variant.precision == "bf16" else None)
-    stream = _Stream(model, images, everywhere=variant.window is None)
-    return stream.step
+        model = model.optimize(dtype)
+    elif dtype is not None:
+        model = model.to(dtype)
+    return _Stream(model, images).step
 
 
-def _with_memory(backbone: Backbone, variant: Variant) -> VideoModel:
+class _Everywhere(LMANet):
+    """LMANet that searches whole frames, as the paper's global variant does."""
+
+    def recall(self, key: Tensor, state: MemoryState) -> Tensor:
+        """What the present frame, of query keys (B, Ck, h, w), reads from a memory: (B, Cv, h, w)."""
+        return global_attention(key, state.keys, state.values)
+
+
+def _model(backbone: Backbone, variant: Variant) -> VideoModel:
+    if variant.memory is None:
+        return SingleFrame(backbone)
     if variant.memory == "labels":
         if variant.window is None:
             raise InputError("a memory of labels has no global attention: give it a window")
-        return LabelMemorySegmenter(backbone, memory_size=variant.memory_size, window=variant.window)
-    assert variant.memory is not None
-    return VideoSegmenter(
+        return LabelMemory(backbone, memory_size=variant.memory_size, window=variant.window)
+    return (_Everywhere if variant.window is None else LMANet)(
         backbone,
         convolutions=variant.memory,
         memory_size=variant.memory_size,
@@ -240,28 +246,10 @@ def _with_memory(backbone: Backbone, variant: Variant) -> VideoModel:
     )
 
 
-@torch.inference_mode()
-def _single(backbone: Backbone, images: Tensor) -> None:
-    segment_single(backbone, images)
-
-
 class _Stream:
-    def __init__(self, model: VideoModel, images: Tensor, *, everywhere: bool) -> None:
-        self.images = images
-        self.advance = partial(_global_step, model) if everywhere else model.step
-        self.state: MemoryState | None = None
+    def __init__(self, model: VideoModel, images: Tensor) -> None:
+        self.model, self.images, self.state = model, images, None
 
     @torch.inference_mode()
     def step(self) -> None:
-        _, self.state = self.advance(self.images, self.state)
-
-
-def _global_step(model: VideoModel, images: Tensor, state: MemoryState | None) -> tuple[Tensor, MemoryState]:
-    """`VideoSegmenter.step` with attention over whole frames."""
-    assert isinstance(model, VideoSegmenter)
-    features, size = encode_any_size(model.backbone, images)
-    (query_key, query_value), (key, value) = model.key_value(features.fused)
-    state = state or MemoryState.filled(key, value, model.memory_size)
-    read = global_attention(query_key, state.keys, state.values)
-    fused = model.fusion(query_value, read)
-    return decode_to_size(model.backbone, features.with_fused(fused), size), state.push(key, value)
+        _, self.state = self.model.step(self.images, self.state)

@@ -12,6 +12,7 @@ import numpy as np
 from lmanet.classes import Classes
 from lmanet.data.synthetic import StreetConfig, StreetSequence
 from lmanet.methods.base import VideoModel
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.research.benchmarks.timing import Timing, time_in_turn
 from lmanet.session import Precision, Session
 from lmanet.video import VideoSink, open_sinks, open_source, run_pipeline
@@ -21,7 +22,7 @@ from lmanet.video.view import overlay
 def bench_stream(
     model: VideoModel, folder: Path, *, frames: int, precision: Precision, repeats: int
 ) -> dict[str, Timing]:
-    """Time a model with memory and the single-frame network inside it: on frames in memory, and file to file.
+    """Time a model and the single-frame network inside it: on frames in memory, and file to file.
 
     Args:
         model: as `lmanet.load` gives it, with `classes`; on the device to measure.
@@ -31,8 +32,8 @@ def bench_stream(
         repeats: counted runs of each.
 
     Returns:
-        Timings of the whole clip: `single-frame, in memory`, `single-frame, file to file`, and the same of
-        `LMANet`.
+        Timings of the whole clip: `single-frame, in memory`, `single-frame, file to file`, and the same of the
+        model's method.
     """
     street = StreetSequence(StreetConfig(frames=frames))
     images = [street.image(i) for i in range(frames)]
@@ -43,7 +44,7 @@ def bench_stream(
             sink.write(image, i / 15)
 
     things: dict[str, Callable[[], object]] = {}
-    for title, network in (("single-frame", model.backbone), ("LMANet", model)):
+    for title, network in (("single-frame", SingleFrame(model.backbone)), (model.method, model)):
         session = Session(network, precision=precision)
         things[f"{title}, in memory"] = partial(_in_memory, session, images)
         things[f"{title}, file to file"] = partial(

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from lmanet.backbones import ERFNet
 from lmanet.data.protocols import VideoData
 from lmanet.data.synthetic import SyntheticDrive
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.ops import Backend
 from lmanet.research.benchmarks.timing import Timing, time_in_turn
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
@@ -47,9 +47,7 @@ def training_runs(train: VideoData, folder: Path, *, batches: int) -> dict[str, 
     """
     recipe = replace(LMANetRecipe(), draws=2, memories="real", pseudo=0)
     data = store_frames(train, folder / "frames")
-    segmenter = VideoSegmenter(
-        ERFNet(len(train.classes)), memory_size=recipe.memory_size, window=recipe.window
-    )
+    segmenter = LMANet(ERFNet(len(train.classes)), memory_size=recipe.memory_size, window=recipe.window)
     height, width, _ = train.sequences[0].image(0).shape
     views = make_views(
         recipe.augmentation, (height, width), draws=recipe.draws, pseudo=0, ranges=recipe.pseudo_memory

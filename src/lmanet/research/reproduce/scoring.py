@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData
 from lmanet.errors import InputError
-from lmanet.evaluation.flow import MIN_SIDE_PX
 from lmanet.evaluation.models import ModelPredictor, check_classes
 from lmanet.evaluation.run import Predictor, evaluate
+from lmanet.flow import MIN_SIDE_PX
 from lmanet.methods.base import VideoModel
 from lmanet.methods.lmanet import VideoSegmenter
 from lmanet.methods.training_free import TrainingFreeSegmenter

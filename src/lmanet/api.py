@@ -1,0 +1,366 @@
+"""What the command line does, as functions: find a model, label a video, score models on labelled video."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from lmanet.backbones import Backbone, as_backbone
+from lmanet.classes import check_same_classes
+from lmanet.devices import find_device
+from lmanet.errors import InputError, WeightsError
+from lmanet.methods.base import VideoModel, as_video_model
+from lmanet.methods.registry import METHODS
+from lmanet.methods.wrap import put_on
+from lmanet.session import Precision, Session
+from lmanet.third_party import method_of, third_party_backbone
+from lmanet.zoo.names import load, single_frame_of
+
+if TYPE_CHECKING:
+    from lmanet.data.protocols import VideoData
+    from lmanet.evaluation.results import EvaluationReport
+    from lmanet.evaluation.temporal import Mode
+    from lmanet.video import Source
+    from lmanet.video.view import View
+
+DEFAULT_WEIGHTS = "label-memory-erfnet-camvid"
+SINGLE_FRAME = "single-frame"
+CONTROL = "control"
+"""The column of a report whose model begins a new stream at every frame."""
+
+
+def find_model(
+    weights: str | None = None,
+    *,
+    model: str | nn.Module | None = None,
+    at: str | None = None,
+    method: str | None = None,
+) -> VideoModel:
+    """A network and the method by which it labels video.
+
+    ```python
+    lmanet.find_model()                                               # a memory of labels, bundled
+    lmanet.find_model("unet-camvid", method="training-free")
+    lmanet.find_model(model="my_module:build", method="flow-average")
+    ```
+
+    Args:
+        weights: a bundled name (`lmanet info` lists them), a `.safetensors` file, or a Hub id;
+            `label-memory-erfnet-camvid` if there is no `model`.
+        model: a network of your own, or `MODULE:FUNCTION` that builds it; with the weights of a method that was trained
+            on it, or without.
+        at: the submodule of it whose output goes through the memory, of those that `lmanet.inspect` lists.
+        method: a name of `lmanet.methods.METHODS`, or `MODULE:CLASS`; that of the weights if not given. A method that
+            is trained wants weights of its training; all others are put on the single-frame network.
+
+    Returns:
+        The model in `eval` mode, on the CPU.
+
+    Raises:
+        InputError: the arguments contradict each other; there is no such method; or it must be trained first.
+        WeightsError: see `lmanet.load`.
+    """
+    own = _own_network(model, at)
+    kind = method_of(method) if method else None
+    if own is not None and weights is None:
+        if kind is None:
+            untrained = [name for name, known in METHODS.items() if not known.trainable]
+            raise InputError(
+                f"{_name(model)} has no method yet: choose one of {', '.join(untrained)}, or give the weights of a "
+                f"method that was trained on it (lmanet train label-memory)"
+            )
+        return _without_training(own, kind)
+    name = weights or DEFAULT_WEIGHTS
+    loaded = load(name)
+    if kind is None or kind.method == loaded.method:
+        return loaded
+    return _without_training(own or load(single_frame_of(name)).backbone, kind)
+
+
+def find_models(
+    weights: str | None = None,
+    *,
+    model: str | nn.Module | None = None,
+    at: str | None = None,
+    methods: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda text: None,
+) -> dict[str, VideoModel]:
+    """One network under several methods, to be compared.
+
+    Args:
+        weights: see `find_model`; there is no default.
+        model: see `find_model`.
+        at: see `find_model`.
+        methods: their names; `all` for every one that needs no training and that of the weights; if none is given,
+            `single-frame` and that of the weights.
+        warn: told why there is no single-frame network beside the weights' method, where nobody asked for it.
+
+    Returns:
+        By the methods' names, the single-frame network first.
+
+    Raises:
+        InputError: neither weights nor a model is given, or see `find_model`.
+        WeightsError: see `lmanet.load`.
+    """
+    if weights is None and model is None:
+        raise InputError("nothing to evaluate: give --weights, or --model MODULE:FUNCTION")
+    own = _own_network(model, at)
+    loaded = load(weights) if weights else None
+    if own is not None and loaded is not None and loaded.method == SINGLE_FRAME:
+        raise InputError(f"--model and --weights {weights} are two single-frame networks: give one of them")
+    kinds = [kind for name in methods if name != "all" for kind in [method_of(name)]]
+    if "all" in methods:
+        kinds += [kind for kind in METHODS.values() if not kind.trainable]
+    wanted = {SINGLE_FRAME: METHODS[SINGLE_FRAME]} if not methods else {kind.method: kind for kind in kinds}
+    if loaded is not None and (not methods or "all" in methods):
+        wanted[loaded.method] = type(loaded)
+    found: dict[str, VideoModel] = {}
+    for name in [name for name in METHODS if name in wanted]:
+        if loaded is not None and name == loaded.method:
+            found[name] = loaded
+            continue
+        try:
+            if own is None:
+                assert weights is not None
+                own = load(single_frame_of(weights)).backbone
+        except WeightsError as error:
+            if methods:
+                raise
+            warn(f"no column for the single-frame network: {error}")
+            continue
+        found[name] = _without_training(own, wanted[name])
+    return found
+
+
+def _own_network(model: str | nn.Module | None, at: str | None) -> Backbone | None:
+    if model is None:
+        if at is not None:
+            raise InputError("--at says where the network of --model is cut: give --model MODULE:FUNCTION")
+        return None
+    return third_party_backbone(model, at) if isinstance(model, str) else as_backbone(model, at=at)
+
+
+def _name(model: str | nn.Module | None) -> str:
+    return model if isinstance(model, str) else f"a {type(model).__name__}"
+
+
+def _without_training(backbone: Backbone, kind: type[VideoModel]) -> VideoModel:
+    if kind.trainable:
+        raise InputError(
+            f"the method {kind.method} is trained: give the weights of its training (lmanet train {kind.method}), or "
+            f"choose a method that needs none"
+        )
+    made = put_on(backbone, kind.method).eval()
+    made.card = made.card or backbone.card
+    return made
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """What came of labelling a video.
+
+    Attributes:
+        outputs: what was written.
+        frames: how many were labelled.
+        seconds: from opening the source until the outputs were closed.
+        shares: the share of each class in all pixels, 0 to 1, by name.
+        method: that labelled.
+        device: that it ran on.
+        warnings: what is wrong with the source, such as frames that could not be decoded.
+    """
+
+    outputs: tuple[Path, ...]
+    frames: int
+    seconds: float
+    shares: dict[str, float]
+    method: str
+    device: str
+    warnings: tuple[str, ...]
+
+
+def label_video(
+    source: str | Path,
+    outputs: str | Path | Sequence[str | Path] = (),
+    model: VideoModel | str | None = None,
+    *,
+    view: View = "overlay",
+    opacity: float = 0.5,
+    resize: tuple[int, int] | None = None,
+    images_fps: float | None = None,
+    memory_size: int | None = None,
+    window: int | None = None,
+    precision: Precision = "fp32",
+    device: str | None = None,
+    on_open: Callable[[Source], None] = lambda source: None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> LabelledVideo:
+    """Label a video, a folder of images or an image; decoding, the network and encoding overlap.
+
+    ```python
+    lmanet.label_video("street.mp4", "labelled.mp4")
+    lmanet.label_video("street.mp4", ["view.mp4", "labels/"], lmanet.find_model("unet-camvid", method="flow-average"))
+    ```
+
+    Args:
+        source: a video file, a folder of images, an image, or `camera:0`.
+        outputs: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); one or several;
+            `NAME-labelled.mp4` in the current folder, if none is given.
+        model: what labels; or a name of weights; `label-memory-erfnet-camvid` if not given.
+        view: what a video shows: the frame under its labels, the labels alone, or both side by side.
+        opacity: of the labels in the overlay, 0 to 1.
+        resize: height and width in pixels that the network sees; the output keeps the input's size.
+        images_fps: frames per second of a folder of images, 30 if not given; videos and cameras have their own.
+        memory_size: S, frames remembered, if not the model's own.
+        window: R, side of the search window in cells, odd, if not the model's own.
+        precision: of the network; `bf16` is faster on CPUs and GPUs that have it.
+        device: `cpu`, `cuda`, `cuda:1` and so on; a GPU where PyTorch has one, if not given.
+        on_open: told of the source when it is open: `source.info.frame_count`, and `source.stop()` to end a camera.
+        progress: told after each frame how many are done.
+
+    Raises:
+        InputError: the model or a setting is not what it must be.
+        VideoError: the source cannot be read, or an output of this kind cannot be made.
+        OutputError: an output cannot be written.
+        WeightsError: see `lmanet.load`.
+    """
+    from lmanet.evaluation.shares import ClassShares
+    from lmanet.video import default_output, open_sinks, open_source, run_pipeline
+    from lmanet.video.view import drawer
+
+    chosen = find_device(device)
+    labeller = as_video_model(find_model(model) if model is None or isinstance(model, str) else model)
+    session = Session(
+        # A copy: the caller's model stays where it is.
+        labeller.optimize().to(chosen),
+        precision=precision,
+        resize=resize,
+        memory_size=memory_size,
+        window=window,
+    )
+    classes = labeller.classes
+    shares = ClassShares(len(classes))
+    draw = drawer(view, classes, opacity)
+    given = [outputs] if isinstance(outputs, str | Path) else list(outputs)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress(done)
+
+    began_s = time.perf_counter()
+    with open_source(str(source), images_fps=images_fps) as frames:
+        written = [Path(output) for output in given] or [default_output(frames.info)]
+        with open_sinks(written, frames.info, draw=draw, palette=classes.colours()) as writes:
+            on_open(frames)
+            count = run_pipeline(
+                frames,
+                lambda frame: session.step(frame.image).labels,
+                [lambda frame, label: shares.update(label), *writes],
+                progress=lambda frame: advance(),
+            )
+    # Only now the outputs are closed, which is part of the work.
+    return LabelledVideo(
+        outputs=tuple(written),
+        frames=count,
+        seconds=time.perf_counter() - began_s,
+        shares=dict(zip(classes.names, shares.compute().tolist(), strict=True)),
+        method=labeller.method,
+        device=str(chosen),
+        warnings=tuple(frames.warnings),
+    )
+
+
+def evaluate(
+    data: str | VideoData,
+    models: VideoModel | Mapping[str, VideoModel],
+    *,
+    split: str = "val",
+    control: VideoModel | None = None,
+    memory_size: int | None = None,
+    window: int | None = None,
+    precision: Precision = "fp32",
+    device: str | None = None,
+    mode: Mode = "default",
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationReport:
+    """Score models side by side on labelled video; every sequence is streamed through once.
+
+    ```python
+    report = lmanet.evaluate("folder:my_video", lmanet.find_models("erfnet-camvid", methods=["all"]))
+    print({name: scores.miou for name, scores in report.scores.items()})
+    ```
+
+    Args:
+        data: a specification such as `camvid:PATH`, `folder:PATH` or `synthetic:` (`lmanet data check --help`), or data
+            of your own that keep `lmanet.data.protocols.VideoData`.
+        models: by the names that the report has; one alone by its method's name.
+        split: `train`, `val`, `test`, or another that the data set has; of no meaning for data of your own.
+        control: a model trained with `--memories current`: a further column, which begins a stream at every frame.
+        memory_size: S, of the models that have a memory, if not their own.
+        window: R in cells, odd, likewise.
+        precision: of the networks.
+        device: `cpu`, `cuda`, `cuda:1` and so on; a GPU where PyTorch has one, if not given.
+        mode: of the temporal metrics; `reference` computes VC and TC as VSPW's scripts do.
+        progress: told after every frame how many are done, and of how many.
+
+    Returns:
+        mIoU, IoU per class, pixel accuracy, flicker, VC8, VC16, TC and time of each model.
+
+    Raises:
+        InputError: the classes of a model and of the data differ, or no model has a memory size or window to be set.
+        DataError: the data cannot be read.
+    """
+    from lmanet.data.spec import open_data
+    from lmanet.evaluation.models import ModelPredictor
+    from lmanet.evaluation.run import evaluate as run
+
+    chosen = find_device(device)
+    frames = open_data(data, split) if isinstance(data, str) else data
+    columns = dict(models) if isinstance(models, Mapping) else {models.method: models}
+    if control is not None:
+        columns[CONTROL] = control
+    changes = {"memory_size": memory_size, "window": window}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    remembering = {title: model for title, model in columns.items() if set(changes) <= set(model.adjustable)}
+    for title, model in (remembering or columns).items():
+        columns[title] = model.adjusted(**changes)
+    predictors = {}
+    for title, model in columns.items():
+        check_classes(model, frames)
+        predictors[title] = ModelPredictor(
+            model.optimize().to(chosen), precision=precision, forget=title == CONTROL
+        )
+    return run(
+        frames,
+        predictors,
+        mode=mode,
+        settings={"device": str(chosen), "precision": precision},
+        progress=progress,
+    )
+
+
+def check_classes(model: VideoModel, data: VideoData) -> None:
+    """Raise InputError unless a model has the data's classes: in number and, where it knows them, in name."""
+    advice = "evaluate it on data with its own classes"
+    if model.backbone.classes is None and model.backbone.num_classes == len(data.classes):
+        return
+    check_same_classes(model.classes, "the model", data.classes, data.name, advice)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set how many threads PyTorch uses on the CPU; None leaves them.
+
+    Raises:
+        InputError: less than 1.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads {threads}: expected at least 1")
+        torch.set_num_threads(threads)
