@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 from lmanet.cli.main import main
 from lmanet.research.reproduce.budget import BUDGETS
 from lmanet.research.reproduce.data import Street
+from lmanet.research.reproduce.experiments import EXPERIMENTS
 from lmanet.training.augment import Augmentation
 from lmanet.training.config import Stage
-from lmanet.training.recipes import LMANetRecipe
+from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe
 
 
 @pytest.fixture
@@ -27,9 +29,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         joint=stage,
     )
     drive = Street(sequences=1, frames=3, size=(48, 64))
-    budget = replace(
-        BUDGETS["synthetic"], paper=recipe, variants={"lmanet": recipe}, street=drive, scored_street=drive
-    )
+    labels = LabelMemoryRecipe(window=3, memories="real", draws=1, pseudo=0, module=stage, joint=stage)
+    budget = replace(BUDGETS["synthetic"], paper=recipe, labels=labels, street=drive, scored_street=drive)
     monkeypatch.setitem(BUDGETS, "synthetic", budget)
 
 
@@ -46,7 +47,7 @@ def test_a_table_is_listed_made_and_kept(
     assert reproduce(*command, "--dry-run", "--processes", 2) == 0
     shown = capsys.readouterr().out
     assert "4 cells, 0 cached, 4 to do: about" in shown and "in 2 processes" in shown
-    assert shown.count("memory training, S=2 gated paper, synthetic/train, seed 0: to do") == 1
+    assert shown.count("memory training, label-memory S=2 R=3, synthetic/train, seed 0: to do") == 1
     assert not out.exists()
 
     assert reproduce(*command) == 0
@@ -62,6 +63,13 @@ def test_a_table_is_listed_made_and_kept(
     assert "4 cells, 4 cached, 0 to do: about 0 s" in capsys.readouterr().out
 
 
+def test_the_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        reproduce("--help")
+    shown = set(re.findall(r"[a-z0-9-]+", capsys.readouterr().out))
+    assert set(EXPERIMENTS) <= shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,7 +77,7 @@ def test_a_table_is_listed_made_and_kept(
         (["--data", "vspw:/x"], "expected camvid:ROOT, synthetic: or cityscapes:ROOT"),
         (["--data", "synthetic:", "--processes", "0"], "processes 0: expected at least 1"),
         (["--data", "camvid:/nowhere/at/all"], "/nowhere/at/all is not a folder"),
-        (["--data", "synthetic:", "--weights", "lmanet-erfnet-synthetic"], "is a video model"),
+        (["--data", "synthetic:", "--weights", "label-memory-erfnet-synthetic"], "is a model of the method"),
     ],
 )
 def test_what_cannot_be_run_is_told_in_a_line(

@@ -37,17 +37,17 @@ def network(tmp_path: Path) -> Path:
     with seeded():
         backbone = ERFNet(2).eval()
     path = tmp_path / "network.safetensors"
-    save_model(backbone, path, classes=Classes(("road", "car"), ((1, 2, 3), (4, 5, 6))))
+    save_model(lmanet.SingleFrame(backbone), path, classes=Classes(("road", "car"), ((1, 2, 3), (4, 5, 6))))
     return path
 
 
 def test_a_memory_is_trained_without_a_label(tmp_path: Path, data: str, network: Path, capsys) -> None:
     out = tmp_path / "runs"
-    command = ["train", "lmanet", "--unlabelled", "--confidence", "0.5", "--data", data, "-o", str(out)]
+    command = ["train", "label-memory", "--unlabelled", "--confidence", "0.5", "--data", data, "-o", str(out)]
     assert main([*command, "--weights", str(network), *SHORT, *TINY]) == 0
     assert "of step 1, epoch 1" in capsys.readouterr().err
-    model = lmanet.load(str(out / "lmanet.safetensors"))
-    assert isinstance(model, lmanet.LabelMemorySegmenter) and model.card["val"] is None
+    model = lmanet.load(str(out / "label-memory.safetensors"))
+    assert isinstance(model, lmanet.LabelMemory) and model.card["val"] is None
 
 
 def test_a_network_itself_needs_labels(tmp_path: Path, data: str, network: Path, capsys) -> None:

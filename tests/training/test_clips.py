@@ -5,7 +5,7 @@ import torch
 from contracts.tiny import TinyData, TinySequence, tiny_backbone, tiny_data
 from lmanet.classes import VOID
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.training.augment import Augmentation, Draw
 from lmanet.training.clips import (
     ClipSamples,
@@ -45,7 +45,7 @@ def plain_views(pseudo=0):
 def segmenter(**arguments):
     backbone = tiny_backbone()
     torch.manual_seed(1)
-    return VideoSegmenter(backbone, key_channels=4, value_channels=6, window=5, **arguments).eval()
+    return LMANet(backbone, key_channels=4, value_channels=6, window=5, **arguments).eval()
 
 
 def test_real_memories_are_the_frames_before_of_the_same_sequence():

@@ -15,14 +15,14 @@ from torch import nn
 
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
 from lmanet.training.distributed import JointBatchNorm2d, synchronise_batch_norm
 from lmanet.training.loop import Trainee, fit
-from lmanet.training.method import set_mode, set_trainable
 from lmanet.training.options import RunOptions
+from lmanet.training.steps import set_mode, set_trainable
 
 SIZE = (24, 32)
 
@@ -31,7 +31,7 @@ def train(folder, out):
     """Two epochs of two steps of step 2, averaged; leaves each step's gradients and loss, and the end, in `out`."""
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
-    segmenter = VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=6, memory_size=2, window=3)
+    segmenter = LMANet(tiny_backbone(), key_channels=4, value_channels=6, memory_size=2, window=3)
     for part in segmenter.modules():
         if isinstance(part, nn.Dropout2d):
             part.p = 0.0

@@ -16,16 +16,16 @@ from accelerate import Accelerator
 from contracts.disk import files_no_larger_than
 from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError, OutputError
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.training.augment import Augmentation
 from lmanet.training.clips import ClipSamples, FromImages, PseudoMemory, make_views
 from lmanet.training.config import Stage
 from lmanet.training.loop import Trainee, fit
-from lmanet.training.method import set_mode, set_trainable
 from lmanet.training.options import RunOptions
 from lmanet.training.progress import Phase, silent
 from lmanet.training.sampler import EpochSampler
 from lmanet.training.single import LabelledFrames, TrainedNetwork
+from lmanet.training.steps import set_mode, set_trainable
 
 ONE_CYCLE = Stage(epochs=3, batch_size=2, lr=1e-2, ema=0.9, validate_every=2)
 PLATEAU = Stage(
@@ -438,7 +438,7 @@ def snapshot(module):
 )
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_frozen_parts_stay_bit_for_bit(tmp_path, step, frozen, trained, ema):
-    segmenter = VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=6, memory_size=2, window=3)
+    segmenter = LMANet(tiny_backbone(), key_channels=4, value_channels=6, memory_size=2, window=3)
     views = make_views(Augmentation(), (48, 64), draws=2, pseudo=0, ranges=PseudoMemory())
     before = {name: snapshot(part) for name, part in segmenter.named_children()}
     backbone = {name: snapshot(part) for name, part in segmenter.backbone.named_children()}

@@ -1,25 +1,30 @@
 import csv
 import json
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 import lmanet
-from contracts.networks import TinyBackbone
+from contracts.networks import TinyBackbone, seeded
 from contracts.tiny import CLASSES, tiny_backbone, tiny_data
 from lmanet.backbones import ERFNet
 from lmanet.classes import VOID
 from lmanet.errors import DataError, InputError, OutputError, WeightsError
+from lmanet.methods import METHODS, register
 from lmanet.session import Session
 from lmanet.training.augment import Augmentation
-from lmanet.training.checkpoint import copy_weights
+from lmanet.training.checkpoint import copy_weights, remove_resumable
 from lmanet.training.config import Stage
 from lmanet.training.method import train_method
 from lmanet.training.options import RunOptions
-from lmanet.training.recipes import LMANetRecipe, SingleRecipe
+from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe, MethodRecipe, SingleRecipe
 from lmanet.training.single import train_single
+from lmanet.training.steps import steps_of
+from lmanet.training.train import train
 from lmanet.training.validation import validate
 from lmanet.zoo import register_backbone
 from lmanet.zoo.architectures import BACKBONES
@@ -27,6 +32,7 @@ from lmanet.zoo.files import read_config
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
 SINGLE = SingleRecipe(augmentation=Augmentation(crop=(32, 48)), stage=STAGE)
+TINY = replace(SINGLE, network="tiny")
 MEMORY = LMANetRecipe(
     key_channels=4,
     value_channels=8,
@@ -44,9 +50,61 @@ def accelerator():
     return Accelerator(cpu=True, mixed_precision="no")
 
 
+class OwnBackbone(TinyBackbone):
+    """A small network of its own name, so that others of the class stay unknown."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_architecture():
+    register_backbone("tiny", OwnBackbone)
+    yield
+    del BACKBONES["tiny"]
+
+
 def backbone(num_classes=3):
-    torch.manual_seed(0)
-    return ERFNet(num_classes).eval()
+    with seeded():
+        return OwnBackbone(num_classes).eval()
+
+
+class Fading(lmanet.TrainableVideoModel):
+    """A method of the user's own: the past's features, weighed, are added to the present's."""
+
+    class State(NamedTuple):
+        fused: torch.Tensor
+
+    method = "test-fading"
+    adjustable = ("gain",)
+
+    def __init__(self, backbone, *, width=1, gain=1.0):
+        super().__init__(backbone)
+        self.width, self.gain = width, gain
+        self.weigh = nn.Conv2d(backbone.channels, backbone.channels, width, padding=width // 2)
+
+    @property
+    def arguments(self):
+        return {"width": self.width, "gain": self.gain}
+
+    def step(self, images, state=None):
+        features, size = self.backbone.encode_any_size(images)
+        past = features.fused if state is None else state.fused
+        return self.from_observed(features, past[:, None], size), self.State(features.fused)
+
+    def observe(self, images):
+        return self.backbone.encode_any_size(images)[0]
+
+    def observed_parts(self):
+        return self.backbone.encoder_parts()
+
+    def from_observed(self, frame, memory, size):
+        past = frame.fused if memory is None else memory[:, -1]
+        fused = frame.fused + self.gain * self.weigh(past)
+        return self.backbone.decode_to_size(frame.with_fused(fused), size)
+
+
+@pytest.fixture
+def fading():
+    yield register(Fading)
+    del METHODS[Fading.method]
 
 
 def options(**given):
@@ -72,12 +130,13 @@ def test_from_data_to_weights_files(tmp_path):
         tmp_path / "single",
         options=options(seed=4, report=lambda phase, progress: reports.append(phase)),
     ).path
-    network = lmanet.load(str(single))
-    assert isinstance(network, ERFNet)
+    model = lmanet.load(str(single))
+    network = model.backbone
+    assert isinstance(network, ERFNet) and model.method == "single-frame"
     assert network.classes == CLASSES
     assert network.card["data"] == "tiny/train"
     assert network.card["seed"] == 4
-    assert network.card["val_miou"] == pytest.approx(validate(network, VAL, accelerator()), abs=1e-6)
+    assert network.card["val_miou"] == pytest.approx(validate(model, VAL, accelerator()), abs=1e-6)
     encoder = {name: value.clone() for name, value in network.encoder.state_dict().items()}
 
     path = memory(
@@ -94,7 +153,7 @@ def test_from_data_to_weights_files(tmp_path):
         ("training", "step 2"),
     ]
     segmenter = lmanet.load(str(path))
-    assert isinstance(segmenter, lmanet.VideoSegmenter)
+    assert isinstance(segmenter, lmanet.LMANet)
     assert (segmenter.memory_size, segmenter.window, segmenter.key_channels) == (2, 3, 4)
     for name, value in segmenter.backbone.encoder.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -128,7 +187,7 @@ def test_without_validation_data_the_last_epoch_is_kept_and_the_card_says_so(tmp
     kept = lmanet.load(str(path)).state_dict()
     assert all(torch.equal(kept[name.removeprefix("model.")], value) for name, value in last.items())
 
-    single = train_single(TRAIN, None, SINGLE, tmp_path / "single", options=options()).path
+    single = train_single(TRAIN, None, TINY, tmp_path / "single", options=options()).path
     card = read_config(single)["card"]
     assert (card["val"], card["val_miou"], card["epoch"]) == (None, None, 1)
 
@@ -170,7 +229,7 @@ def test_a_folder_of_another_network_is_refused(tmp_path):
     single, video = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("single-frame", "lmanet"))
     other = backbone()
     with torch.no_grad():
-        other.decoder.output_conv.bias += 1
+        other.head.bias += 1
     with pytest.raises(
         InputError, match=r"step1.last\.pt was made with another starting point.*delete .*step1"
     ):
@@ -242,9 +301,9 @@ def test_weights_of_other_classes_are_refused(tmp_path, kind):
         started(tmp_path, network, kind)
 
 
-def test_another_architecture_to_start_from_is_refused(tmp_path, tiny_architecture):
+def test_another_architecture_to_start_from_is_refused(tmp_path):
     with pytest.raises(InputError, match="are of a 'tiny', the recipe trains a 'erfnet'"):
-        started(tmp_path, tiny_backbone(), "single")
+        started(tmp_path, backbone(), "single")
 
 
 def test_a_network_that_could_not_be_saved_is_refused(tmp_path):
@@ -283,17 +342,19 @@ def test_a_crop_is_refused_for_a_memory(tmp_path):
     [
         ({"key_channels": 5}, "key_channels 5, this training 4"),
         ({"value_channels": 9}, "value_channels 9, this training 8"),
-        ({"fusion": "concat", "value_channels": 64}, "value_channels 64"),
+        ({"fusion": "concat", "value_channels": 6}, "value_channels 6, this training 8"),
         ({"convolutions": "fast"}, "convolutions fast, this training paper"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(tmp_path, options, message):
     options = {"key_channels": 4, "value_channels": 8, **options}
     with pytest.raises(InputError, match=message):
-        memory(tmp_path / "out", initial=lmanet.VideoSegmenter(backbone(), **options))
-    with pytest.raises(InputError, match="channels of the network 12, this training 128"):
-        tiny = lmanet.VideoSegmenter(tiny_backbone(), key_channels=4, value_channels=8)
-        memory(tmp_path / "out", initial=tiny)
+        memory(tmp_path / "out", initial=lmanet.LMANet(backbone(), **options))
+    with pytest.raises(InputError, match="channels of the network 128, this training 12"):
+        wide = lmanet.LMANet(ERFNet(3), key_channels=4, value_channels=8)
+        memory(tmp_path / "out", initial=wide)
+    with pytest.raises(InputError, match="method label-memory, this training lmanet"):
+        memory(tmp_path / "out", initial=lmanet.LabelMemory(backbone()))
     assert not (tmp_path / "out").exists()
 
 
@@ -306,13 +367,6 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(tmp_path, pl
     with pytest.raises(OutputError, match="cannot be written"):
         memory(folder, run=options(report=lambda *told: reports.append(told)), **arguments)
     assert reports == []
-
-
-@pytest.fixture
-def tiny_architecture():
-    register_backbone("tiny", TinyBackbone)
-    yield
-    del BACKBONES["tiny"]
 
 
 def logs(folder):
@@ -329,18 +383,18 @@ def logs(folder):
     ("module_lr", "joint_lr", "better"), [(1e-3, 3.0, 1), (1e-5, 1e-2, 2)], ids=["step 1", "step 2"]
 )
 def test_the_better_step_is_kept_and_a_network_of_the_users_own_is_trained(
-    tmp_path, tiny_architecture, module_lr, joint_lr, better
+    tmp_path, module_lr, joint_lr, better
 ):
     stage = Stage(epochs=2, batch_size=2, lr=1e-2, validate_every=1)
     single = train_single(
         TRAIN,
         VAL,
-        replace(SINGLE, network="tiny", stage=replace(stage, epochs=15)),
+        replace(TINY, stage=replace(stage, epochs=15)),
         tmp_path,
         options=options(),
     ).path
-    network = lmanet.load(str(single))
-    assert isinstance(network, TinyBackbone)
+    network = lmanet.load(str(single)).backbone
+    assert isinstance(network, OwnBackbone)
     assert network.card["step"] == 0
     before = copy_weights(network)
     module, joint = replace(stage, lr=module_lr), replace(stage, lr=joint_lr, epochs=3)
@@ -348,7 +402,7 @@ def test_the_better_step_is_kept_and_a_network_of_the_users_own_is_trained(
     path = memory(tmp_path, recipe, network=network)
     step, epoch, miou = max(logs(tmp_path), key=lambda row: row[2])
     segmenter = lmanet.load(str(path))
-    assert isinstance(segmenter, lmanet.VideoSegmenter)
+    assert isinstance(segmenter, lmanet.LMANet)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert step == better
     assert (segmenter.card["step"], segmenter.card["epoch"]) == (step, epoch)
@@ -361,3 +415,64 @@ def test_sequences_of_different_sizes_are_refused(tmp_path):
     mixed = replace(TRAIN, sequences=(TRAIN.sequences[0], other))
     with pytest.raises(DataError, match=r"sequences of different sizes.*bring them to one size"):
         train_method(mixed, VAL, backbone(), MEMORY, tmp_path, options=options())
+
+
+def test_what_the_time_went_into_and_what_only_resuming_needs(tmp_path):
+    def again():
+        return train_method(TRAIN, VAL, backbone(), MEMORY, tmp_path, options=options()).timings
+
+    first, second = again(), again()
+    assert (first.encoded, second.encoded) == (4, 0) and first.encoding_s > second.encoding_s == 0
+    assert set(first.steps_s) == {1, 2} and min(first.steps_s.values()) > 0
+    assert second.steps_s == first.steps_s, "of what was trained before"
+    kept = {"lmanet.safetensors", "single-frame.safetensors"}
+    assert {"step1", "step2", "frames"} < {path.name for path in tmp_path.iterdir()} - kept
+    remove_resumable(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_a_method_of_the_users_own_is_trained_saved_and_started_from(tmp_path, fading):
+    recipe = MethodRecipe(
+        method=fading.method, arguments={"width": 3}, memory_size=1, draws=1, module=STAGE, joint=STAGE
+    )
+
+    def run(folder, **arguments):
+        folder = tmp_path / folder
+        return train(recipe, TRAIN, VAL, folder, options=options(), network=backbone(), **arguments).path
+
+    path = run("first")
+    assert path.name == "test-fading.safetensors"
+    model = lmanet.load(str(path))
+    assert isinstance(model, Fading) and model.arguments == {"width": 3, "gain": 1.0}
+    assert model.card["val_miou"] == pytest.approx(validate(model, VAL, accelerator()), abs=1e-6)
+    with pytest.raises(InputError, match="has width 1, this training 3"):
+        run("no", initial=Fading(backbone(), width=1))
+    run("again", initial=model.adjusted(gain=0.5))  # what may be changed without training may differ
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (MethodRecipe(method="training-free"), "training-free has nothing to train.*label-memory, lmanet"),
+        (MethodRecipe(method="nothing"), "no method named 'nothing': there are"),
+        (MethodRecipe(method="lmanet", arguments={"depth": 3}), "arguments {'depth': 3}: .*'depth'"),
+    ],
+)
+def test_a_method_that_cannot_be_trained_is_refused(tmp_path, recipe, message):
+    with pytest.raises(InputError, match=message):
+        memory(tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_without_a_network_is_refused(tmp_path):
+    with pytest.raises(InputError, match="put on a trained network: give --weights"):
+        train(MEMORY, TRAIN, VAL, tmp_path / "out", options=options())
+    with pytest.raises(InputError, match="it is a memory that learns without labels"):
+        train(SINGLE, TRAIN, None, tmp_path / "out", options=options(), unlabelled=0.5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_control_leaves_out_the_step_that_would_teach_it_nothing():
+    for recipe, steps in ((LMANetRecipe(), [1, 2]), (LabelMemoryRecipe(), [2])):
+        assert list(steps_of(recipe)) == [1, 2]
+        assert list(steps_of(replace(recipe, memories="current"))) == steps

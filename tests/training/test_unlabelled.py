@@ -8,15 +8,16 @@ from accelerate import Accelerator
 import lmanet
 from contracts.networks import seeded
 from contracts.tiny import TinyData, tiny_data
-from lmanet import LabelMemorySegmenter, TrainingFreeSegmenter
+from lmanet import LabelMemory, TrainingFreeMemory
 from lmanet.backbones import ERFNet
 from lmanet.classes import VOID
 from lmanet.errors import InputError
 from lmanet.session import Session
 from lmanet.training.config import Stage
-from lmanet.training.method import train_memory
+from lmanet.training.options import RunOptions
 from lmanet.training.recipes import LabelMemoryRecipe
-from lmanet.training.unlabelled import self_labelled, unlabelled_recipe
+from lmanet.training.train import train
+from lmanet.training.unlabelled import self_labelled
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
 RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
@@ -33,7 +34,7 @@ def without_labels(data: TinyData) -> TinyData:
 
 def test_labels_are_the_networks_own_steadied_where_it_is_sure() -> None:
     data, own = without_labels(tiny_data()), network()
-    session = Session(TrainingFreeSegmenter(own))
+    session = Session(TrainingFreeMemory(own))
     said = [session.step(data.sequences[1].image(i)) for i in range(3)]
     best = said[2].probabilities().max(0).values.numpy()
     middle = float(np.median(best))
@@ -67,18 +68,10 @@ def test_the_labels_of_the_data_are_not_looked_at() -> None:
 
 def test_a_memory_learns_without_labels(tmp_path) -> None:
     data, own = without_labels(tiny_data(frames=2)), network()
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
-    path = train_memory(
-        self_labelled(data, own, confidence=0.0),
-        None,
-        own,
-        unlabelled_recipe(RECIPE),
-        tmp_path,
-        accelerator=accelerator,
-        workers=0,
-    )
-    model = lmanet.load(str(path))
-    assert isinstance(model, LabelMemorySegmenter)
+    options = RunOptions(Accelerator(cpu=True, mixed_precision="no"), workers=0)
+    result = train(RECIPE, data, None, tmp_path, options=options, network=own, unlabelled=0.0)
+    model = lmanet.load(str(result.path))
+    assert isinstance(model, LabelMemory)
     assert model.card["val_miou"] is None and "labelled by the network itself" in model.card["data"]
     assert model.card["recipe"]["augmentation"]["shrink"] == 3.0
     assert model.card["step"] == 1 and model.trust_out.weight.detach().abs().sum() > 0

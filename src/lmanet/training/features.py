@@ -172,7 +172,7 @@ def _observe_all(model, data: StoredData, views: Views, folder: Path, device, on
 def _fingerprint(model: TrainableVideoModel) -> str:
     """Hash of what `observe` depends on: the network's kind and arguments, weights and statistics."""
     kind = type(model.backbone).__name__, getattr(model.backbone, "config", {}), model.backbone.setting
-    digest = hashlib.sha256(f"{json.dumps(kind, sort_keys=True)} {model.values}".encode())
+    digest = hashlib.sha256(f"{json.dumps(kind, sort_keys=True)} {model.method}".encode())
     for part in model.observed_parts():
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())

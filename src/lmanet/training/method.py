@@ -1,4 +1,4 @@
-"""Steps 1 and 2: a memory module on a trained single-frame network, from data to a weights file."""
+"""Steps 1 and 2: a method on a trained single-frame network, from data to a weights file."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmanet.atomic import check_folder
 from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData
 from lmanet.errors import InputError
-from lmanet.methods.base import TrainableVideoModel
-from lmanet.methods.registry import METHODS, find_method
+from lmanet.methods.base import TrainableVideoModel, VideoModel
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.training.checkpoint import Best, copy_weights, step_folder
 from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_views
-from lmanet.training.config import Stage
 from lmanet.training.distributed import synchronise_batch_norm
 from lmanet.training.features import FeatureCache, Views, build_feature_cache
 from lmanet.training.frames import StoredData
 from lmanet.training.loop import Trainee, fit
 from lmanet.training.options import RunOptions, TrainingResult, TrainingTimings
 from lmanet.training.prepare import (
-    check_classes,
     check_network,
+    check_val,
     common_size,
     loss_weights,
     store_splits,
 )
 from lmanet.training.progress import ENCODING, training
 from lmanet.training.recipes import VideoRecipe
+from lmanet.training.steps import set_mode, set_trainable, steps_of, trainable_method
 from lmanet.training.validation import validate
 from lmanet.zoo.architectures import describe_backbone
 from lmanet.zoo.files import save_model
@@ -47,7 +47,7 @@ def train_method(
     folder: Path,
     *,
     options: RunOptions,
-    initial: TrainableVideoModel | None = None,
+    initial: VideoModel | None = None,
     single_frame: str | None = None,
     use_cache: bool = True,
     cache_folder: Path | None = None,
@@ -146,49 +146,12 @@ def train_method(
     if accelerator.is_main_process:
         if single_frame is None:
             single_frame = "single-frame.safetensors"
-            own_card = getattr(backbone, "card", None)
-            save_model(backbone, folder / single_frame, classes=train.classes, card=own_card)
+            save_model(
+                SingleFrame(backbone), folder / single_frame, classes=train.classes, card=backbone.card
+            )
         save_model(model, path, classes=train.classes, card=card, single_frame=single_frame)
     accelerator.wait_for_everyone()
     return TrainingResult(path, replace(timings, steps_s=steps_s))
-
-
-def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
-    """The steps that are run, 1 and 2: those with an epoch.
-
-    A control has no step 1 where the method has nothing to learn by itself without a past.
-    """
-    steps = {1: recipe.module, 2: recipe.joint}
-    if recipe.memories == "current" and not trainable_method(recipe.method).learns_without_past:
-        del steps[1]
-    return {step: stage for step, stage in steps.items() if stage.epochs}
-
-
-def trainable_method(name: str) -> type[TrainableVideoModel]:
-    """The class of a method that can be trained.
-
-    Raises:
-        InputError: there is no such method, or it has nothing to train.
-    """
-    method = find_method(name)
-    if not issubclass(method, TrainableVideoModel):
-        trainable = [known for known, one in METHODS.items() if one.trainable]
-        raise InputError(f"{name} has nothing to train: it runs on any network as it is. Trained are {', '.join(trainable)}")
-    return method
-
-
-def set_trainable(model: TrainableVideoModel, step: int) -> None:
-    """Freeze the encoder, and in step 1 the decoder too; everything else is trained."""
-    model.requires_grad_(True)
-    for part in _frozen_parts(model, step):
-        part.requires_grad_(False)
-
-
-def set_mode(model: TrainableVideoModel, step: int) -> None:
-    """Training mode for what is trained; `eval` mode for what is frozen: its statistics stay, nothing drops."""
-    model.train()
-    for part in _frozen_parts(model, step):
-        part.eval()
 
 
 @dataclass(frozen=True)
@@ -200,10 +163,9 @@ class _Kept:
     weights: dict[str, Tensor]
 
 
-def _check(
-    recipe: VideoRecipe, backbone: Backbone, train: VideoData, val: VideoData | None
-) -> None:
+def _check(recipe: VideoRecipe, backbone: Backbone, train: VideoData, val: VideoData | None) -> None:
     """Everything that can be known to be wrong before any work is done."""
+    trainable_method(recipe.method)
     if not steps_of(recipe):
         raise InputError(
             "neither step 1 nor step 2 has an epoch to train: give module.epochs or joint.epochs"
@@ -215,13 +177,11 @@ def _check(
         )
     check_network(backbone, train)
     if val is not None:
-        check_classes(val.classes, val.name, train, "validate on data of the same classes")
+        check_val(val, train)
     describe_backbone(backbone)
 
 
-def _build(
-    backbone: Backbone, recipe: VideoRecipe, initial: TrainableVideoModel | None
-) -> TrainableVideoModel:
+def _build(backbone: Backbone, recipe: VideoRecipe, initial: VideoModel | None) -> TrainableVideoModel:
     """The method on a copy of the network, with the weights to start from."""
     method = trainable_method(recipe.method)
     try:
@@ -273,8 +233,3 @@ def _encode(
 def _without_stages(recipe: VideoRecipe) -> dict[str, Any]:
     """A recipe as plain values; its stages are left to each stage's own checkpoint."""
     return {key: value for key, value in asdict(recipe).items() if key not in ("module", "joint")}
-
-
-def _frozen_parts(model: TrainableVideoModel, step: int) -> tuple[nn.Module, ...]:
-    backbone = model.backbone
-    return backbone.encoder_parts() + (backbone.decoder_parts() if step == 1 else ())

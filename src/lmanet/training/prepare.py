@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmanet.backbones import Backbone
-from lmanet.classes import VOID, Classes
+from lmanet.classes import VOID, check_same_classes
 from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import DataError, InputError
 from lmanet.training.frames import StoredData, store_frames
@@ -69,14 +69,11 @@ def common_size(data: StoredData) -> tuple[int, int]:
     return height, width
 
 
-def check_classes(own: Classes, owner: str, data: VideoData, advice: str) -> None:
-    """Raise InputError, naming the first difference, unless `owner`'s classes have the names of the data's."""
-    names, expected = own.names, data.classes.names
-    for number, (name, other) in enumerate(zip(names, expected, strict=False)):
-        if name != other:
-            raise InputError(f"class {number} is {name!r} in {owner}, {other!r} in {data.name}: {advice}")
-    if len(names) != len(expected):
-        raise InputError(f"{owner} has {len(names)} classes, {data.name} {len(expected)}: {advice}")
+def check_val(val: VideoData, train: VideoData) -> None:
+    """Raise InputError, naming the first difference, unless validation data have the training data's classes."""
+    check_same_classes(
+        val.classes, val.name, train.classes, train.name, "validate on data of the same classes"
+    )
 
 
 def check_network(backbone: Backbone, data: VideoData) -> None:
@@ -89,8 +86,8 @@ def check_network(backbone: Backbone, data: VideoData) -> None:
         raise InputError(
             f"the network has {backbone.num_classes} classes, {data.name} {len(data.classes)}: {advice}"
         )
-    if hasattr(backbone, "classes"):
-        check_classes(backbone.classes, "the network", data, advice)
+    if backbone.classes is not None:
+        check_same_classes(backbone.classes, "the network", data.classes, data.name, advice)
 
 
 def _labels(data: StoredData) -> Iterator[NDArray[np.uint8]]:

@@ -184,16 +184,16 @@ PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
             epochs=90, batch_size=6, lr=1e-3, weight_decay=1e-2, ema=0.998, validate_every=10, lovasz=1.0
         ),
     ),
-    "lmanet": LabelMemoryRecipe(),
-    "lmanet-synthetic": LabelMemoryRecipe(
+    "label-memory": LabelMemoryRecipe(),
+    "label-memory-synthetic": LabelMemoryRecipe(
         memories="real",
         draws=2,
         pseudo=0,
         module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
         joint=Stage(epochs=2, batch_size=4, lr=1e-4, ema=0.98, validate_every=1, samples=360),
     ),
-    "lmanet-camvid": LabelMemoryRecipe(memories="pseudo", draws=3, persistence=1.0),
-    "lmanet-features": LMANetRecipe(),
+    "label-memory-camvid": LabelMemoryRecipe(memories="pseudo", draws=3, persistence=1.0),
+    "lmanet": LMANetRecipe(),
     "paper": LMANetRecipe(
         memories="real",
         draws=8,
@@ -203,5 +203,5 @@ PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
         joint=_paper_stage(100),
     ),
 }
-"""Recipes by name: `erfnet`, `lmanet` (a memory of labels), `lmanet-features` (the paper's module, by rates that suit
-it) and `paper` for any data; the others are meant for the weights to be bundled."""
+"""Recipes by name, for any data but where the name says which: of a network by its architecture, of a method by its
+name in the registry. `lmanet` has rates that suit it; `paper` trains it as the paper does."""

@@ -14,13 +14,13 @@ from lmanet.atomic import check_folder
 from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import segment_single
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.training.augment import Augmentation, draw
 from lmanet.training.checkpoint import step_folder
 from lmanet.training.distributed import synchronise_batch_norm
 from lmanet.training.loop import Trainee, fit
 from lmanet.training.options import RunOptions, TrainingResult, TrainingTimings
-from lmanet.training.prepare import check_classes, check_network, loss_weights, store_splits
+from lmanet.training.prepare import check_network, check_val, loss_weights, store_splits
 from lmanet.training.progress import training
 from lmanet.training.recipes import SingleRecipe
 from lmanet.training.validation import validate
@@ -53,7 +53,7 @@ def train_single(
         OutputError: `folder` cannot be written to.
     """
     if val is not None:
-        check_classes(val.classes, val.name, train, "validate on data of the same classes")
+        check_val(val, train)
     if initial is not None:
         check_network(initial, train)
     accelerator, seed = options.accelerator, options.seed
@@ -66,7 +66,7 @@ def train_single(
 
     def score(module: Any) -> float:
         assert stored_val is not None
-        return validate(module.backbone, stored_val, accelerator)
+        return validate(SingleFrame(module.backbone), stored_val, accelerator)
 
     fitted = fit(
         Trainee(module, validate=None if stored_val is None else score),
@@ -92,7 +92,7 @@ def train_single(
     }
     path = folder / "single-frame.safetensors"
     if accelerator.is_main_process:
-        save_model(backbone, path, classes=train.classes, card=card)
+        save_model(SingleFrame(backbone), path, classes=train.classes, card=card)
     accelerator.wait_for_everyone()
     return TrainingResult(path, TrainingTimings({0: fitted.seconds}))
 
@@ -127,7 +127,7 @@ class TrainedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 to logits (B, K, H, W)."""
-        return segment_single(self.backbone, images)
+        return self.backbone.segment(images)
 
 
 def _build(recipe: SingleRecipe, num_classes: int, initial: Backbone | None) -> Backbone:

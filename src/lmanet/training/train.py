@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData
 from lmanet.errors import InputError
-from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.base import VideoModel
 from lmanet.training.method import train_method
 from lmanet.training.options import RunOptions, TrainingResult
 from lmanet.training.recipes import SingleRecipe, VideoRecipe
@@ -24,16 +23,17 @@ def train(
     *,
     options: RunOptions,
     network: Backbone | None = None,
-    initial: TrainableVideoModel | None = None,
+    initial: VideoModel | None = None,
     single_frame: str | None = None,
     use_cache: bool = True,
     cache_folder: Path | None = None,
+    unlabelled: float | None = None,
 ) -> TrainingResult:
     """Train a single-frame network, or a method on one; goes on with what a killed call left in `folder`.
 
     Args:
         recipe: what is trained, and how.
-        data: the frames to train on, labelled.
+        data: the frames to train on, labelled, but for `unlabelled`.
         val: chooses the best epoch; of the same classes. With None the last epoch's weights are kept.
         folder: for frames, checkpoints, logs and the weights.
         options: accelerator, seed, workers, and who is told of the progress.
@@ -43,19 +43,27 @@ def train(
         single_frame: the network's name, if it is a bundled model: it is not written beside the result then.
         use_cache: of a method: encode each frame once and keep its features; without, in every step.
         cache_folder: where the features go, if not into `folder`.
+        unlabelled: train a method without labels: the network's own predictions, steadied, take their place where they
+            are as probable as this at least, 0 to below 1, and the current frame is spoilt (`unlabelled_recipe`).
 
     Raises:
-        InputError: a method without a network, or see `train_single` and `train_method`.
+        InputError: a method without a network, a network without labels, or see `train_single` and `train_method`.
         WeightsError: the network is neither lmanet's nor registered.
         DataError: the data cannot be trained on.
         OutputError: a folder cannot be written to.
     """
     if isinstance(recipe, SingleRecipe):
+        if unlabelled is not None:
+            raise InputError(
+                "a single-frame network without labels: it is a memory that learns without labels"
+            )
         return train_single(data, val, recipe, folder, options=options, initial=network)
     if network is None:
         raise InputError(
             "a memory is put on a trained network: give --weights NAME or FILE of one, or --model MODULE:FUNCTION"
         )
+    if unlabelled is not None:
+        data, recipe = self_labelled(data, network, confidence=unlabelled), unlabelled_recipe(recipe)
     return train_method(
         data,
         val,
@@ -68,24 +76,3 @@ def train(
         use_cache=use_cache,
         cache_folder=cache_folder,
     )
-
-
-def without_labels(
-    recipe: SingleRecipe | VideoRecipe, data: VideoData, network: Backbone | None, *, confidence: float = 0.0
-) -> tuple[VideoRecipe, VideoData]:
-    """Recipe and data to train a method without labels: the network's own predictions, steadied, take their place.
-
-    Args:
-        recipe: of the method.
-        data: the frames; labels that they have are not looked at.
-        network: a trained network of the data's classes.
-        confidence: least probability of a label, 0 to below 1; pixels below it are void.
-
-    Raises:
-        InputError: it is a network that the recipe trains, there is none to predict, or the confidence is out of range.
-    """
-    if isinstance(recipe, SingleRecipe) or network is None:
-        raise InputError(
-            "--unlabelled with a single-frame network: it is a memory that learns without labels"
-        )
-    return unlabelled_recipe(recipe), self_labelled(data, network, confidence=confidence)

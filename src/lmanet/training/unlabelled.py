@@ -12,7 +12,7 @@ from lmanet.classes import VOID, Classes
 from lmanet.data.protocols import DerivedSequence, Sequence, VideoData
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
-from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.methods.training_free import TrainingFreeMemory
 from lmanet.session import Segmentation, Session
 from lmanet.training.recipes import VideoRecipe
 
@@ -89,7 +89,7 @@ def self_labelled(data: VideoData, network: Backbone, *, confidence: float = 0.0
     """
     if not 0 <= confidence < 1:
         raise InputError(f"confidence {confidence}: expected 0 to below 1")
-    model = TrainingFreeSegmenter(network).optimize()
+    model = TrainingFreeMemory(network).optimize()
     sequences = tuple(SelfLabelledSequence(s, _Stream(s, model), confidence) for s in data.sequences)
     return SelfLabelled(f"{data.name}, labelled by the network itself, steadied", data.classes, sequences)
 

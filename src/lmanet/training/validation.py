@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from accelerate import Accelerator
 
-from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData
 from lmanet.evaluation.metrics import ConfusionMatrix, mean_iou
 from lmanet.methods.base import VideoModel
 from lmanet.session import Session
 
 
-def validate(
-    model: VideoModel | Backbone, data: VideoData, accelerator: Accelerator, *, forget: bool = False
-) -> float:
+def validate(model: VideoModel, data: VideoData, accelerator: Accelerator, *, forget: bool = False) -> float:
     """MIoU (0 to 1) of a model streaming through a data set, in the training's precision.
 
     Args:
-        model: the model.
+        model: any method on a network.
         data: the frames.
         accelerator: for its precision.
         forget: begin a new stream at every frame: the control, whose memory is the current frame.

@@ -10,7 +10,8 @@ import torch
 from contracts.networks import TinyBackbone, lively, seeded
 from contracts.tiny import tiny_backbone
 from lmanet.data.camvid import CAMVID_CLASSES
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.research.benchmarks.model import Variant
 from lmanet.research.reproduce.budget import Budget
 from lmanet.research.reproduce.data import Street
@@ -56,11 +57,7 @@ def budget() -> Budget:
             )
         },
         paper=RECIPE,
-        variants={
-            "paper architecture": RECIPE,
-            "fast convolutions": replace(RECIPE, convolutions="fast"),
-            "lmanet": LABELS,
-        },
+        labels=LABELS,
         street=Street(sequences=1, frames=4, size=(48, 64)),
         scored_street=Street(sequences=1, frames=7, size=(48, 64)),
         hard_street=Street(sequences=1, frames=3, size=(48, 64)),
@@ -74,7 +71,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A single-frame network with random weights."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     with seeded():
-        save_model(CellBackbone(11), path, classes=CAMVID_CLASSES)
+        save_model(SingleFrame(CellBackbone(11)), path, classes=CAMVID_CLASSES)
     return str(path)
 
 
@@ -85,11 +82,9 @@ def times() -> Callable[[Path], dict[str, int]]:
 
 
 @pytest.fixture
-def model() -> VideoSegmenter:
+def model() -> LMANet:
     """A small one that a memory changes much in."""
     with seeded(2), torch.no_grad():
-        made = VideoSegmenter(
-            lively(tiny_backbone()), key_channels=4, value_channels=6, memory_size=2, window=5
-        )
+        made = LMANet(lively(tiny_backbone()), key_channels=4, value_channels=6, memory_size=2, window=5)
         made.backbone.head.bias.zero_()  # or one class would win whatever the memory holds
         return lively(made).eval()

@@ -42,7 +42,7 @@ MOVED = {
         "border": "zero",
         "spacing": 2,
         "forget": True,
-        "training_free": True,
+        "method": "training-free",
     },
     Timings: {"variants": (Variant(), Variant(window=3)), "size": (48, 72), "repeats": 3},
     Changes: {"single": FIRST, "video": OTHER, "parts": 5},
@@ -73,8 +73,8 @@ def test_the_hash_changes_with_every_field(cell):
 
 def test_hashes_of_all_kinds_differ_and_titles_say_what_they_are():
     assert len({cell_hash(cell) for cell in CELLS}) == len(CELLS)
-    assert title(EVALUATION) == "evaluation of S=4 gated paper, seed 0, synthetic/val"
-    assert title(MEMORY) == "memory training, S=4 gated paper, synthetic/train, seed 0"
+    assert title(EVALUATION) == "evaluation of lmanet S=4 gated paper, seed 0, synthetic/val"
+    assert title(MEMORY) == "memory training, lmanet S=4 gated paper, synthetic/train, seed 0"
 
 
 def test_the_cell_version_and_the_networks_contents_count_and_its_name_does_not(monkeypatch):
@@ -98,8 +98,10 @@ def test_what_cells_need():
 def test_weights_are_known_by_their_contents(weights, tmp_path):
     found = weights_of(weights)
     assert found.network == "tiny-cells" and len(found.sha256) == 64
-    with pytest.raises(WeightsError, match="is a video model: give the single-frame network"):
-        weights_of("lmanet-erfnet-camvid")
+    with pytest.raises(
+        WeightsError, match="is a model of the method label-memory: give the single-frame network"
+    ):
+        weights_of("label-memory-erfnet-camvid")
 
 
 def test_where_data_lie_does_not_count_and_what_they_are_does(tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from contracts.tiny import CLASSES, tiny_data
 from lmanet.errors import DataError
-from lmanet.methods.lmanet import encode_any_size
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.ops import local_attention
 from lmanet.research.reproduce.attention import (
     Place,
@@ -43,10 +43,10 @@ def test_frames_with_changed_labels(model, tmp_path):
     weights = Weights("x", "0", "tiny-cells")
     data = DataConfig("synthetic:", "val")
     cell = Changes(data, weights, MemoryTraining(data, LMANetRecipe(), weights), parts=2)
-    result = find_changes(cell, model.backbone, model, DATA, tmp_path)
+    result = find_changes(cell, SingleFrame(model.backbone), model, DATA, tmp_path)
     counts = []
     for sequence in DATA.sequences:
-        sessions = Session(model.backbone), Session(model)
+        sessions = Session(SingleFrame(model.backbone)), Session(model)
         for i, image in enumerate(sequence.images):
             both = [session.step(image).labels for session in sessions]
             counts.append((sequence.name, f"{i:03d}", *count_changes(sequence.labels[i], *both)))
@@ -65,7 +65,7 @@ def test_labels_are_needed_to_show_changes(model, tmp_path):
     weights, data = Weights("x", "0", "tiny-cells"), DataConfig("synthetic:", "val")
     cell = Changes(data, weights, MemoryTraining(data, LMANetRecipe(), weights))
     with pytest.raises(DataError, match="no labelled frame"):
-        find_changes(cell, model.backbone, model, blank, tmp_path)
+        find_changes(cell, SingleFrame(model.backbone), model, blank, tmp_path)
 
 
 def test_the_largest_region_and_the_place_nearest_to_its_centre():
@@ -97,7 +97,7 @@ def test_weights_are_those_that_the_memory_is_read_with(model):
     row, column = 30 // 4, 3 // 4
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        features, _ = encode_any_size(model.backbone, batch)
+        features, _ = model.backbone.encode_any_size(batch)
         query, _ = model.key_value.query(features.fused[-1:])
         keys, values = model.key_value.memory(features.fused[:-1])
         for weights, window in zip(

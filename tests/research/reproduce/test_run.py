@@ -143,7 +143,7 @@ def test_a_table_of_other_weights_is_not_written_over(everything):
 def test_the_control_and_the_memory_differ_in_what_they_see_alone(everything):
     _, plans, _, _ = everything
     rows = {row.name: row.cells[0][0] for row in plans["control"].rows}
-    control, ours, single = rows["control"], rows["LMANet"], rows["single-frame, trained on"]
+    control, ours, single = rows["control"], rows["label memory"], rows["single-frame, trained on"]
     assert isinstance(control.model, MemoryTraining) and isinstance(ours.model, MemoryTraining)
     assert control.forget and not ours.forget
     assert replace(control.model, recipe=ours.model.recipe) == ours.model
@@ -152,7 +152,9 @@ def test_the_control_and_the_memory_differ_in_what_they_see_alone(everything):
     recipe = ours.model.recipe
     assert single.model.recipe.stage.epochs == recipe.module.epochs + recipe.joint.epochs
     assert single.model.recipe.augmentation == recipe.augmentation
-    assert {"control", "LMANet", "LMANet, no past"} <= set(rows)
+    assert {"control", "label memory", "label memory, no past"} <= set(rows)
+    flow = rows["flow average"]
+    assert flow.model == rows["single-frame"].model and flow.method == "flow-average"
 
 
 def test_windows_are_the_papers_in_cells_up_to_the_whole_map(everything):
@@ -172,8 +174,8 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
     assert places == ["mean of the folds", "val", *folds]
     rows = {(row.place, row.name): row for row in plan.rows}
     for seed in range(2):
-        parts = tuple(rows[fold, "LMANet"].cells[seed][0] for fold in folds)
-        assert rows["mean of the folds", "LMANet"].cells[seed] == parts
+        parts = tuple(rows[fold, "label memory"].cells[seed][0] for fold in folds)
+        assert rows["mean of the folds", "label memory"].cells[seed] == parts
         for cell in parts:
             training = cell.model
             assert isinstance(training, MemoryTraining) and isinstance(training.network, SingleTraining)
@@ -183,7 +185,7 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
                 for data in (training.data, cell.data)
             ]
             assert names[0].isdisjoint(names[1]) and sum(map(len, names)) == 367
-    assert rows["val", "LMANet"].cells[0][0].model.network == setup.weights
+    assert rows["val", "label memory"].cells[0][0].model.network == setup.weights
     # The cells of one fold are run one after the other, as its features take much room.
     order = [cell.data.fold for cell in plan.cells]
     assert order[: len(set(plan.cells))] == sorted(order[: len(set(plan.cells))], key=lambda fold: fold or "")

@@ -18,6 +18,7 @@ from contracts.networks import seeded
 from lmanet.backbones import ERFNet
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.errors import InputError, LmanetError
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.research.reproduce.cells import Evaluation, MemoryTraining, SingleTraining, title, weights_of
 from lmanet.research.reproduce.data import DataConfig
 from lmanet.research.reproduce.estimate import DEFAULT_S, estimate, readable
@@ -141,7 +142,7 @@ def test_weights_that_changed_meanwhile_are_refused(cells, tmp_path):
     name.write_bytes(Path(training.network.name).read_bytes())
     network = weights_of(str(name))
     with seeded(1):
-        save_model(ERFNet(11), name, classes=CAMVID_CLASSES)
+        save_model(SingleFrame(ERFNet(11)), name, classes=CAMVID_CLASSES)
     with pytest.raises(InputError, match=r"replaced\.safetensors is not what it was when the run began"):
         run_cell(replace(evaluation, model=network), Store(tmp_path))
 
@@ -204,7 +205,7 @@ def test_memories_that_would_wait_for_features_come_last(cells):
 
 def test_two_processes_give_what_one_gives(budget, tmp_path):
     with seeded():
-        save_model(ERFNet(11), tmp_path / "erfnet.safetensors", classes=CAMVID_CLASSES)
+        save_model(SingleFrame(ERFNet(11)), tmp_path / "erfnet.safetensors", classes=CAMVID_CLASSES)
     # A network of lmanet's own: that of the other tests is registered in this process alone.
     small = replace(budget, paper=replace(budget.paper, key_channels=None, value_channels=None))
     setup = make_setup("synthetic:", weights=str(tmp_path / "erfnet.safetensors"), seeds=1, budget=small)

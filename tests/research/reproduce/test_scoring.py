@@ -8,7 +8,8 @@ from contracts.tiny import tiny_backbone, tiny_data
 from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.run import evaluate
-from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.methods.single_frame import SingleFrame
+from lmanet.methods.training_free import TrainingFreeMemory
 from lmanet.research.reproduce import scoring
 from lmanet.research.reproduce.cells import Evaluation, Weights
 from lmanet.research.reproduce.data import DataConfig
@@ -63,26 +64,31 @@ def test_how_a_model_runs_changes_its_scores(model, changes):
 
 
 def test_the_memory_without_training(model):
-    free = score(replace(CELL, training_free=True), model.backbone, DATA)["scores"]
-    expected = evaluate(DATA, {"x": ModelPredictor(TrainingFreeSegmenter(model.backbone))}).scores["x"]
+    single = SingleFrame(model.backbone)
+    free = score(replace(CELL, method="training-free"), single, DATA)["scores"]
+    expected = evaluate(DATA, {"x": ModelPredictor(TrainingFreeMemory(model.backbone))}).scores["x"]
     assert free["miou"] == expected.miou
-    assert free["miou"] != score(CELL, model.backbone, DATA)["scores"]["miou"]
+    assert free["miou"] != score(CELL, single, DATA)["scores"]["miou"]
 
 
 def test_what_cannot_be_is_refused(model):
-    with pytest.raises(InputError, match="a single-frame network has no memory"):
-        score(replace(CELL, window=3), tiny_backbone(), DATA)
+    single = SingleFrame(tiny_backbone())
+    with pytest.raises(InputError, match="single-frame has no window to be changed"):
+        score(replace(CELL, window=3), single, DATA)
+    for changes in ({"spacing": 2}, {"forget": True}):
+        with pytest.raises(InputError, match="a single-frame network has no memory"):
+            score(replace(CELL, **changes), single, DATA)
     with pytest.raises(InputError, match="spacing 2 of a memory that holds the current frame alone"):
         score(replace(CELL, spacing=2, forget=True), model, DATA)
     with pytest.raises(InputError, match="spacing 0: expected 1"):
         SpacedPredictor(model, 0)
-    with pytest.raises(InputError, match="one border"):
-        score(replace(CELL, training_free=True, border="zero"), tiny_backbone(), DATA)
-    with pytest.raises(InputError, match="the memory without training on a model that has one"):
-        score(replace(CELL, training_free=True), model, DATA)
-    with torch.no_grad(), pytest.raises(InputError, match="evaluate it on data with its own classes"):
-        other = tiny_backbone()
-        other.num_classes = 4
+    with pytest.raises(InputError, match="training-free has no border to be changed"):
+        score(replace(CELL, method="training-free", border="zero"), single, DATA)
+    with pytest.raises(InputError, match="training-free on a model of lmanet: expected a single-frame"):
+        score(replace(CELL, method="training-free"), model, DATA)
+    with pytest.raises(InputError, match="evaluate it on data with its own classes"):
+        other = SingleFrame(tiny_backbone())
+        other.backbone.num_classes = 4
         score(CELL, other, DATA)
 
 

@@ -69,7 +69,7 @@ HASHES = [
     (LABELS, "09c3e313c0202a7f"),
     (FEATURES, "092e7a3f04642878"),
     (Evaluation(VAL, NETWORK), "657d67ac97c7e7a4"),
-    (Evaluation(VAL, NETWORK, training_free=True), "39c185f7903adc64"),
+    (Evaluation(VAL, NETWORK, method="training-free"), "39c185f7903adc64"),
     (Evaluation(VAL, LABELS, memory_size=3, window=5, spacing=2), "71e380864593a94a"),
     (Evaluation(VAL, FEATURES, border="zero", forget=True), "98829ba834e90945"),
     (Timings(TIMED, (48, 64), 2), "95d0468d24b0e7f7"),
@@ -101,6 +101,12 @@ def test_committed_cells_are_those_of_the_plans(path, monkeypatch):
     assert set(content["cells"]) <= planned
     for row in content["rows"]:
         assert planned.issuperset(hash_ for seed in row["cells"] for hash_ in seed), row["name"]
+
+
+def test_methods_without_training_have_cells_of_their_own(monkeypatch):
+    monkeypatch.setattr(data, "_digest", lambda config: "f" * 16)
+    alone, flow = (configuration(Evaluation(VAL, NETWORK, method=one)) for one in (None, "flow-average"))
+    assert flow == {**alone, "method": "flow-average"} and alone["training_free"] is False
 
 
 def test_there_are_committed_results():

@@ -19,8 +19,8 @@ from lmanet.training.clips import ClipSamples, FromFeatures, FromImages, make_vi
 from lmanet.training.features import build_feature_cache
 from lmanet.training.frames import store_frames
 from lmanet.training.losses import cross_entropy_sums, pixels
-from lmanet.training.method import set_mode, set_trainable
 from lmanet.training.recipes import LMANetRecipe
+from lmanet.training.steps import set_mode, set_trainable
 
 
 def bench_training(folder: Path, *, batches: int, repeats: int) -> dict[str, Timing]:

@@ -1,4 +1,4 @@
-"""Where chosen cells look in the memory: attention maps, local against global (Figures 1 and 3)."""
+"""Where chosen cells of LMANet look in the memory: attention maps, local against global (Figures 1 and 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError
-from lmanet.methods.lmanet import VideoSegmenter, encode_any_size
+from lmanet.methods.lmanet import LMANet
 from lmanet.ops import attention_weights
 from lmanet.research.benchmarks.plots import new_figure, save_figure
 
@@ -82,7 +82,7 @@ def choose_places(data: VideoData, memory_size: int) -> list[Place]:
     return [best[name] for name in wanted if name in best]
 
 
-def draw_attention_maps(model: VideoSegmenter, data: VideoData, folder: Path) -> dict[str, Any]:
+def draw_attention_maps(model: LMANet, data: VideoData, folder: Path) -> dict[str, Any]:
     """Draw the maps of each chosen cell into two pictures in `folder`.
 
     Returns:
@@ -131,12 +131,12 @@ def draw_attention_maps(model: VideoSegmenter, data: VideoData, folder: Path) ->
 
 @torch.inference_mode()
 def weights_over_memory(
-    model: VideoSegmenter, images: list[NDArray[np.uint8]], place: Place
+    model: LMANet, images: list[NDArray[np.uint8]], place: Place
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The weights by which one cell reads the memory frames, within the model's window and over whole frames.
 
     Args:
-        model: the network with a memory.
+        model: LMANet, on its network.
         images: (H, W, 3) uint8 RGB each: the memory frames, oldest first, then the current one.
         place: the cell.
 
@@ -145,7 +145,7 @@ def weights_over_memory(
     """
     device = next(model.parameters()).device
     frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
-    features, _ = encode_any_size(model.backbone, frames)
+    features, _ = model.backbone.encode_any_size(frames)
     query, _ = model.key_value.query(features.fused[-1:])
     keys, _ = model.key_value.memory(features.fused[:-1])
     height, width = query.shape[-2:]

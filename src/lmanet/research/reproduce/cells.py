@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmanet.errors import WeightsError
 from lmanet.ops import Border
 from lmanet.research.benchmarks.model import Variant
 from lmanet.research.reproduce.data import DataConfig
@@ -142,14 +143,15 @@ def weights_of(name: str) -> Weights:
     """The single-frame network of this name.
 
     Raises:
-        WeightsError: there is none, or it is a video model.
+        WeightsError: there is none, or it is of another method.
     """
-    from lmanet.errors import WeightsError
-
     path = locate(name)
     config = read_config(path)
-    if "video" in config:
-        raise WeightsError(f"{name} is a video model: give the single-frame network that it was made from")
+    method = config["method"]["name"]
+    if method != "single-frame":
+        raise WeightsError(
+            f"{name} is a model of the method {method}: give the single-frame network that it was made from"
+        )
     return Weights(name, hashlib.sha256(Path(path).read_bytes()).hexdigest(), config["backbone"]["name"])
 
 

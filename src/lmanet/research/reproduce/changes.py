@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.backbones import Backbone
 from lmanet.classes import VOID
 from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError
@@ -23,8 +22,8 @@ from lmanet.video.view import side_by_side
 
 PICTURE = "changes.png"
 RULE = (
-    "The labelled frames are cut, in order, into {parts} equal runs; of each the frame is shown in which the memory gives "
-    "the most pixels, void ones left out, another label than the single-frame network, rightly or not."
+    "The labelled frames are cut, in order, into {parts} equal runs; of each the frame is shown in which the memory gives the "
+    "most pixels, void ones left out, another label than the single-frame network, rightly or not."
 )
 
 
@@ -67,9 +66,16 @@ def pick(changed: Sequence[int], parts: int) -> list[int]:
 
 
 def find_changes(
-    cell: Changes, single: Backbone, video: VideoModel, data: VideoData, folder: Path
+    cell: Changes, single: VideoModel, video: VideoModel, data: VideoData, folder: Path
 ) -> dict[str, Any]:
     """Draw the frames into `folder/changes.png`, and count.
+
+    Args:
+        cell: how many frames are shown.
+        single: the network by itself.
+        video: the network with a memory.
+        data: the frames.
+        folder: for the picture.
 
     Returns:
         The counts of the frames shown and of all together, as JSON values, and the rule.
@@ -128,4 +134,6 @@ def _draw(
         maps = [coloured(np.ascontiguousarray(label), palette) for label in (*both, truth)]
         rows.append([np.array(data.sequences[n].image(frame)), *maps])
     columns = [np.vstack(column) for column in zip(*rows, strict=True)]
-    ImageSink(path).write(side_by_side(columns, ["Frame", "Single-frame", "With memory", "Truth"], data.classes))
+    ImageSink(path).write(
+        side_by_side(columns, ["Frame", "Single-frame", "With memory", "Truth"], data.classes)
+    )

@@ -195,10 +195,8 @@ class Setup:
         window, own = self.window(asked), self.budget.paper.window
         return own if window == (own or default_window(self._backbone().stride)) else window
 
-    def single_row(
-        self, place: Place | None = None, *, name: str = SINGLE, method: str | None = None
-    ) -> Row:
-        """The single-frame network, the same for all seeds; with a method on it that needs no training, if one is given."""
+    def single_row(self, place: Place | None = None, *, name: str = SINGLE, method: str | None = None) -> Row:
+        """The single-frame network, or a method on it that needs no training: the same for all seeds."""
         place = place or self.place
         cell = Evaluation(_reaching(place.scored), place.network, method=method)
         return Row(name, ((cell,),) * self.seeds, place.name)

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmanet.backbones import Backbone
+from lmanet.api import SINGLE_FRAME, check_classes
 from lmanet.data.protocols import VideoData
 from lmanet.errors import InputError
-from lmanet.evaluation.models import ModelPredictor, check_classes
+from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.run import Predictor, evaluate
 from lmanet.flow import MIN_SIDE_PX
 from lmanet.methods.base import VideoModel
-from lmanet.methods.lmanet import VideoSegmenter
-from lmanet.methods.training_free import TrainingFreeSegmenter
+from lmanet.methods.registry import find_method
 from lmanet.research.reproduce.cells import Evaluation
 from lmanet.session import Session
 
@@ -62,29 +61,29 @@ class SpacedPredictor:
 
 def score(
     cell: Evaluation,
-    model: Backbone | VideoModel,
+    model: VideoModel,
     data: VideoData,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """The scores of one model on one data set, as JSON values.
 
     Args:
-        cell: how the model runs.
-        model: the model, which is changed to run so.
+        cell: how the model is run.
+        model: the model, which stays as it is.
         data: the frames.
         progress: called with the frames done and the frames in all.
 
     Raises:
-        InputError: a single-frame network is asked to do what only a memory can; or see `evaluate`.
+        InputError: the model cannot be run so, has other classes, or see `evaluate`.
     """
-    check_classes(model, data.classes.names, data.name)
+    check_classes(model, data)
     height, width = data.sequences[0].image(0).shape[:2]
     began = time.perf_counter()
     # On a GPU convolutions would be of TF32, not float32.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         report = evaluate(
             data,
-            {"model": _predictor(cell, model)},
+            {"model": _predictor(cell, as_run(cell, model))},
             vc=VC,
             tc=min(height, width) >= MIN_SIDE_PX,
             progress=progress,
@@ -102,29 +101,30 @@ def score(
     }
 
 
-def _predictor(cell: Evaluation, model: Backbone | VideoModel) -> Predictor:
-    if cell.training_free and not isinstance(model, Backbone):
-        raise InputError(f"the memory without training on a model that has one: {cell}")
-    ready = TrainingFreeSegmenter(model) if cell.training_free and isinstance(model, Backbone) else model
-    if not isinstance(ready, VideoModel):
-        if (cell.memory_size, cell.window, cell.border, cell.spacing, cell.forget) != (None,) * 3 + (
-            1,
-            False,
-        ):
-            raise InputError(f"a single-frame network has no memory: {cell}")
-        return ModelPredictor(ready)
-    if cell.memory_size is not None:
-        ready.memory_size = cell.memory_size
-    if cell.window is not None:
-        ready.window = cell.window
-    if cell.border is not None:
-        if not isinstance(ready, VideoSegmenter):
-            raise InputError(f"a {type(ready).__name__} has one border, mask: leave border out")
-        ready.border = cell.border
+def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
+    """The model as an evaluation runs it: by its method, memory size, window and border; it shares the weights.
+
+    Raises:
+        InputError: a method without training on a model that has one already, or the method has no such setting.
+    """
+    if cell.method is not None:
+        if model.method != SINGLE_FRAME:
+            raise InputError(
+                f"the method {cell.method} on a model of {model.method}: expected a single-frame network"
+            )
+        # Made new of a network that is in `eval` mode, on its device.
+        model = find_method(cell.method)(model.backbone).to(next(model.parameters()).device).eval()
+    settings = {"memory_size": cell.memory_size, "window": cell.window, "border": cell.border}
+    return model.adjusted(**{name: value for name, value in settings.items() if value is not None})
+
+
+def _predictor(cell: Evaluation, model: VideoModel) -> Predictor:
+    if model.method == SINGLE_FRAME and (cell.spacing != 1 or cell.forget):
+        raise InputError(f"a single-frame network has no memory: {cell}")
     if cell.spacing != 1 and cell.forget:
         raise InputError(
             f"spacing {cell.spacing} of a memory that holds the current frame alone: leave one out"
         )
     if cell.spacing == 1:
-        return ModelPredictor(ready, forget=cell.forget)
-    return SpacedPredictor(ready, cell.spacing)
+        return ModelPredictor(model, forget=cell.forget)
+    return SpacedPredictor(model, cell.spacing)

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmanet.backbones import Backbone
 from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
-from lmanet.methods.lmanet import VideoSegmenter
+from lmanet.methods.lmanet import LMANet
 from lmanet.research.reproduce.attention import draw_attention_maps
 from lmanet.research.reproduce.cells import (
     AttentionMaps,
@@ -79,13 +78,13 @@ def _run(cell: Cell, store: Store, workers: int, report: Report) -> None:
         case Timings():
             result = _time(cell, report)
         case Changes():
-            models = (load_network(cell.single, store), load_video(cell.video, store))
+            models = (load_trained(one, store) for one in (cell.single, cell.video))
             result = find_changes(cell, *models, store.frames(cell.data), folder)
         case AttentionMaps():
-            video = load_video(cell.video, store)
-            if not isinstance(video, VideoSegmenter):
+            video = load_trained(cell.video, store)
+            if not isinstance(video, LMANet):
                 raise InputError(
-                    f"attention maps of a {type(video).__name__}: they are drawn of the paper's module"
+                    f"attention maps of the method {video.method}: they are drawn of lmanet alone"
                 )
             result = draw_attention_maps(video, store.frames(cell.data), folder)
     store.finish(cell, {**result, "seconds": time.perf_counter() - began})
@@ -93,36 +92,24 @@ def _run(cell: Cell, store: Store, workers: int, report: Report) -> None:
         remove_resumable(store.folder(cell))
 
 
-def load_network(network: Network, store: Store) -> Backbone:
-    """A single-frame network, in `eval` mode, on the device of `best_device`.
+def load_trained(model: Network | MemoryTraining, store: Store) -> VideoModel:
+    """A bundled network, or what a training gave, in `eval` mode, on the device of `best_device`.
 
     Raises:
+        InputError: the weights' file is not what it was when the run began.
         WeightsError: see `lmanet.load`.
     """
-    if isinstance(network, Weights) and weights_of(network.name) != network:
-        raise InputError(f"{network.name} is not what it was when the run began: run it again with one file")
-    model = load(network.name) if isinstance(network, Weights) else load_model(store.weights(network))
-    if not isinstance(model, Backbone):
-        raise InputError(f"{network} is a video model: expected a single-frame network")
-    return model.to(best_device())
-
-
-def load_video(training: MemoryTraining, store: Store) -> VideoModel:
-    """The network with the memory that a training gave, likewise."""
-    model = load_model(store.weights(training))
-    assert isinstance(model, VideoModel)
-    return model.to(best_device())
-
-
-def load_trained(model: Network | MemoryTraining, store: Store) -> Backbone | VideoModel:
-    """Either of them."""
-    return load_video(model, store) if isinstance(model, MemoryTraining) else load_network(model, store)
+    if not isinstance(model, Weights):
+        return load_model(store.weights(model)).to(best_device())
+    if weights_of(model.name) != model:
+        raise InputError(f"{model.name} is not what it was when the run began: run it again with one file")
+    return load(model.name).to(best_device())
 
 
 def stages_of(training: Training) -> tuple[Stage, ...]:
     """The stages that the training runs, in order."""
     if isinstance(training, MemoryTraining):
-        from lmanet.training.method import steps_of
+        from lmanet.training.steps import steps_of
 
         return tuple(steps_of(training.recipe).values())
     return (training.recipe.stage,)
@@ -153,7 +140,7 @@ def _train(cell: Training, store: Store, folder: Path, workers: int, report: Rep
 
         options = RunOptions(Accelerator(mixed_precision="bf16"), cell.seed, workers, told)
         if isinstance(cell, SingleTraining):
-            initial = load_network(cell.initial, store) if cell.initial else None
+            initial = load_trained(cell.initial, store).backbone if cell.initial else None
             result = train_single(data, None, cell.recipe, folder, options=options, initial=initial)
         else:
             network = cell.network
@@ -161,7 +148,7 @@ def _train(cell: Training, store: Store, folder: Path, workers: int, report: Rep
             result = train_method(
                 data,
                 None,
-                load_network(network, store),
+                load_trained(network, store).backbone,
                 cell.recipe,
                 folder,
                 options=options,
