@@ -215,7 +215,7 @@ def test_bfloat16_without_a_cache(tmp_path):
 def test_fast_convolutions_are_trained_saved_and_started_from(tmp_path):
     recipe = replace(MEMORY, convolutions="fast")
     first = memory(tmp_path / "first", recipe)
-    assert read_config(first)["video"]["convolutions"] == "fast"
+    assert read_config(first)["method"]["arguments"]["convolutions"] == "fast"
     trained = lmanet.load(str(first))
     assert trained.convolutions == "fast" and trained.fusion.gate.kernel_size == (1, 1)
     again = lmanet.load(str(memory(tmp_path / "again", recipe, initial=trained)))

@@ -58,7 +58,7 @@ class VideoRecipe:
         method: ClassVar[str]
 
         @property
-        def arguments(self) -> Mapping[str, Any]: ...
+        def arguments(self) -> Mapping[str, Any]: ...  # noqa: D102 (told above)
 
     memory_size: int = 4
     memories: Memories = "mixed"

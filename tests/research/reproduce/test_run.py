@@ -120,7 +120,7 @@ def test_a_cell_that_fails_keeps_no_finished_table_back(everything):
     failing = Plan("Fails", (Row("a network with a window", ((evaluation,),)),))
     written = out / "synthetic/table-3.md"
     written.unlink()
-    with pytest.raises(InputError, match="a single-frame network has no memory"):
+    with pytest.raises(InputError, match="single-frame has no window to be changed"):
         run_plans({"failing": failing, "table-3": plans["table-3"]}, setup, out)
     assert written.is_file() and not (out / "synthetic/failing.md").exists()
 

@@ -22,8 +22,8 @@ from lmanet.video.view import side_by_side
 
 PICTURE = "changes.png"
 RULE = (
-    "The labelled frames are cut, in order, into {parts} equal runs; of each the frame is shown in which the memory gives the "
-    "most pixels, void ones left out, another label than the single-frame network, rightly or not."
+    "The labelled frames are cut, in order, into {parts} equal runs; of each the frame is shown in which the memory "
+    "gives the most pixels, void ones left out, another label than the network alone, rightly or not."
 )
 
 
