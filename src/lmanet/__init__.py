@@ -13,6 +13,7 @@ from lmanet.backbones.wrapped.inspection import inspect
 from lmanet.classes import Classes
 from lmanet.errors import LmanetError
 from lmanet.methods.base import StepGraph, TrainableVideoModel, VideoModel
+from lmanet.methods.flow_average import FlowAverage
 from lmanet.methods.label_memory import LabelMemory
 from lmanet.methods.lmanet import LMANet
 from lmanet.methods.single_frame import SingleFrame
@@ -28,6 +29,7 @@ __all__ = [
     "Classes",
     "ERFNet",
     "Features",
+    "FlowAverage",
     "LMANet",
     "LabelMemory",
     "LabelledVideo",
