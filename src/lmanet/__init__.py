@@ -4,7 +4,9 @@ Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021) and the m
 on a CPU as well as a GPU.
 """
 
+import warnings
 from importlib.metadata import version
+from typing import Any
 
 from lmanet import methods
 from lmanet.api import LabelledVideo, evaluate, find_model, find_models, label_video
@@ -53,3 +55,17 @@ __all__ = [
     "save_model",
     "wrap",
 ]
+
+_RENAMED = {
+    "VideoSegmenter": "LMANet",
+    "LabelMemorySegmenter": "LabelMemory",
+    "TrainingFreeSegmenter": "TrainingFreeMemory",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Classes by their names of before, with a warning."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'lmanet' has no attribute {name!r}")
+    warnings.warn(f"lmanet.{name} is called {_RENAMED[name]} now", FutureWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

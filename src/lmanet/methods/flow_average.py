@@ -3,9 +3,10 @@
     p(x) = w(x) · p_before(x + f(x)) + (1 - w(x)) · p_now(x)
     w(x) = a · exp(-|I(x) - I_before(x + f(x))| / 20)
 
-p are class probabilities, p_before those that this formula gave; f is the flow from the present frame to the one before,
-|…| the mean absolute difference of the colours, 0 to 255. w is 0 where x + f(x) leaves the image, and where the flow back
-from there, b, does not return: |f + b|² > 0.01 (|f|² + |b|²) + 0.5 px² (Sundaram, Brox and Keutzer, ECCV 2010).
+p are class probabilities, p_before those that this formula gave; f is the flow from the present frame to the one
+before; |…| is the mean absolute difference of the colours, 0 to 255. w is 0 where x + f(x) leaves the image, and
+where the flow b back from there does not return: |f + b|² > 0.01 (|f|² + |b|²) + 0.5 px²
+(Sundaram, Brox and Keutzer, ECCV 2010).
 
 Ten lines that any user of OpenCV can write, and so the bar for every memory. The flow is DIS (Kroeger et al., ECCV
 2016) at OpenCV's preset "fast", on the CPU.
