@@ -4,7 +4,9 @@ Local Memory Attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021) and the m
 on a CPU as well as a GPU.
 """
 
+import warnings
 from importlib.metadata import version
+from typing import Any
 
 from lmanet import methods
 from lmanet.api import LabelledVideo, evaluate, find_model, find_models, label_video
@@ -13,6 +15,7 @@ from lmanet.backbones.wrapped.inspection import inspect
 from lmanet.classes import Classes
 from lmanet.errors import LmanetError
 from lmanet.methods.base import StepGraph, TrainableVideoModel, VideoModel
+from lmanet.methods.flow_average import FlowAverage
 from lmanet.methods.label_memory import LabelMemory
 from lmanet.methods.lmanet import LMANet
 from lmanet.methods.single_frame import SingleFrame
@@ -28,6 +31,7 @@ __all__ = [
     "Classes",
     "ERFNet",
     "Features",
+    "FlowAverage",
     "LMANet",
     "LabelMemory",
     "LabelledVideo",
@@ -51,3 +55,17 @@ __all__ = [
     "save_model",
     "wrap",
 ]
+
+_RENAMED = {
+    "VideoSegmenter": "LMANet",
+    "LabelMemorySegmenter": "LabelMemory",
+    "TrainingFreeSegmenter": "TrainingFreeMemory",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Classes by their names of before, with a warning."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'lmanet' has no attribute {name!r}")
+    warnings.warn(f"lmanet.{name} is called {_RENAMED[name]} now", FutureWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

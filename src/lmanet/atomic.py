@@ -24,7 +24,7 @@ class SystemFault(Protocol):
 
     @property
     def strerror(self) -> str | None:
-        """The same in words."""
+        """What stands in the way, in words."""
         ...
 
 

@@ -50,7 +50,7 @@ def dis_flow(
     if min(image.shape[:2]) < MIN_SIDE_PX:
         raise InputError(
             f"the image is {image.shape[1]}×{image.shape[0]} pixels, optical flow needs at least "
-            f"{MIN_SIDE_PX}×{MIN_SIDE_PX}: leave out the metric that needs flow (tc=False)"
+            f"{MIN_SIDE_PX}×{MIN_SIDE_PX}: take larger images, a method without flow, or leave out TC (tc=False)"
         )
     flow = cv2.DISOpticalFlow.create(_PRESETS[preset])
     first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, next_image))

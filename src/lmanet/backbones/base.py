@@ -29,7 +29,7 @@ class Features:
     rest: tuple[Tensor, ...] = ()
 
     def with_fused(self, fused: Tensor) -> Features:
-        """The same features with another fused map."""
+        """These features with another fused map (B, C, h, w)."""
         return Features(fused, self.rest)
 
 

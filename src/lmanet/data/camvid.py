@@ -90,7 +90,7 @@ def load_camvid(root: Path, split: str) -> FileData:
 
 
 def scan_camvid(root: Path, split: str) -> FileData:
-    """As `load_camvid`; frames without label and misnamed ones are left out and told of in `problems`."""
+    """What `load_camvid` opens; what has no label or is misnamed is left out, and told of in `problems`."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the folder that holds CamVid")

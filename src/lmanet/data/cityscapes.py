@@ -75,7 +75,7 @@ def load_cityscapes(root: Path, split: str, *, past: int | None = None) -> FileD
 
 
 def scan_cityscapes(root: Path, split: str, *, past: int | None = None) -> FileData:
-    """As `load_cityscapes`; what misses a file is left out and told of in `problems`."""
+    """What `load_cityscapes` opens; what misses a file is left out and told of in `problems`."""
     root = Path(root)
     if past is not None:
         _check_past(past)

@@ -40,7 +40,7 @@ def load_folder(root: Path, split: str) -> FileData:
 
 
 def scan_folder(root: Path, split: str) -> FileData:
-    """As `load_folder`; what cannot be used is left out and told of in `problems`."""
+    """What `load_folder` opens; what cannot be used is left out and told of in `problems`."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the one that holds classes.json, images and labels")

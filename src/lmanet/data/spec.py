@@ -44,7 +44,7 @@ def open_data(spec: str, split: str) -> VideoData:
 
 
 def scan_data(spec: str, split: str) -> tuple[VideoData, tuple[str, ...]]:
-    """As `open_data`, but what the names of its files show to be wrong is left out and returned with it."""
+    """What `open_data` opens; what the names of its files show to be wrong is left out and returned with it."""
     kind, colon, rest = spec.partition(":")
     if not colon or kind not in (*KINDS, "synthetic"):
         known = ", ".join(f"{kind}:PATH" for kind in KINDS)

@@ -53,7 +53,7 @@ def load_vspw(root: Path, split: str) -> FileData:
 
 
 def scan_vspw(root: Path, split: str) -> FileData:
-    """As `load_vspw`; what misses a file is left out and told of in `problems`."""
+    """What `load_vspw` opens; what misses a file is left out and told of in `problems`."""
     root = Path(root)
     listed = root / f"{split}.txt"
     if not listed.is_file():

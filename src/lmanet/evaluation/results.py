@@ -16,7 +16,7 @@ import torch
 from lmanet.errors import DataError
 
 SCHEMA_VERSION = 1
-"""Of the JSON; raised whenever a field is renamed, removed or changes its meaning."""
+"""Version of the reports' JSON; raised whenever a field is renamed, removed or changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _scores_from(values: dict[str, Any]) -> Scores:
 
 
 def nan_to_none(value: Any) -> Any:
-    """The same with every NaN replaced by None: JSON has no NaN."""
+    """A nested value with every NaN replaced by None: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

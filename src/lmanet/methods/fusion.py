@@ -67,7 +67,7 @@ class BranchFusion(Fusion):
         return F.relu_(torch.cat([self.query_in(query), self.memory_in(read)], 1))
 
     def fold_norms(self, query_value: nn.Conv2d | None) -> None:
-        """As of every fusion; that of the query goes into the convolution that makes it."""
+        """Fold BatchNorm in place, the query's own into the convolution `query_value` that makes it."""
         if query_value is not None:
             self.query_in.fold_norm(query_value)
 
@@ -98,7 +98,7 @@ class GatedFusion(BranchFusion):
         return F.relu_(self.norm(total))
 
     def fold_norms(self, query_value: nn.Conv2d | None) -> None:
-        """As of every fusion; of the norm after the gated sum a shift remains."""
+        """Fold BatchNorm in place; of the norm after the gated sum a shift remains."""
         super().fold_norms(query_value)
         self.norm = fold_scale((self.query_encode, self.memory_encode), self.norm)
 
@@ -128,7 +128,7 @@ class FastGatedFusion(BranchFusion):
         return F.relu_(self.norm(self.encode(gated)))
 
     def fold_norms(self, query_value: nn.Conv2d | None) -> None:
-        """As of every fusion; the norm at the end goes into the encoding convolution."""
+        """Fold BatchNorm in place, the norm at the end into the encoding convolution."""
         super().fold_norms(query_value)
         self.norm = fold_norm(self.encode, self.norm)
 
@@ -190,7 +190,7 @@ class BottleneckFusion(Fusion):
 
     @torch.no_grad()
     def fold_norms(self, query_value: nn.Conv2d | None) -> None:
-        """As of every fusion; the norm after the gated sum stays, as no convolution makes what is gated."""
+        """Fold BatchNorm in place; the norm after the gated sum stays, as no convolution makes what is gated."""
         assert self.down.bias is not None
         self.down.bias *= 2
         self.down_norm = fold_norm(self.down, self.down_norm)

@@ -35,15 +35,16 @@ COLOUR_GRID = 2
 COLOUR_CHANNELS = 3 * COLOUR_GRID**2
 
 COLOUR_SHARE = 0.25
-"""Of the keys' similarity that comes from colours, the rest from features."""
+"""Share of the keys' similarity that comes from colours, the rest from features."""
 
 ALIKE, UNLIKE = 0.25, 0.4
 """Error of the match, relative to the difference between neighbours, up to which a frame is followed for sure, and from
 which on it is not by this measure."""
 
 TOGETHER, APART = 0.26, 0.37
-"""The same of how far from side by side neighbouring cells find themselves: in squared cells, by the window's reach, as
-what matches anywhere is found the further off the further it is looked for. Found at windows of 15 and 21 cells."""
+"""How far from side by side neighbouring cells find themselves, up to which a frame is followed for sure, and from
+which on it is not by this measure. In squared cells, by the window's reach, as what matches anywhere is found the
+further off the further it is looked for. Found at windows of 15 and 21 cells."""
 
 BLURRED, SHARP = 0.91, 0.92
 """Mean length of the keys that were read, up to which the motion says nothing, and from which on it counts. Keys have

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
+from lmanet.methods.flow_average import FlowAverage
 from lmanet.methods.label_memory import LabelMemory
 from lmanet.methods.lmanet import LMANet
 from lmanet.methods.single_frame import SingleFrame
@@ -13,6 +14,7 @@ from lmanet.methods.training_free import TrainingFreeMemory
 
 _BUILT_IN: tuple[type[VideoModel], ...] = (
     SingleFrame,
+    FlowAverage,
     TrainingFreeMemory,
     LabelMemory,
     LMANet,

@@ -11,6 +11,7 @@ from lmanet.backbones import as_backbone
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
+from lmanet.methods.flow_average import FlowAverage
 from lmanet.methods.fusion import Convolutions, FusionName
 from lmanet.methods.label_memory import LabelMemory
 from lmanet.methods.lmanet import LMANet
@@ -83,6 +84,20 @@ def wrap(
 @overload
 def wrap(
     model: nn.Module,
+    method: Literal["flow-average"],
+    *,
+    at: str | None = None,
+    entry: int | str | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    probe: tuple[int, int] | None = None,
+    weight: float = ...,
+) -> FlowAverage: ...
+
+
+@overload
+def wrap(
+    model: nn.Module,
     method: Literal["single-frame"],
     *,
     at: str | None = None,
@@ -128,7 +143,7 @@ def wrap(
     Args:
         model: any network that takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key
             `out` or `logits`: of segmentation_models_pytorch, torchvision, transformers, or your own; or a `Backbone`.
-        method: `training-free` and `single-frame` work at once; `label-memory` and `lmanet` (the
+        method: `training-free`, `flow-average` and `single-frame` work at once; `label-memory` and `lmanet` (the
             paper's memory of features) are to be trained; or the name of one of your own (`lmanet.methods.register`).
         at: the submodule whose output goes through the memory; if not given, the one of most merit among those that
             `lmanet.inspect` lists.

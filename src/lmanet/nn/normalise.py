@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB in [0, 1]."""
+"""Mean and standard deviation of ImageNet's images per RGB channel, in [0, 1]."""
 
 
 class Normalise(nn.Module):

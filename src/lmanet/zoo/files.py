@@ -20,7 +20,7 @@ from lmanet.methods.registry import METHODS, find_method
 from lmanet.zoo.architectures import build_backbone, describe_backbone
 
 FORMAT = 2
-"""Of new files. Format 1, of before methods had names, is read too: see `_upgraded`."""
+"""Version of the files that are written. Format 1, of before methods had names, is read too: see `_upgraded`."""
 
 
 def save_model(
