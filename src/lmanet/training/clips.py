@@ -185,7 +185,7 @@ class FromFeatures(nn.Module):
 
 
 class FromImages(nn.Module):
-    """As `FromFeatures`, observing the frames each time: the slow way, for comparison and for small disks.
+    """A video model from images on, which observes frames each time: slower than `FromFeatures`, for small disks.
 
     What observes is a copy of the model as it is now, as with a cache.
     """
@@ -198,7 +198,7 @@ class FromImages(nn.Module):
 
     @property
     def model(self) -> TrainableVideoModel:
-        """The model."""
+        """The model that is trained."""
         return self.inner.model
 
     def forward(self, image: Tensor, memory: Tensor) -> Tensor:

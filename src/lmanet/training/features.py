@@ -47,7 +47,7 @@ class Views:
         return tuple(draw for group in self.groups for draw in group)
 
     def others(self, view: int) -> list[int]:
-        """Numbers of the other views of a view's group."""
+        """The numbers of the views that are in the same group as view number `view`, itself left out."""
         begin = 0
         for group in self.groups:
             end = begin + len(group)

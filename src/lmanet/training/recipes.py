@@ -91,7 +91,7 @@ class LMANetRecipe(VideoRecipe):
     Attributes:
         window: R in cells; if not given, by the map's stride: 21 at stride 8.
         key_channels: Ck; if not given, by the map's channels: 16 for ERFNet.
-        value_channels: Cv; likewise, 64 for ERFNet, or 32 with `fast` convolutions.
+        value_channels: Cv; if not given, by the map's channels: 64 for ERFNet, or 32 with `fast` convolutions.
         fusion: `gated`, `concat`, or `bottleneck` for maps of many channels, as the paper's for PSPNet.
         convolutions: of keys, values and fusion, `paper` (3×3) or `fast` (1×1).
     """
@@ -106,7 +106,7 @@ class LMANetRecipe(VideoRecipe):
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """Of `lmanet.LMANet`."""
+        """S, R, channels, fusion and convolutions, as `lmanet.LMANet` takes them."""
         names = "memory_size", "window", "key_channels", "value_channels", "fusion", "convolutions"
         return {name: getattr(self, name) for name in names}
 
@@ -139,11 +139,12 @@ class LabelMemoryRecipe(VideoRecipe):
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """Of `lmanet.LabelMemory`."""
+        """S, R, hidden channels and persistence, as `lmanet.LabelMemory` takes them."""
         return {name: getattr(self, name) for name in ("memory_size", "window", "hidden", "persistence")}
 
 
 Argument = bool | int | float | str
+"""What a method may be built with beside its network: a JSON value."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class SelfLabelledSequence(DerivedSequence):
 
     @property
     def labelled(self) -> tuple[bool, ...]:
-        """Every frame is."""
+        """For each frame whether it has a label: all have."""
         return (True,) * len(self.source.frame_names)
 
     def label(self, index: int) -> NDArray[np.uint8]:

@@ -73,7 +73,7 @@ def spacing(setup: Setup) -> Plan:
 
 
 def border(setup: Setup) -> Plan:
-    """Both borders of the attention."""
+    """LMANet with both borders of the attention."""
     paper = setup.budget.paper
     rows = [setup.row("mask", paper), setup.row("zero", paper, border="zero")]
     note = (

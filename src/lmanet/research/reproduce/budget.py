@@ -42,7 +42,7 @@ class Budget:
         initial: bundled networks that these trainings start from, by architecture; they have seen none of this data.
         scored: the split that is reported.
         street: of synthetic data, the drive to train on, if not the split's own.
-        scored_street: the drive to score on, likewise.
+        scored_street: of synthetic data, the drive to score on, if not the split's own.
         hard_street: the drive that is scored under growing degradation; fewer sequences than the split's own.
         timed: what Table IV measures.
         repeats: counted frames of each of these.

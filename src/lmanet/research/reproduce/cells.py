@@ -49,13 +49,13 @@ class SingleTraining:
 
 @dataclass(frozen=True)
 class MemoryTraining:
-    """A training of a memory on a single-frame network; likewise.
+    """A training of a method on a single-frame network; its last epoch's weights are kept, nothing is validated.
 
     Attributes:
         data: the frames.
         recipe: of steps 1 and 2.
-        network: that the memory is put on.
-        seed: of the memory's first weights, the order of the samples and what is drawn for each.
+        network: that the method is put on.
+        seed: of the method's first weights, the order of the samples and what is drawn for each.
     """
 
     data: DataConfig

@@ -23,12 +23,12 @@ def paper_module(setup: Setup, **changes: object) -> LMANetRecipe:
 
 
 def control_row(setup: Setup, recipe: VideoRecipe, place: Place | None = None) -> Row:
-    """The control of a recipe."""
+    """The row of a recipe's control: the same method and training, which sees no past."""
     return setup.row(CONTROL, with_memories(recipe), place, forget=True)
 
 
 def budget_note(setup: Setup) -> str:
-    """What the cells of a table are trained with."""
+    """The note that says what the trainings of a table start from, and how long they are."""
     start = setup.budget.initial.get(setup.network_name)
     network = (
         Path(setup.weights.name).name
@@ -47,7 +47,7 @@ def budget_note(setup: Setup) -> str:
 
 
 def _chosen_on(setup: Setup) -> str:
-    """Of weights whose own training was validated on what is scored, that."""
+    """A clause that warns if the given weights were chosen on what is scored; nothing if not."""
     if setup.weights is None:
         return ""
     val = read_config(locate(setup.weights.name)).get("card", {}).get("val")

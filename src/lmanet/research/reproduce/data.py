@@ -25,7 +25,7 @@ CAMVID_SIZE = (360, 480)
 """(H, W) of CamVid's frames in the SegNet layout."""
 
 PAPER_SIZE = "512x1024"
-"""Of ERFNet's frames in the paper; taken for Cityscapes where no size is given."""
+"""The size of ERFNet's frames in the paper; taken for Cityscapes where no size is given."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Street:
 
     Attributes:
         sequences: how many; the split's own number if not given.
-        frames: of each; likewise.
+        frames: of each sequence; the split's own number if not given.
         size: (H, W) in pixels.
         fps: frames per second: the fewer, the further things move from frame to frame.
         degradation: what spoils the frames; the data set's level if not given.
@@ -176,7 +176,7 @@ def _size(config: DataConfig) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def _digest(config: DataConfig) -> str:
-    """Of the names of all frames, and of their size where that is not the usual one."""
+    """The hash of the names of all frames, and of their size where that is not the usual one."""
     data = config.open()
     frames: list[Any] = [[s.name, list(s.frame_names), list(s.labelled)] for s in data.sequences]
     # CamVid's two layouts name their frames alike.

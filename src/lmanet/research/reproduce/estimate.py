@@ -34,7 +34,7 @@ DEFAULT_S = {
 view encoded, a training sample of step 0 (256×256), a frame evaluated, its optical flow included."""
 
 TIMING_S = 10.0
-"""Of one network in `Timings`, with the process that its memory is read in."""
+"""Seconds to time one network of a `Timings` cell, with the process that its memory is read in."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Estimate:
 
     @property
     def line(self) -> str:
-        """For a list."""
+        """The cell and its state, for a list of what will be run."""
         state = "cached" if self.cached else f"to do, about {readable(self.seconds)}"
         return f"{title(self.cell)}: {state}"
 

@@ -15,7 +15,7 @@ WINDOWS: tuple[int | None, ...] = (None, 41, 21, 11, 1)
 
 
 def table_1(setup: Setup) -> Plan:
-    """Memory sizes 0 to 5."""
+    """Table I: LMANet with memories of 0 to 5 frames."""
     sizes = [setup.row(f"S={size}", paper_module(setup, memory_size=size)) for size in range(1, 6)]
     return Plan(
         "Table I: memory size S, R=21",
@@ -26,7 +26,7 @@ def table_1(setup: Setup) -> Plan:
 
 
 def table_2(setup: Setup) -> Plan:
-    """Search windows at S=3 and 4."""
+    """Table II: LMANet with search windows of several sizes, at S=3 and 4."""
     rows = [setup.single_row()]
     for size in (3, 4):
         for asked in WINDOWS:
@@ -46,7 +46,7 @@ def table_2(setup: Setup) -> Plan:
 
 
 def table_3(setup: Setup) -> Plan:
-    """Concatenation against gated fusion, S=3."""
+    """Table III: LMANet with concatenation against gated fusion, S=3."""
     rows = [
         setup.row(
             name, paper_module(setup, memory_size=3, fusion=fusion, value_channels=setup.concat_channels)
@@ -57,7 +57,7 @@ def table_3(setup: Setup) -> Plan:
 
 
 def table_4(setup: Setup) -> Plan:
-    """Time and memory."""
+    """Table IV: time and peak memory of a frame, of LMANet and of the label memory."""
     budget = setup.budget
     note = (
         "One frame of a stream through ERFNet with random weights on this machine, by lmanet bench model, "
@@ -72,7 +72,7 @@ def table_4(setup: Setup) -> Plan:
 
 
 def table_6(setup: Setup) -> Plan:
-    """IoU per class."""
+    """Table VI: IoU per class of the network, of the label memory and of its control."""
     labels = setup.budget.labels
     return Plan(
         "Table VI: IoU per class",
@@ -87,7 +87,7 @@ def table_6(setup: Setup) -> Plan:
 
 
 def table_s4(setup: Setup) -> Plan:
-    """Trained with S=4, run with up to 19."""
+    """Table S4: LMANet trained with S=4, run with up to 19 frames."""
     recipe = paper_module(setup, memory_size=4)
     rows = [setup.row(f"S={size}", recipe, memory_size=size if size > 4 else None) for size in range(4, 20)]
     return Plan(
@@ -98,17 +98,17 @@ def table_s4(setup: Setup) -> Plan:
 
 
 def figure_1(setup: Setup) -> Plan:
-    """Attention maps over all memory frames."""
+    """Figure 1: attention maps of LMANet over all frames of its memory."""
     return _attention(setup, "Figure 1: attention over the memory", OVER_MEMORY)
 
 
 def figure_3(setup: Setup) -> Plan:
-    """Attention maps over the last frame, local and global."""
+    """Figure 3: attention maps of LMANet over the last frame, local and global."""
     return _attention(setup, "Figure 3: global and local attention", LOCAL_AGAINST_GLOBAL)
 
 
 def figure_5(setup: Setup) -> Plan:
-    """Frames where the memory changes the label."""
+    """Figure 5: frames where the label memory changes the label."""
     training = setup.trainings(setup.budget.labels)[0]
     return Plan(
         "Figure 5: where the memory changes the label",

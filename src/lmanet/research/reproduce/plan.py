@@ -131,12 +131,12 @@ class Setup:
 
     @property
     def kind(self) -> str:
-        """Of the data."""
+        """The kind of data: `camvid`, `synthetic` or `cityscapes`."""
         return self.spec.partition(":")[0]
 
     @cached_property
     def place(self) -> Place:
-        """The data's own splits."""
+        """The place that the data's own splits make: trained on `train`, scored on what the budget says."""
         budget = self.budget
         train = DataConfig(self.spec, "train", street=budget.street)
         scored = DataConfig(self.spec, budget.scored, street=budget.scored_street)
@@ -191,7 +191,7 @@ class Setup:
         return whole if asked is None else min(asked, whole)
 
     def windowed(self, asked: int | None) -> int | None:
-        """The paper's module's own `window` where it means this R, so that cells are the same; else R."""
+        """LMANet's own `window` in the budget where it means this R, so that cells are the same; else R."""
         window, own = self.window(asked), self.budget.paper.window
         return own if window == (own or default_window(self._backbone().stride)) else window
 
@@ -202,7 +202,7 @@ class Setup:
         return Row(name, ((cell,),) * self.seeds, place.name)
 
     def trainings(self, recipe: VideoRecipe, place: Place | None = None) -> list[MemoryTraining]:
-        """A memory's, one for each seed."""
+        """The trainings of a method by a recipe, one for each seed."""
         place = place or self.place
         train = _reaching(place.train, recipe.memory_size)
         return [MemoryTraining(train, recipe, place.network, seed) for seed in range(self.seeds)]
@@ -219,7 +219,7 @@ class Setup:
         spacing: int = 1,
         forget: bool = False,
     ) -> Row:
-        """A memory trained by a recipe, and how it is run."""
+        """The row of a method that is trained by a recipe, and how it is run."""
         place = place or self.place
         data = _reaching(place.scored, max(LEAST_PAST, (memory_size or recipe.memory_size) * spacing))
         cells = tuple(
@@ -244,7 +244,7 @@ class Setup:
         return [SingleTraining(train, recipe, seed, place.network) for seed in range(self.seeds)]
 
     def scored(self) -> DataConfig:
-        """The frames of pictures."""
+        """The frames that pictures are of: those that are scored."""
         return _reaching(self.place.scored)
 
     def _backbone(self) -> Backbone:

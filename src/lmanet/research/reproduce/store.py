@@ -39,11 +39,11 @@ class Store:
     root: Path
 
     def folder(self, cell: Cell) -> Path:
-        """Of one cell."""
+        """The folder of one cell."""
         return self.root / "cells" / cell_hash(cell)
 
     def weights(self, training: Training) -> Path:
-        """The file that a training leaves."""
+        """The weights file that a training leaves."""
         folder = self.folder(training)
         if isinstance(training, SingleTraining):
             return folder / "single-frame.safetensors"
@@ -58,7 +58,7 @@ class Store:
         return not isinstance(cell, SingleTraining | MemoryTraining) or self.weights(cell).is_file()
 
     def result(self, cell: Cell) -> dict[str, Any]:
-        """Of a finished cell."""
+        """The result of a finished cell, as JSON values."""
         return json.loads((self.folder(cell) / "result.json").read_text())
 
     def begin(self, cell: Cell) -> Path:
@@ -150,7 +150,7 @@ def _lock(held: contextlib.ExitStack, path: Path, *kinds: str) -> bool:
 
 
 def best_device() -> torch.device:
-    """A GPU where PyTorch has one."""
+    """Where cells run: a GPU where PyTorch has one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

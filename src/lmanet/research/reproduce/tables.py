@@ -39,7 +39,7 @@ class Outcome:
         self._scores: dict[Evaluation, Scores] = {}
 
     def summary(self, row: Row, measure: Callable[[Scores], float | None]) -> Summary:
-        """Of one measure; a row that is the same for all seeds counts as one."""
+        """Mean and spread of one measure of a row; a row that is the same for all seeds counts as one seed."""
         seeds = row.cells[:1] if len(set(row.cells)) == 1 else row.cells
         return summarise([[_number(measure(self.scores(cell))) for cell in folds] for folds in seeds])
 
@@ -52,14 +52,14 @@ class Outcome:
         return difference(self.summary(row, measure), self.summary(base, measure))
 
     def scores(self, cell: Evaluation) -> Scores:
-        """Of one evaluation."""
+        """The scores of one evaluation, as its result has them."""
         if cell not in self._scores:
             self._scores[cell] = self.store.result(cell)["scores"]
         return self._scores[cell]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the data."""
+        """The names of the data's classes."""
         return tuple(self.store.result(self.plan.rows[0].cells[0][0])["class_names"])
 
 

@@ -78,8 +78,8 @@ def _run(cell: Cell, store: Store, workers: int, report: Report) -> None:
         case Timings():
             result = _time(cell, report)
         case Changes():
-            models = (load_trained(one, store) for one in (cell.single, cell.video))
-            result = find_changes(cell, *models, store.frames(cell.data), folder)
+            single, video = (load_trained(one, store) for one in (cell.single, cell.video))
+            result = find_changes(cell, single, video, store.frames(cell.data), folder)
         case AttentionMaps():
             video = load_trained(cell.video, store)
             if not isinstance(video, LMANet):
@@ -144,7 +144,7 @@ def _train(cell: Training, store: Store, folder: Path, workers: int, report: Rep
             result = train_single(data, None, cell.recipe, folder, options=options, initial=initial)
         else:
             network = cell.network
-            bundled_name = isinstance(network, Weights) and network.name in bundled()
+            own_name = network.name if isinstance(network, Weights) and network.name in bundled() else None
             result = train_method(
                 data,
                 None,
@@ -152,7 +152,7 @@ def _train(cell: Training, store: Store, folder: Path, workers: int, report: Rep
                 cell.recipe,
                 folder,
                 options=options,
-                single_frame=network.name if isinstance(network, Weights) and bundled_name else None,
+                single_frame=own_name,
                 cache_folder=shared,
             )
     return {"parts": _parts(cell, data, result.timings)}

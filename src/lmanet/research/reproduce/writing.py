@@ -19,7 +19,7 @@ from lmanet.research.reproduce.store import Store
 from lmanet.research.reproduce.tables import MEASURES, Outcome, class_measure, tables_of
 
 SCHEMA_VERSION = 2
-"""Of the JSON; raised whenever a field is renamed, removed or changes its meaning."""
+"""The version of the JSON; raised whenever a field is renamed, removed or changes its meaning."""
 
 
 def write_report(name: str, plan: Plan, store: Store, folder: Path, settings: dict[str, Any]) -> list[Table]:
@@ -67,7 +67,7 @@ def write_report(name: str, plan: Plan, store: Store, folder: Path, settings: di
 
 
 def _environments(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    """Where the cells ran, each place once."""
+    """The machines and versions that the cells ran with, each once."""
     places: list[dict[str, Any]] = []
     for cell in plan.cells:
         if (place := store.result(cell)["environment"]) not in places:
@@ -76,7 +76,7 @@ def _environments(store: Store, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _draw(name: str, outcome: Outcome, folder: Path) -> list[str]:
-    """The names of the pictures written."""
+    """Draw or copy an experiment's pictures into a folder, and return their names."""
     plan, pictures = outcome.plan, []
     if plan.per_class:
         count = len(outcome.class_names)
