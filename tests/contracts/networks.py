@@ -23,6 +23,17 @@ def seeded(seed: int = 0) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread inside, and as many as before after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def lively(network: Network) -> Network:
     """The network with random BatchNorm statistics: fresh ones are the identity and would hide mistakes."""
     for module in network.modules():

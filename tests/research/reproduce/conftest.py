@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from contracts.networks import TinyBackbone, lively, seeded
+from contracts.networks import TinyBackbone, lively, one_thread, seeded
 from contracts.tiny import tiny_backbone
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.methods.lmanet import LMANet
@@ -38,6 +38,13 @@ LABELS = LabelMemoryRecipe(hidden=4, **TRAINING)
 
 class CellBackbone(TinyBackbone):
     """A class of its own, as it stays registered while other tests run."""
+
+
+@pytest.fixture(scope="package", autouse=True)
+def few_threads() -> Iterator[None]:
+    """The networks here are so small that threads cost more than they save, above all beside other processes."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
