@@ -10,6 +10,7 @@ import torch
 
 from contracts.attention import BORDERS, KernelContract, exact, gradients, make_inputs
 from lmanet.ops import dispatch, explain, local_attention, native
+from lmanet.ops.kernel import Inputs
 from lmanet.ops.native import Native
 
 if not native.variants():
@@ -150,4 +151,4 @@ def test_is_what_auto_takes_on_a_cpu():
 def test_an_unknown_variant_is_an_error():
     query, keys, values = make_inputs()
     with pytest.raises(ValueError, match="variant 'avx9' is not among those that run here"):
-        Native("avx9").forward(query, keys, values, window=3, border="mask", scale=1.0)
+        Native("avx9").forward(Inputs(query, keys, values, window=3, scale=1.0), "mask")

@@ -5,6 +5,7 @@ import torch
 
 from contracts.attention import BORDERS, KernelContract, exact, gradients, make_inputs
 from lmanet.ops import tiled
+from lmanet.ops.kernel import Inputs
 
 
 class TestTiled(KernelContract):
@@ -18,7 +19,7 @@ def test_size_of_chunks_does_not_matter(monkeypatch, chunk_bytes, border):
     expected = exact(inputs, window=7, border=border)
     expected_gradients = gradients(inputs, "reference", window=7, border=border)
     monkeypatch.setattr(tiled, "CPU_CHUNK_BYTES", chunk_bytes)
-    output, _ = tiled.forward(*inputs, window=7, border=border, scale=1.0)
+    output, _ = tiled.forward(Inputs(*inputs, window=7, scale=1.0), border)
     torch.testing.assert_close(output, expected)
     got = gradients(inputs, "tiled", window=7, border=border)
     for one, other in zip(got, expected_gradients, strict=True):
@@ -36,6 +37,6 @@ def test_peaked_weights_leave_no_denormals():
 @pytest.mark.parametrize("border", BORDERS)
 def test_sums_of_many_large_values_stay_within_float16(border):
     keys, values = torch.zeros(1, 4, 4, 32, 32).half(), torch.full((1, 4, 4, 32, 32), 100.0).half()
-    output, _ = tiled.forward(keys[:, 0], keys, values, window=21, border=border, scale=1.0)
+    output, _ = tiled.forward(Inputs(keys[:, 0], keys, values, window=21, scale=1.0), border)
     torch.testing.assert_close(output[0, :, 16, 16].float(), torch.full((4,), 100.0), rtol=2e-3, atol=0)
     assert output.isfinite().all()

@@ -15,7 +15,8 @@ from lmanet.ops.checks import check_query_and_keys, check_values, check_window
 from lmanet.ops.layout import to_cells, to_maps
 
 Border = Literal["mask", "zero"]
-"""What lies outside the map: left out of the softmax, or kept with score 0 and value 0."""
+"""Positions of a window outside the map: `mask` leaves them out of the softmax, `zero` keeps them with score 0 and
+value 0."""
 
 Backend = Literal["auto", "native", "tiled", "reference", "flex"]
 """How local attention is computed; `auto` takes the first of `dispatch.KERNELS` that can run."""
@@ -48,12 +49,13 @@ def local_attention(
     Args:
         query: (B, Ck, h, w), float32, bfloat16, float16 or float64.
         keys: (B, S, Ck, h, w), the query's dtype and device. Any strides, expanded ones too.
-        values: (B, S, Cv, h, w), likewise.
+        values: (B, S, Cv, h, w), the query's dtype and device. Any strides, expanded ones too.
         window: R, the side of the square window in cells, odd; it may exceed the map.
         border: `mask` leaves positions outside the map out of the softmax; `zero` keeps them with score 0 and
             value 0, as the original implementation does, and its checkpoints need it.
         scale: factor on the scores; the paper has none.
-        backend: `auto` or one by name, which is then taken or the call fails. See `explain`.
+        backend: `auto`, the first of `native` and `tiled` that can run; or `native`, `tiled`, `reference` or `flex`,
+            which is then taken or the call fails. `explain` says which and why.
 
     Returns:
         (B, Cv, h, w) in the query's dtype (autocast's, under autocast), `channels_last`: in memory (B, h, w, Cv).
@@ -76,19 +78,19 @@ def local_attention(
 
 
 def explain(query: Tensor, keys: Tensor, *, window: int, border: Border = "mask") -> dict[str, str]:
-    """Say for each backend why `backend="auto"` would or would not take it for such tensors.
+    """Say for each backend why `local_attention` with `backend="auto"` would or would not take it.
 
     Args:
-        query: as for `local_attention`.
-        keys: as for `local_attention`.
-        window: as for `local_attention`.
-        border: as for `local_attention`.
+        query: (B, Ck, h, w), float32, bfloat16, float16 or float64.
+        keys: (B, S, Ck, h, w), the query's dtype and device.
+        window: R, the side of the square window in cells, odd.
+        border: `mask` or `zero`, what becomes of positions outside the map.
 
     Returns:
         One sentence for each backend by name; that of the one taken begins with `taken`.
 
     Raises:
-        InputError: as `local_attention`.
+        InputError: shapes, dtypes or devices do not belong together, or the window is not odd.
     """
     query, keys = _cast_for_autocast(query, keys)
     check_query_and_keys(query, keys)
@@ -110,7 +112,7 @@ def global_attention(query: Tensor, keys: Tensor, values: Tensor, *, scale: floa
     Args:
         query: (B, Ck, h, w), float32, bfloat16, float16 or float64.
         keys: (B, S, Ck, h, w), the query's dtype and device.
-        values: (B, S, Cv, h, w), likewise.
+        values: (B, S, Cv, h, w), the query's dtype and device.
         scale: factor on the scores; 1/√Ck if not given.
 
     Returns:
@@ -148,19 +150,20 @@ def attention_weights(
     """The weights with which one query cell reads its window in each memory frame, for looking at.
 
     Args:
-        query: (B, Ck, h, w).
-        keys: (B, S, Ck, h, w).
+        query: (B, Ck, h, w), float32, bfloat16, float16 or float64.
+        keys: (B, S, Ck, h, w), the query's dtype and device.
         cell: row and column of the query cell, from 0.
-        window: as for `local_attention`.
-        border: as for `local_attention`.
-        scale: as for `local_attention`.
+        window: R, the side of the square window in cells, odd; it may exceed the map.
+        border: `mask` leaves positions outside the map out of the softmax; `zero` keeps them with score 0.
+        scale: factor on the scores; the paper has none.
 
     Returns:
         (B, S, R, R), float32 (float64 for float64 inputs); each sample sums to 1. Positions outside the map
         weigh 0 with border `mask`, and what they truly weigh with `zero`.
 
     Raises:
-        InputError: as `local_attention`; or the cell is not on the map.
+        InputError: shapes, dtypes or devices do not belong together, the window is not odd, or the cell is not on
+            the map.
     """
     query, keys = _cast_for_autocast(query, keys)
     check_query_and_keys(query, keys)

@@ -1,49 +1,20 @@
 """Local attention as a torch operator: one node for torch.compile and torch.export, whatever runs inside.
 
-A kernel is a module with `forward`, `backward` and `refusal`. A new one is a module and a line in `KERNELS`.
+A new kernel is a `lmanet.ops.kernel.Kernel` in a file of its own and a line in `KERNELS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmanet.ops import tiled
+from lmanet.ops.kernel import Inputs, Kernel
 from lmanet.ops.layout import empty_cells, to_maps
 from lmanet.ops.native import Native
-
-
-class Kernel(Protocol):
-    """What the operator asks of a kernel. `tiled` documents each argument and result."""
-
-    def forward(
-        self, query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Output (B, Cv, h, w), in memory (B, h, w, Cv), and log-sum-exp (B, h, w), contiguous."""
-        ...
-
-    def backward(
-        self,
-        gradient: Tensor,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        output: Tensor,
-        log_sum: Tensor,
-        *,
-        window: int,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of query, keys and values, in memory with their channels last."""
-        ...
-
-    def refusal(self, query: Tensor) -> str | None:
-        """Why this kernel cannot run on tensors like `query`; None if it can."""
-        ...
-
 
 KERNELS: dict[str, Kernel] = {
     "native": Native(),
@@ -53,20 +24,20 @@ KERNELS: dict[str, Kernel] = {
 
 
 def chosen_kernel(query: Tensor) -> str:
-    """The name of the kernel that `auto` takes for tensors like `query`."""
+    """The name in `KERNELS` that `auto` takes for tensors of this query's dtype and device."""
     return next(name for name, kernel in KERNELS.items() if kernel.refusal(query) is None)
 
 
 def _forward(
     query: Tensor, keys: Tensor, values: Tensor, window: int, border: str, scale: float, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of checked inputs. The latter is for the backward pass and has no gradient.
+    """Output (B, Cv, h, w) and log-sum-exp (B, h, w) of checked inputs; the latter has no gradient.
 
     `auto` is resolved here, when the node runs, so that an exported graph takes what its machine has.
     """
     # An operator's inside still sees the caller's autocast, which would lower the products of the scores.
     with torch.autocast(query.device.type, enabled=False):
-        return _kernel(backend, query).forward(query, keys, values, window=window, border=border, scale=scale)
+        return _kernel(backend, query).forward(Inputs(query, keys, values, window, scale), border)
 
 
 def _backward(
@@ -80,21 +51,18 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, keys and values. It has no gradient itself."""
+    """Gradients of query, keys and values, of their shapes and dtype. They have no gradient themselves."""
     with torch.autocast(query.device.type, enabled=False):
-        return _kernel(backend, query).backward(
-            gradient, query, keys, values, output, log_sum, window=window, scale=scale
-        )
+        inputs = Inputs(query, keys, values, window, scale)
+        return _kernel(backend, query).backward(inputs, output, log_sum, gradient)
 
 
 def _kernel(backend: str, query: Tensor) -> Kernel:
     return KERNELS[chosen_kernel(query) if backend == "auto" else backend]
 
 
-def _fake_forward(
-    query: Tensor, keys: Tensor, values: Tensor, window: int, border: str, scale: float, backend: str
-) -> tuple[Tensor, Tensor]:
-    batch, _, channels, height, width = values.shape
+def _fake_forward(query: Tensor, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = values[:, 0].shape
     precise = torch.promote_types(query.dtype, torch.float32)
     return (
         to_maps(query.new_empty(batch, height, width, channels)),

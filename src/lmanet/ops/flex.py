@@ -24,7 +24,19 @@ NEEDS_CUDA_FOR_GRADIENTS = "FlexAttention has no gradients on a CPU: use torch.n
 def local_attention(
     query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
 ) -> Tensor:
-    """Local attention; arguments and result as `lmanet.ops.local_attention`, which checks them.
+    """Local attention (equations 2 and 3 of the paper), of checked inputs.
+
+    Args:
+        query: (B, Ck, h, w), float32, bfloat16, float16 or float64.
+        keys: (B, S, Ck, h, w), the query's dtype and device.
+        values: (B, S, Cv, h, w), the query's dtype and device.
+        window: R, the side of the square window in cells, odd.
+        border: `mask` leaves positions outside the map out of the softmax; `zero` keeps them with score 0 and
+            value 0.
+        scale: factor on the scores.
+
+    Returns:
+        (B, Cv, h, w) in the query's dtype.
 
     Raises:
         InputError: gradients are wanted on a CPU.

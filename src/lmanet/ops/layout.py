@@ -17,5 +17,5 @@ def to_maps(cells: Tensor) -> Tensor:
 
 
 def empty_cells(maps: Tensor) -> Tensor:
-    """Uninitialised contiguous cells (…, h, w, C) for maps (…, C, h, w) like these."""
+    """Uninitialised contiguous cells (…, h, w, C) for maps (…, C, h, w), of their dtype and device."""
     return torch.empty_like(maps.movedim(-3, -1), memory_format=torch.contiguous_format)

@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from lmanet.ops.kernel import Inputs
 from lmanet.ops.layout import empty_cells, to_maps
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
@@ -40,7 +41,10 @@ _native, why_not_built = _load()
 
 
 def variants() -> list[str]:
-    """Instruction sets that run on this machine, the fastest first; none if the kernel was not built."""
+    """Instruction sets, of `amx`, `avx512`, `avx2` and `portable`, that this machine can run and this build has.
+
+    The fastest comes first. The list is empty if the kernel was not built.
+    """
     return [] if _native is None else _native.variants()
 
 
@@ -53,72 +57,50 @@ def describe() -> str:
 
 
 class Native:
-    """The kernel for one instruction set: a `dispatch.Kernel`.
+    """The kernel for one instruction set: a `lmanet.ops.kernel.Kernel`.
 
     Float32 and float64 are computed as such. Bfloat16 is widened to float32, except forward on CPUs with AMX, whose
     tiles multiply bfloat16 itself and add in float32; there a NaN or infinity also spoils readings of cells up to 31
     columns or a row beside those whose windows it lies in.
 
     Args:
-        variant: one of `variants()`; the fastest if not given.
+        variant: instruction set, one of `variants()`; the fastest if not given. Of an unknown one `forward` and
+            `backward` say so by a ValueError.
     """
 
     def __init__(self, variant: str | None = None) -> None:
         self._variant = variant or next(iter(variants()), "none")
 
-    def forward(
-        self, query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """See `dispatch.Kernel`."""
+    def forward(self, inputs: Inputs, border: str) -> tuple[Tensor, Tensor]:
+        """Output (B, Cv, h, w), in memory (B, h, w, Cv), and log-sum-exp (B, h, w), as `Kernel.forward` says."""
+        query, keys, values = inputs.query.detach(), inputs.keys.detach(), inputs.values.detach()
         batch, _, channels, height, width = values.shape
         output = query.new_empty(batch, height, width, channels)
         log_sum = query.new_empty(batch, height, width, dtype=torch.promote_types(query.dtype, torch.float32))
-        parts = values.detach().split(MOST_CHANNELS, 2)
+        parts = values.split(MOST_CHANNELS, 2)
         for number, part in enumerate(parts):
             cells = output if len(parts) == 1 else query.new_empty(batch, height, width, part.shape[2])
-            self._module().forward(
-                query.detach(),
-                keys.detach(),
-                part,
-                cells,
-                log_sum,
-                window,
-                border == "zero",
-                scale,
-                torch.get_num_threads(),
-                self._variant,
-            )
+            tensors = query, keys, part, cells, log_sum
+            options = inputs.window, border == "zero", inputs.scale
+            self._module().forward(*tensors, *options, torch.get_num_threads(), self._variant)
             if cells is not output:
                 output[..., number * MOST_CHANNELS :][..., : part.shape[2]] = cells
         return to_maps(output), log_sum
 
     def backward(
-        self,
-        gradient: Tensor,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        output: Tensor,
-        log_sum: Tensor,
-        *,
-        window: int,
-        scale: float,
+        self, inputs: Inputs, output: Tensor, log_sum: Tensor, gradient: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `dispatch.Kernel`."""
-        gradients = empty_cells(query), empty_cells(keys), empty_cells(values)
-        self._module().backward(
-            *(x.detach() for x in (gradient, query, keys, values, output, log_sum)),
-            *gradients,
-            window,
-            scale,
-            torch.get_num_threads(),
-            self._variant,
-        )
+        """Gradients of query, keys and values, in memory with their channels last, as `Kernel.backward` says."""
+        taken = inputs.query, inputs.keys, inputs.values
+        gradients = [empty_cells(x) for x in taken]
+        tensors = [x.detach() for x in (gradient, *taken, output, log_sum)]
+        options = inputs.window, inputs.scale
+        self._module().backward(*tensors, *gradients, *options, torch.get_num_threads(), self._variant)
         query_gradient, key_gradient, value_gradient = map(to_maps, gradients)
         return query_gradient, key_gradient, value_gradient
 
     def refusal(self, query: Tensor) -> str | None:
-        """See `dispatch.Kernel`."""
+        """Why it cannot run on tensors of this query's dtype and device; None if it can."""
         if _native is None:
             return why_not_built
         if query.device.type != "cpu":

@@ -13,10 +13,10 @@ from torch import Tensor
 def local_attention(
     query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
 ) -> Tensor:
-    """Local attention (equations 2 and 3 of the paper), differentiable through autograd, any dtype.
+    """Local attention (equations 2 and 3 of the paper) of checked inputs, differentiable through autograd.
 
     Args:
-        query: (B, Ck, h, w).
+        query: (B, Ck, h, w), float32, bfloat16, float16 or float64.
         keys: (B, S, Ck, h, w), the query's dtype.
         values: (B, S, Cv, h, w), the query's dtype.
         window: side of the window in cells, odd.
@@ -33,7 +33,15 @@ def local_attention(
 
 
 def window_weights(query: Tensor, keys: Tensor, *, window: int, border: str, scale: float) -> Tensor:
-    """Softmax weights (B, S, R², h, w) of every cell's window, float32 (float64 for float64 inputs)."""
+    """Softmax weights (B, S, R², h, w), 0 to 1, of every cell's window: float32 (float64 for float64 inputs).
+
+    Args:
+        query: (B, Ck, h, w), any floating-point dtype.
+        keys: (B, S, Ck, h, w), the query's dtype.
+        window: R, the side of the square window in cells, odd.
+        border: `mask` gives positions outside the map weight 0; `zero` the weight of score 0.
+        scale: factor on the scores.
+    """
     precise = torch.promote_types(query.dtype, torch.float32)
     scores = scale * torch.einsum(
         "bchw,bscnhw->bsnhw", query.to(precise), gather_windows(keys.to(precise), window)
@@ -45,7 +53,7 @@ def window_weights(query: Tensor, keys: Tensor, *, window: int, border: str, sca
 
 
 def gather_windows(cells: Tensor, window: int) -> Tensor:
-    """Every cell's window of a map (B, S, C, h, w), zeros outside, as (B, S, C, R², h, w)."""
+    """Every cell's window of R × R cells of maps (B, S, C, h, w), zeros outside, as (B, S, C, R², h, w)."""
     height, width = cells.shape[-2:]
     padded = F.pad(cells, [window // 2] * 4)
     shifted = [padded[..., y : y + height, x : x + width] for y in range(window) for x in range(window)]

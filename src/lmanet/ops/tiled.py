@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmanet.ops.kernel import Inputs
 from lmanet.ops.layout import to_cells, to_maps
 
 TILE = 8
@@ -34,30 +35,16 @@ LN_2 = math.log(2)
 
 
 def refusal(query: Tensor) -> str | None:
-    """Why this backend cannot run on tensors like `query`: it always can."""
+    """Why it cannot run on tensors of this query's dtype and device: None, it takes all."""
     return None
 
 
-def forward(
-    query: Tensor, keys: Tensor, values: Tensor, *, window: int, border: str, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Local attention and the log-sum-exp of its scores.
-
-    Args:
-        query: (B, Ck, h, w).
-        keys: (B, S, Ck, h, w), the query's dtype.
-        values: (B, S, Cv, h, w), the query's dtype.
-        window: side of the window in cells, odd.
-        border: `mask` or `zero`.
-        scale: factor on the scores.
-
-    Returns:
-        The output (B, Cv, h, w) in the query's dtype, in memory (B, h, w, Cv), and the log-sum-exp (B, h, w) in
-        float32 (float64 for float64 inputs).
-    """
+def forward(inputs: Inputs, border: str) -> tuple[Tensor, Tensor]:
+    """Output (B, Cv, h, w), in memory (B, h, w, Cv), and log-sum-exp (B, h, w), as `Kernel.forward` says."""
+    query, keys, values, window = inputs.query, inputs.keys, inputs.values, inputs.window
     precise = torch.promote_types(query.dtype, torch.float32)
     batch, size, channels, height, width = values.shape
-    query_map = to_cells(query).to(precise) * (scale / LN_2)
+    query_map = to_cells(query).to(precise) * (inputs.scale / LN_2)
     key_map = to_cells(keys).to(precise)
     value_map = to_cells(values)
     output = query.new_empty(batch, height, width, channels)
@@ -79,34 +66,10 @@ def forward(
 
 
 def backward(
-    gradient: Tensor,
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    output: Tensor,
-    log_sum: Tensor,
-    *,
-    window: int,
-    scale: float,
+    inputs: Inputs, output: Tensor, log_sum: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `forward`'s output with respect to query, keys and values.
-
-    The border needs no argument: positions outside the map have no gradient, and their share of the softmax
-    is in the log-sum-exp.
-
-    Args:
-        gradient: (B, Cv, h, w), of the output.
-        query: as given to `forward`.
-        keys: as given to `forward`.
-        values: as given to `forward`.
-        output: as `forward` returned it.
-        log_sum: as `forward` returned it.
-        window: as given to `forward`.
-        scale: as given to `forward`.
-
-    Returns:
-        Gradients of the shapes and dtype of query, keys and values, in memory with their channels last.
-    """
+    """Gradients of query, keys and values, in memory with their channels last, as `Kernel.backward` says."""
+    query, keys, values, scale = inputs.query, inputs.keys, inputs.values, inputs.scale
     precise = log_sum.dtype
     size = keys.shape[1]
     query_map = to_cells(query).to(precise) * (scale / LN_2)
@@ -119,7 +82,7 @@ def backward(
     query_gradient = torch.empty_like(query_map)
     key_gradient = torch.zeros_like(key_map)
     value_gradient = torch.zeros_like(value_map)
-    for chunk in _chunks(query_map, size, window // 2):
+    for chunk in _chunks(query_map, size, inputs.window // 2):
         queries, block_keys = chunk.queries(query_map), chunk.block(key_map)
         gradients = chunk.queries(gradient_map)
         weights = _exp2_(chunk.scores(queries, block_keys).sub_(chunk.queries(log_sum_map)))
@@ -173,7 +136,7 @@ class _Chunk:
         return tiles.view(-1, self.rows.tile * self.columns.tile, cells.shape[-1])
 
     def put(self, tiles: Tensor, cells: Tensor) -> None:
-        """Write what `queries` would read."""
+        """Write tiles (tiles * B, cells of a tile, C) to where they lie in a map (B, h, w, C)."""
         shape = (len(self.corners), -1, self.rows.tile, self.columns.tile, cells.shape[-1])
         for (y, x, _, _), tile in zip(self.corners, tiles.view(shape), strict=True):
             self._tile(cells, y, x).copy_(tile)
@@ -192,7 +155,10 @@ class _Chunk:
         return blocks.view(len(self.corners) * cells.shape[0], -1, cells.shape[-1])
 
     def add_block(self, blocks: Tensor, cells: Tensor) -> None:
-        """Add to what `block` would read. Blocks overlap: one after the other keeps the sum deterministic."""
+        """Add blocks (tiles * B, S * cells of a block, C) to where they lie in a map (B, S, h, w, C).
+
+        Blocks overlap: one after the other keeps the sum deterministic.
+        """
         batch, size, _, _, channels = cells.shape
         shape = (len(self.corners), batch, size, self.rows.block, self.columns.block, channels)
         for (_, _, y, x), block in zip(self.corners, blocks.view(shape), strict=True):

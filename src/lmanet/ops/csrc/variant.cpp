@@ -1,10 +1,10 @@
 // The kernel for one instruction set. Compiled several times, with LMANET_VARIANT as its namespace and its name.
 
 #if defined(__AMX_BF16__)
-#include "amx.hpp"
+#include "tile_reader.hpp"
 #else
 #include "backward.hpp"
-#include "forward.hpp"
+#include "vector_reader.hpp"
 #endif
 
 namespace lmanet {
@@ -19,7 +19,7 @@ namespace LMANET_VARIANT {
 
 bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map& values, const Output& output,
                  void* log_sum) {
-  if (p.type == Type::kBFloat16) return forward_by_tiles(p, query, keys, values, output, log_sum);
+  if (p.type == Type::kBFloat16) return forward<TileReader>(p, query, keys, values, output, log_sum);
   return avx512::variant.forward(p, query, keys, values, output, log_sum);
 }
 
@@ -38,11 +38,11 @@ bool forward_any(const Problem& p, const Map& query, const Map& keys, const Map&
                  void* log_sum) {
   switch (p.type) {
     case Type::kFloat32:
-      return forward<float, float>(p, query, keys, values, output, log_sum);
+      return forward<VectorReader<float, float>>(p, query, keys, values, output, log_sum);
     case Type::kFloat64:
-      return forward<double, double>(p, query, keys, values, output, log_sum);
+      return forward<VectorReader<double, double>>(p, query, keys, values, output, log_sum);
     case Type::kBFloat16:
-      return forward<float, BFloat16>(p, query, keys, values, output, log_sum);
+      return forward<VectorReader<float, BFloat16>>(p, query, keys, values, output, log_sum);
   }
   return false;
 }
