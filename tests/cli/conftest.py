@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmanet import ERFNet, LMANet
+from lmanet import ERFNet, LMANet, SingleFrame
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.video import VideoSink
 from lmanet.zoo import save_model
@@ -19,7 +19,7 @@ def weights(tmp_path: Path) -> Path:
     """A video model with random weights, and the single-frame network that it names."""
     torch.manual_seed(0)
     backbone = ERFNet(11)
-    save_model(backbone, tmp_path / "single.safetensors", classes=CAMVID_CLASSES)
+    save_model(SingleFrame(backbone), tmp_path / "single.safetensors", classes=CAMVID_CLASSES)
     model = LMANet(backbone, memory_size=2, window=5)
     path = tmp_path / "video.safetensors"
     save_model(model, path, classes=CAMVID_CLASSES, single_frame="single.safetensors")
