@@ -30,7 +30,10 @@ done
 [ -n "$out" ] || usage
 mkdir -p "$out" || exit 64
 out=$(cd "$out" && pwd)
-minutes=${minutes:-7.8}
+# A dry run is for finding mistakes, on whatever machine: its limits are for what hangs.
+longer=1
+[ -z "$dry" ] || longer=5
+[ -n "$minutes" ] || { [ -n "$dry" ] && minutes=30 || minutes=7.8; }
 deadline=$(awk "BEGIN { print int(60 * $minutes) }")
 
 python=${PYTHON:-}
@@ -49,22 +52,13 @@ if [ -n "$wheels" ]; then
 fi
 
 # lmanet asks for its own version, which an installation would know.
-if ! compgen -G "$work/site/lmanet-*.dist-info" >/dev/null; then
-  version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml" | head -1)
-  mkdir "$work/site/lmanet-$version.dist-info"
-  printf 'Metadata-Version: 2.1\nName: lmanet\nVersion: %s\n' "$version" >"$work/site/lmanet-$version.dist-info/METADATA"
-fi
-# Of a wheel of lmanet only the kernel is taken: what is checked is this checkout.
-if [ -d "$work/site/lmanet" ]; then
-  mv "$work/site/lmanet" "$work/wheel"
-fi
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml" | head -1)
+mkdir -p "$work/site/lmanet-$version.dist-info"
+printf 'Metadata-Version: 2.1\nName: lmanet\nVersion: %s\n' "$version" >"$work/site/lmanet-$version.dist-info/METADATA"
 
-sources=$root/src
-# The checkout stays as it is: with a kernel from elsewhere, a copy of the sources is run.
-with_kernel() {
-  cp -r "$root/src" "$work/src" && cp "$1" "$work/src/lmanet/ops/" && sources=$work/src
-}
-export PYTHONPATH=$root/tools:$sources:$work/site${PYTHONPATH:+:$PYTHONPATH}
+paths() { export PYTHONPATH=$root/tools:$1:$work/site${given_path:+:$given_path}; }
+given_path=${PYTHONPATH:-}
+paths "$root/src"
 loads() { "$python" -c 'import torch, lmanet.ops._native' >>"$log" 2>&1; }
 
 build_kernel() {
@@ -78,22 +72,24 @@ build_kernel() {
 kernel='the checkout'
 if ! loads; then
   kernel='nowhere: no compiler, or the build failed or took too long'
-  built=$(find "$work/wheel" -name '_native*.so' 2>/dev/null | head -1)
-  [ -n "$built" ] && kernel='the wheel'
+  built=''
+  [ -z "$wheels" ] || built=$(find "$wheels" -maxdepth 1 -name '_native*.so' | head -1)
+  [ -z "$built" ] || kernel="the wheels' folder"
   if [ -z "$built" ] && [ -z "$dry" ] && build_kernel >>"$log" 2>&1; then
     built=$(find "$work/kernel" -maxdepth 1 -name '_native*.so' | head -1)
     kernel='a build on this machine'
   fi
   [ -z "$built" ] && [ -n "$dry" ] && kernel='nowhere: a dry run does not build it'
-  if [ -n "$built" ] && with_kernel "$built"; then
-    export PYTHONPATH=$root/tools:$sources:$work/site
+  # The checkout stays as it is: with a kernel from elsewhere, a copy of the sources is run.
+  if [ -n "$built" ] && cp -r "$root/src" "$work/src" && cp "$built" "$work/src/lmanet/ops/"; then
+    paths "$work/src"
     loads || kernel="nowhere: that of ${kernel#the } cannot be loaded: see log.txt"
   fi
 fi
 say "the CPU kernel comes from $kernel"
 export GPU_CHECK_KERNEL=$kernel PYTHONUNBUFFERED=1
 GPU_CHECK_COMMIT=$(git -C "$root" rev-parse HEAD 2>/dev/null)
-export GPU_CHECK_COMMIT
+export GPU_CHECK_COMMIT TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$work/triton
 
 if [ -z "$dry" ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >>"$log" 2>&1; then
   say "PyTorch of $python sees no GPU here: --dry runs everything on the CPU"
@@ -103,7 +99,7 @@ fi
 # part NAME MODULE SECONDS [ARGUMENT...]: within its own limit and the whole's.
 parts=()
 part() {
-  local name=$1 module=$2 limit=$3 left=$((deadline - SECONDS - 12))
+  local name=$1 module=$2 limit=$(($3 * longer)) left=$((deadline - SECONDS - 12))
   shift 3
   case ,${only:-$name}, in *",$name,"*) ;; *) return ;; esac
   parts+=("$name")

@@ -19,6 +19,9 @@ import torch
 
 SCHEMA_VERSION = 1
 
+BUDGET_S = 3.0
+"""What is so slow that its counted runs would take longer has fewer of them, at least one."""
+
 
 @dataclass
 class Part:
@@ -120,7 +123,9 @@ def time_calls(
     began_s = time.perf_counter()
     run()
     wait(device)
-    calls = math.ceil(max(1.0, least_s / max(time.perf_counter() - began_s, 1e-6)))
+    once_s = max(time.perf_counter() - began_s, 1e-6)
+    calls = math.ceil(max(1.0, least_s / once_s))
+    runs = max(1, min(runs, int(BUDGET_S / (calls * once_s))))
     times = [_milliseconds(run, calls, device) / calls for _ in range(runs)]
     return {
         "median_ms": statistics.median(times),

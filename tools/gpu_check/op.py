@@ -69,10 +69,8 @@ def main(part: Part) -> None:
         row: dict[str, Any] = {"case": name, "dtype": dtype, "backend": backend, "backward": backward}
         if part.left_s < 0:
             row["left_out"] = "no time was left"
-        elif part.dry and backend == FLEX_KEPT:
-            row["left_out"] = "it is compiled, which takes long on a CPU"
-        elif part.dry and backend == FLEX and backward:
-            row["left_out"] = "FlexAttention has no gradients on a CPU"
+        elif part.dry and (backend == FLEX_KEPT or (backend == FLEX and (backward or name != BACKWARD))):
+            row["left_out"] = "dry runs have FlexAttention once, uncompiled, as it is on a CPU"
         elif backend == "reference" and _gathered_bytes(case) > _free_bytes(part):
             row["left_out"] = f"it would gather {_gathered_bytes(case) / 2**30:.0f} GiB"
         else:
@@ -103,9 +101,9 @@ def _measure(case: Case, backend: str, part: Part) -> dict[str, Any]:
         def run() -> object:
             return attend(*next(turn))
 
-    runs, least_s = (2, 0.0) if part.dry else (15, 0.02)
+    how: dict[str, Any] = {"runs": 1, "least_s": 0.0, "warm_ups": 0} if part.dry else {"runs": 15}
     with nullcontext() if case.backward else torch.no_grad():
-        timing = time_calls(run, part.device, runs=runs, least_s=least_s)
+        timing = time_calls(run, part.device, **how)
         flops = case.useful_flops(everything=backend == GLOBAL)
         found = {
             **timing,
