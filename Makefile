@@ -1,4 +1,5 @@
-# make demo: a labelled video; make test: the tests; make test-all: the slow ones too; make docs: the documentation; make check: what CI runs.
+# make demo: a labelled video; make test: the tests; make test-all: the slow ones too; make check: what CI runs;
+# make docs: the documentation.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -27,19 +28,19 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools examples
+	$(BIN)/ruff format --check src tests tools examples
 	$(BIN)/pyright
 	$(MAKE) test
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src tests tools
-	$(BIN)/ruff format src tests tools
+	$(BIN)/ruff check --fix src tests tools examples
+	$(BIN)/ruff format src tests tools examples
 
 # The documentation as a site, build/site/index.html, without a warning. The sources are read, not run: its tools, the
 # extra `docs`, have an environment of their own without PyTorch.
 docs: $(DOCS)/.installed
-	$(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 
 $(DOCS)/.installed: pyproject.toml
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
