@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from lmanet.backbones import Backbone, Wrapped, as_backbone
-from lmanet.classes import Classes, generated_palette
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
 from lmanet.methods.registry import METHODS, find_method, register
@@ -87,7 +86,7 @@ def _imported(name: str, what: str, kind: str, example: str) -> Any:
 def third_party_backbone(name: str, at: str | None = None) -> Backbone:
     """The network that a function of the user's builds, as a backbone.
 
-    Weights files know it by its name. It has `classes` if it is a network of transformers.
+    Weights files know it by its name.
 
     Args:
         name: `MODULE:FUNCTION`.
@@ -107,10 +106,6 @@ def third_party_backbone(name: str, at: str | None = None) -> Backbone:
     if isinstance(backbone, Wrapped):
         # The place that was found too: loading must not look for it again.
         backbone.config = {"at": backbone.at, **({} if backbone.entry is None else {"entry": backbone.entry})}
-    labels = getattr(getattr(network, "config", None), "id2label", None)
-    if isinstance(labels, dict) and sorted(labels) == list(range(backbone.num_classes)):  # transformers
-        names = tuple(str(labels[n]) for n in range(backbone.num_classes))
-        backbone.classes = Classes(names, generated_palette(len(names)))
     return backbone
 
 

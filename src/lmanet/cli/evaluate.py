@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import tyro
+
 
 def evaluate(
     *,
@@ -14,7 +16,7 @@ def evaluate(
     at: str | None = None,
     split: str = "val",
     control: str | None = None,
-    method: tuple[str, ...] = (),
+    method: tyro.conf.UseAppendAction[list[str]],
     memory_size: int | None = None,
     window: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -36,9 +38,9 @@ def evaluate(
         at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
         split: train, val, test, or another that the data set has.
         control: weights trained with `--memories current`: scored as a further column that sees no past.
-        method: one or several of single-frame, flow-average, training-free, label-memory, lmanet, or MODULE:CLASS of
-            your own; all: every one that needs no training, and that of the weights; single-frame and that of the
-            weights, if not given.
+        method: single-frame, flow-average, training-free, label-memory, lmanet, or MODULE:CLASS of your own; may be
+            given several times; all: every one that needs no training, and that of the weights; if not given,
+            single-frame and that of the weights.
         memory_size: frames remembered, if not the models' own.
         window: side of the search window in cells, odd, if not the models' own.
         precision: of the network.

@@ -11,7 +11,7 @@ says now, at the resolution of the cells, so that the present frame's fine detai
   so is a stream of one frame a second.
 
 The defaults were chosen on CamVid's val clip with one ERFNet (15 frames a second) and held against frames one second
-apart and against the synthetic drive; see `docs/training-free.md`.
+apart and against the synthetic drive; see `docs/methods/training-free.md`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from torch import nn
 from lmanet.backbones.base import Backbone
 from lmanet.backbones.wrapped.inspection import cut_where_best
 from lmanet.backbones.wrapped.network import Wrapped
+from lmanet.classes import Classes, generated_palette
 from lmanet.errors import InputError
 
 
@@ -22,6 +23,8 @@ def as_backbone(
     probe: tuple[int, int] | None = None,
 ) -> Backbone:
     """A network as a `Backbone`; one that is a backbone already stays as it is.
+
+    It has `classes` if it is a network of transformers, which knows their names.
 
     Args:
         model: any network that takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key
@@ -45,7 +48,9 @@ def as_backbone(
             )
         return model
     cut = {**known_normalisation(model), **cut}
-    return cut_where_best(model, **cut) if at is None else Wrapped(model, at=at, **cut)
+    backbone = cut_where_best(model, **cut) if at is None else Wrapped(model, at=at, **cut)
+    backbone.classes = known_classes(model, backbone.num_classes)
+    return backbone
 
 
 def known_normalisation(model: nn.Module) -> dict[str, tuple[float, ...]]:
@@ -55,3 +60,13 @@ def known_normalisation(model: nn.Module) -> dict[str, tuple[float, ...]]:
         if isinstance(facts, dict) and len(facts.get("mean", ())) == len(facts.get("std", ())) == 3:
             return {"mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
     return {}
+
+
+def known_classes(model: nn.Module, count: int) -> Classes | None:
+    """The classes that a network of transformers names in its configuration; None where nobody named them."""
+    labels = getattr(getattr(model, "config", None), "id2label", None)
+    if not isinstance(labels, dict) or sorted(labels) != list(range(count)):
+        return None
+    if all(labels[n] == f"LABEL_{n}" for n in range(count)):  # what transformers writes where nobody named them
+        return None
+    return Classes(tuple(str(labels[n]) for n in range(count)), generated_palette(count))
