@@ -21,8 +21,9 @@ from lmanet.methods.lmanet import LMANet, segment_single
 from lmanet.methods.memory import MemoryState
 from lmanet.training.config import Stage
 from lmanet.training.features import observe
-from lmanet.training.method import train_memory
-from lmanet.training.recipes import LabelRecipe, MemoryRecipe
+from lmanet.training.method import train_method
+from lmanet.training.options import RunOptions
+from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe
 from lmanet.zoo.files import save_model
 
 SIZES = [(48, 64), (45, 61)]
@@ -231,16 +232,15 @@ def test_sizes_are_checked() -> None:
 # Training
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-2)
-RECIPE = LabelRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
+RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
 TRAIN, VAL = tiny_data(frames=2), replace(tiny_data(sequences=1, frames=2, seed=9), name="tiny/val")
 
 
-def train(folder: Path, recipe: LabelRecipe | MemoryRecipe = RECIPE, **arguments: object) -> Path:
+def train(folder: Path, recipe: LabelMemoryRecipe | LMANetRecipe = RECIPE, **arguments: object) -> Path:
     with seeded():
         network = ERFNet(3).eval()
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
-    arguments = {"workers": 0, "accelerator": accelerator, **arguments}
-    return train_memory(TRAIN, VAL, network, recipe, folder, **arguments)
+    options = RunOptions(Accelerator(cpu=True, mixed_precision="no"), workers=0)
+    return train_method(TRAIN, VAL, network, recipe, folder, options=options, **arguments).path
 
 
 def test_trained_with_a_cache_and_without(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_goes_on_from_a_model_of_the_same_kind_only(tmp_path: Path) -> None:
     again = lmanet.load(str(train(tmp_path / "again", slow, initial=start)))
     assert isinstance(again, LabelMemory)
     torch.testing.assert_close(again.trust_out.weight, start.trust_out.weight, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="a memory of features, this training labels"):
+    with pytest.raises(InputError, match="method lmanet, this training label-memory"):
         train(tmp_path / "other", initial=LMANet(ERFNet(3)))
     with pytest.raises(InputError, match="hidden 32, this training 8"):
         train(tmp_path / "narrow", replace(RECIPE, hidden=8), initial=start)
