@@ -1,9 +1,12 @@
-# make demo: a labelled video; make test: the tests; make check: what CI runs.
+# make demo: a labelled video; make test: the tests; make test-all: the slow ones too; make check: what CI runs;
+# make docs: the documentation.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BUILD_REQUIRES = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])
+DOCS := build/docs-venv
+DOCS_REQUIRES = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
 
 SANITIZED = LD_PRELOAD="$(foreach lib,asan ubsan stdc++,$(shell $(CXX) -print-file-name=lib$(lib).so))" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -12,7 +15,7 @@ SANITIZED = LD_PRELOAD="$(foreach lib,asan ubsan stdc++,$(shell $(CXX) -print-fi
 # With a compiler, a kernel that does not build is an error; without, lmanet is installed without its kernel.
 export LMANET_REQUIRE_NATIVE ?= $(if $(shell command -v $(CXX)),1,0)
 
-.PHONY: demo test check sanitize format clean
+.PHONY: demo test test-all check docs sanitize format clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -21,15 +24,29 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
 check: $(STAMP)
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools examples
+	$(BIN)/ruff format --check src tests tools examples
 	$(BIN)/pyright
 	$(MAKE) test
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src tests tools
-	$(BIN)/ruff format src tests tools
+	$(BIN)/ruff check --fix src tests tools examples
+	$(BIN)/ruff format src tests tools examples
+
+# The documentation as a site, build/site/index.html, without a warning. The sources are read, not run: its tools, the
+# extra `docs`, have an environment of their own without PyTorch.
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+$(DOCS)/.installed: pyproject.toml
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$($(DOCS)/bin/python -c '$(DOCS_REQUIRES)')
+	touch $@
 
 # The kernel under AddressSanitizer and UBSan, with the attention tests. Needs GCC. The report is on the terminal, hence
 # --capture=sys; -S leaves out the editable install of .venv.

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
-from lmanet import LMANet, Session
+from lmanet import LMANet, Session, SingleFrame
 from lmanet.errors import InputError
 
 SIZE = (18, 27)
@@ -180,16 +180,23 @@ def session_after(model: LMANet, precision: str, frames: np.ndarray) -> Session:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keys": torch.zeros(1, 3, 5, 5, 7)}, r"keys \(1, 3, 5, 5, 7\).*expected \(1, S, 4, h, w\)"),
-        ({"values": torch.zeros(1, 3, 8, 5, 7)}, r"values \(1, 3, 8, 5, 7\).*same model"),
+        (
+            {"keys": torch.zeros(1, 3, 5, 5, 7)},
+            r"keys are \(1, 3, 5, 5, 7\): expected \(1, 3, 4, 5, 7\), from a session of the same model",
+        ),
+        (
+            {"values": torch.zeros(1, 3, 8, 5, 7)},
+            r"values are \(1, 3, 8, 5, 7\).*same model on frames of 18×27",
+        ),
         ({"values": torch.zeros(1, 2, 6, 5, 7)}, r"same model"),
         ({"values": torch.zeros(1, 3, 6, 5, 6)}, r"same model"),
         ({"keys": torch.zeros(2, 3, 4, 5, 7), "values": torch.zeros(2, 3, 6, 5, 7)}, r"same model"),
         ({"keys": torch.zeros(3, 4, 5, 7)}, r"same model"),
-        ({"size": torch.tensor(18)}, r"size \(\): expected \(2,\)"),
+        ({"size": torch.tensor(18)}, r"size 18: expected \(2,\), the frames' height and width"),
         (
             {"more": torch.zeros(1)},
-            r"\['keys', 'more', 'size', 'values'\]: expected \['keys', 'values', 'size'\]",
+            r"\['keys', 'more', 'size', 'values'\] for the method lmanet: "
+            r"expected \['keys', 'values', 'size'\], or nothing",
         ),
     ],
 )
@@ -200,15 +207,18 @@ def test_state_of_another_model_is_refused(model, change, message):
         session.load_state_dict(session.state_dict() | change)
 
 
-def test_bare_backbone_has_no_memory_to_restore(model):
+def test_what_remembers_nothing_has_no_memory_to_restore(model):
     filled = Session(model)
     filled.step(film(1)[0])
-    with pytest.raises(InputError, match="no memory to restore: load an LMANet model"):
-        Session(model.backbone).load_state_dict(filled.state_dict())
+    session = Session(SingleFrame(model.backbone))
+    with pytest.raises(InputError, match=r"for the method single-frame: expected nothing, as it remembers"):
+        session.load_state_dict(filled.state_dict())
+    with pytest.raises(InputError, match=r"for the method single-frame: expected nothing"):
+        session.load_state_dict({"size": torch.tensor([18, 27])})
 
 
-def test_bare_backbone_labels_each_frame_by_itself(model):
-    session, frames = Session(model.backbone), film(3)
+def test_single_frames_are_labelled_each_by_itself(model):
+    session, frames = Session(SingleFrame(model.backbone)), film(3)
     assert session.step(film(1, (40, 40))[0]).labels.shape == (40, 40)
     once = logits_of(session, frames)
     assert torch.equal(logits_of(session, frames[::-1]).flip(0), once)
@@ -310,9 +320,51 @@ def test_options_out_of_range(model):
 @pytest.mark.parametrize("classes", [1, 256])
 def test_networks_whose_labels_do_not_fit_are_refused(classes):
     with pytest.raises(InputError, match=f"a network of {classes} class.*: expected 2 to 255"):
-        Session(TinyBackbone(classes))
+        Session(SingleFrame(TinyBackbone(classes)))
 
 
 def test_a_model_in_bfloat16_says_so(model):
     assert Session(model.optimize(torch.bfloat16)).precision == "bf16"
     assert Session(model).precision == "fp32"
+
+
+def test_memory_size_and_window_are_of_the_session_alone(model):
+    frames = film(5)
+    expected = logits_of(Session(model.adjusted(memory_size=2, window=5)), frames)
+    session = Session(model, memory_size=2, window=5)
+    assert torch.equal(logits_of(session, frames), expected)
+    assert session.state_dict()["keys"].shape[1] == 2
+    assert (model.memory_size, model.window) == (3, 3)
+    fast = model.optimize()
+    assert torch.equal(logits_of(Session(fast, memory_size=2, window=5), frames), expected)
+    assert (fast.memory_size, fast.window) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"memory_size": 0}, "memory size 0"), ({"window": 4}, "window 4: expected an odd number")],
+)
+def test_memory_size_and_window_are_checked(model, options, message):
+    with pytest.raises(InputError, match=message):
+        Session(model, **options)
+    name = next(iter(options)).replace("_", " ")
+    with pytest.raises(InputError, match=f"single-frame has no {name} to be changed: it has nothing"):
+        Session(SingleFrame(model.backbone), **options)
+
+
+def test_only_a_video_model_is_taken(model):
+    with pytest.raises(
+        InputError, match=r"got a TinyBackbone: expected an lmanet\.VideoModel; lmanet\.wrap\(model, 'single-"
+    ):
+        Session(model.backbone)
+
+
+def test_a_state_that_is_refused_leaves_the_stream_as_it_is(model):
+    frames = film(3)
+    expected = logits_of(Session(model), frames)
+    session = Session(model)
+    session.step(frames[0])
+    for change in ({"values": torch.zeros(1, 3, 6, 5, 6)}, {"size": torch.tensor([0, 27])}):
+        with pytest.raises(InputError, match="session state"):
+            session.load_state_dict(session.state_dict() | change)
+    assert torch.equal(logits_of(session, frames[1:]), expected[1:])

@@ -21,8 +21,25 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("accuracy", "benchmarks", "label-memory", "training")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "methods/index",
+            "methods/label-memory",
+            "methods/lmanet",
+            "research/accuracy",
+            "research/benchmarks",
+            "training",
+        )
+    ),
 ]
+NAMES = {
+    "single-frame": "single frame",
+    "flow-average": "flow average",
+    "label-memory": "label memory",
+    "lmanet": "LMANet",
+}
+"""What tables call the methods that reports have under their registered names."""
 
 
 def accuracy(content: dict[str, Any]) -> str:
@@ -35,7 +52,7 @@ def accuracy(content: dict[str, Any]) -> str:
         share = [scores["miou"], scores["flicker"], scores["vc"]["8"], scores["vc"]["16"], scores["tc"]]
         digits = [1, 2, 1, 1, 1]
         cells = [f"{100 * value:.{n}f} %" for value, n in zip(share, digits, strict=True)]
-        lines.append(f"| {title} | {' | '.join(cells)} | {scores['median_ms']:.0f} |")
+        lines.append(f"| {NAMES.get(title, title)} | {' | '.join(cells)} | {scores['median_ms']:.0f} |")
     flow, environment = content["conventions"]["flow"], content["environment"]
     settings = ", ".join(content["settings"].values())
     lines += ["", f"TC by {flow}. {environment['machine']}, threads: {environment['threads']}, {settings}."]
@@ -43,24 +60,20 @@ def accuracy(content: dict[str, Any]) -> str:
 
 
 def networks(contents: dict[str, dict[str, Any]]) -> str:
-    """Every network on CamVid val by the kind of its memory, of the evaluation reports by file name."""
+    """Every network on CamVid val by its method, of the evaluation reports by file name."""
     lines = [
-        "| network | memory | mIoU ↑ | flicker ↓ | VC8 ↑ | frames/s ↑ |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| network | method | mIoU ↑ | flicker ↓ | TC ↑ | ms a frame ↓ |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for network, content in contents.items():
         for title, scores in content["scores"].items():
             cells = [f"{100 * scores['miou']:.1f} %", f"{100 * scores['flicker']:.2f} %"]
-            cells += [f"{100 * scores['vc']['8']:.1f} %", f"{1000 / scores['median_ms']:.1f}"]
-            lines.append(f"| {network} | {KINDS.get(title, title)} | {' | '.join(cells)} |")
+            cells += [f"{100 * scores['tc']:.1f} %", f"{scores['median_ms']:.0f}"]
+            lines.append(f"| {network} | {NAMES.get(title, title)} | {' | '.join(cells)} |")
     content = next(iter(contents.values()))
     environment, settings = content["environment"], ", ".join(content["settings"].values())
     lines += ["", f"{environment['machine']}, threads: {environment['threads']}, {settings}."]
     return "\n".join(lines)
-
-
-KINDS = {"single-frame": "none", "training-free": "without training", "LMANet": "trained: LMANet"}
-"""What an evaluation report's columns are called where networks are compared."""
 
 
 def reproduced(content: dict[str, Any]) -> str:
@@ -85,10 +98,10 @@ def folds(content: dict[str, Any]) -> str:
     places: dict[str, dict[str, Any]] = {}
     for row in content["rows"]:
         places.setdefault(row["scored_on"].removeprefix("fold "), {})[row["name"]] = row
-    names = ["single-frame", "single-frame, trained on", "control", "LMANet"]
+    names = ["single-frame", "single-frame, trained on", "control", "label memory"]
     shown = "".join(f" {name}, mIoU ↑ |" for name in names)
     lines = [
-        f"| left out |{shown} flicker ↓: single-frame | control | LMANet |",
+        f"| left out |{shown} flicker ↓: single-frame | control | label memory |",
         f"| --- {'| --- ' * (len(names) + 3)}|",
     ]
     for place, rows in places.items():
@@ -113,7 +126,8 @@ def stream(content: dict[str, Any]) -> str:
         memory = timings[f"{title}, in memory"]["median_s"]
         file = timings[f"{title}, file to file"]["median_s"]
         lines.append(
-            f"| {title} | {frames / memory:.1f} frames/s | {frames / file:.1f} frames/s | {100 * memory / file:.0f} % |"
+            f"| {NAMES.get(title, title)} | {frames / memory:.1f} frames/s "
+            f"| {frames / file:.1f} frames/s | {100 * memory / file:.0f} % |"
         )
     return "\n".join(lines)
 
@@ -149,12 +163,12 @@ def op_all(content: dict[str, Any]) -> str:
 
 
 def model(content: dict[str, Any]) -> str:
-    """A frame through LMANet against the bare network, in float32."""
+    """A frame through a network with a memory against the bare network, in float32."""
     return "\n\n".join([_model_tables(content)[0].markdown(), machine(content)])
 
 
 def model_all(content: dict[str, Any]) -> str:
-    """A frame through LMANet against the bare network, in every precision."""
+    """A frame through a network with a memory against the bare network, in every precision."""
     return "\n\n".join([*(table.markdown() for table in _model_tables(content)), machine(content)])
 
 
@@ -175,9 +189,12 @@ def machine(content: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "camvid": ("camvid-val.json", accuracy),
     "control": ("reproduce/camvid/control.json", reproduced),
+    "presets": ("reproduce/camvid/presets.json", reproduced),
+    "spacing": ("reproduce/camvid/spacing.json", reproduced),
     "folds": ("reproduce/camvid-folds/control.json", folds),
     "synthetic": ("synthetic-val.json", accuracy),
     "synthetic-test": ("reproduce/synthetic/control.json", reproduced),
+    "synthetic-presets": ("reproduce/synthetic/presets.json", reproduced),
     "synthetic-window": ("reproduce/synthetic/window.json", reproduced),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),

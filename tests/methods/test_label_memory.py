@@ -2,31 +2,40 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 import lmanet
+from contracts.method import MethodContract
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
-from contracts.tiny import CLASSES, tiny_backbone, tiny_data
-from lmanet import LabelMemory, Session
+from contracts.tiny import CLASSES
+from lmanet import LabelMemory, Session, VideoModel
 from lmanet.backbones import ERFNet
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.label_memory import MOST_TRUST
-from lmanet.methods.labels import Reading, label_shares
-from lmanet.methods.lmanet import LMANet, segment_single
+from lmanet.methods.labels import Reading
 from lmanet.methods.memory import MemoryState
-from lmanet.training.config import Stage
-from lmanet.training.features import observe
-from lmanet.training.method import train_method
-from lmanet.training.options import RunOptions
-from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe
+from lmanet.nn.cells import label_shares
 from lmanet.zoo.files import save_model
 
 SIZES = [(48, 64), (45, 61)]
+
+
+class TestLabelMemory(MethodContract):
+    kind = LabelMemory
+    low_precision_error = 0.1
+    arguments: ClassVar = {"memory_size": 3, "window": 5, "hidden": 8}
+    adjustments: ClassVar = {"memory_size": 2, "window": 3, "persistence": 1.0, "attention": "reference"}
+
+    @classmethod
+    def prepare(cls, model: VideoModel) -> None:
+        """As after a training: the trust differs from place to place."""
+        assert isinstance(model, LabelMemory)
+        nn.init.normal_(model.trust_out.weight, std=0.5)
 
 
 def trusting(device: str = "cpu", **arguments: float) -> LabelMemory:
@@ -71,18 +80,18 @@ def test_forward_over_a_clip_is_step_after_step(size: tuple[int, int], device: s
         logits, state = model.step(images, state)
     assert logits.shape == (1, 5, *size)
     torch.testing.assert_close(model(clip), logits)
-    assert (logits - segment_single(model.backbone, clip[:, -1])).abs().max() > 0.1
+    assert (logits - model.backbone.segment(clip[:, -1])).abs().max() > 0.1
 
 
 @torch.no_grad()
 def test_first_frame_and_no_trust_are_the_network_itself() -> None:
     model, clip = trusting(), drive(3)
     first, state = model.step(clip[:, 0])
-    assert torch.equal(first, segment_single(model.backbone, clip[:, 0]))
+    assert torch.equal(first, model.backbone.segment(clip[:, 0]))
     nn.init.zeros_(model.trust_out.weight)
     nn.init.constant_(model.trust_out.bias, -100)
     later, _ = model.step(clip[:, 1], state)
-    assert torch.equal(later, segment_single(model.backbone, clip[:, 1]))
+    assert torch.equal(later, model.backbone.segment(clip[:, 1]))
 
 
 @torch.no_grad()
@@ -107,7 +116,7 @@ def test_a_frame_that_cannot_be_followed_is_the_network_itself() -> None:
     _, state = model.step(clip[:, 0])
     other = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(8))
     logits, _ = model.step(other, state)
-    torch.testing.assert_close(logits, segment_single(model.backbone, other), rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits, model.backbone.segment(other), rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
@@ -119,7 +128,7 @@ def test_a_bad_frame_among_good_ones_is_told_what_they_said_and_passes_nothing_o
         logits, state = model.step(images, state)
         followed.append(float(state.values[:, -1, -1].mean()))
         if len(followed) == 3:
-            alone = segment_single(model.backbone, images)
+            alone = model.backbone.segment(images)
             assert (logits - alone).abs().max() > 0.1
             own = label_shares(alone, (12, 16))
             torch.testing.assert_close(state.values[:, -1, :5], own)
@@ -176,7 +185,7 @@ def test_what_is_trained_is_what_streams(size: tuple[int, int]) -> None:
         trained = model.from_observed(now, before.fused[:, None], size)
         control = model.from_observed(now, None, size)
     torch.testing.assert_close(trained, model(clip))
-    assert torch.equal(control, segment_single(model.backbone, clip[:, 1]))
+    assert torch.equal(control, model.backbone.segment(clip[:, 1]))
 
 
 def test_only_the_memory_learns_at_first_and_no_gradient_is_lost() -> None:
@@ -227,59 +236,3 @@ def test_sizes_are_checked() -> None:
         LabelMemory(TinyBackbone(2), hidden=0)
     with pytest.raises(InputError, match="memory size 0"):
         LabelMemory(TinyBackbone(2), memory_size=0)
-
-
-# Training
-
-STAGE = Stage(epochs=1, batch_size=2, lr=1e-2)
-RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
-TRAIN, VAL = tiny_data(frames=2), replace(tiny_data(sequences=1, frames=2, seed=9), name="tiny/val")
-
-
-def train(folder: Path, recipe: LabelMemoryRecipe | LMANetRecipe = RECIPE, **arguments: object) -> Path:
-    with seeded():
-        network = ERFNet(3).eval()
-    options = RunOptions(Accelerator(cpu=True, mixed_precision="no"), workers=0)
-    return train_method(TRAIN, VAL, network, recipe, folder, options=options, **arguments).path
-
-
-def test_trained_with_a_cache_and_without(tmp_path: Path) -> None:
-    one = lmanet.load(str(train(tmp_path / "one")))
-    other = lmanet.load(str(train(tmp_path / "other", use_cache=False)))
-    assert isinstance(one, LabelMemory) and isinstance(other, LabelMemory)
-    assert one.card["recipe"]["hidden"] == 32
-    start = LabelMemory(ERFNet(3), window=3)
-    assert not torch.equal(one.trust_out.weight, start.trust_out.weight)
-    # The cache keeps bfloat16, in both runs.
-    torch.testing.assert_close(one.trust_out.weight, other.trust_out.weight, rtol=0.05, atol=2e-3)
-
-
-def test_the_control_trains_the_decoder_alone(tmp_path: Path) -> None:
-    model = lmanet.load(str(train(tmp_path, replace(RECIPE, memories="current"))))
-    assert isinstance(model, LabelMemory) and model.card["control"]
-    assert torch.count_nonzero(model.trust_out.weight) == 0
-    with seeded():
-        network = ERFNet(3)
-    weights = model.backbone.decoder.state_dict()
-    assert any(not torch.equal(value, weights[name]) for name, value in network.decoder.state_dict().items())
-
-
-def test_goes_on_from_a_model_of_the_same_kind_only(tmp_path: Path) -> None:
-    start = lmanet.load(str(train(tmp_path / "start")))
-    assert isinstance(start, LabelMemory)
-    slow = replace(RECIPE, module=replace(STAGE, lr=1e-12), joint=replace(STAGE, lr=1e-12))
-    again = lmanet.load(str(train(tmp_path / "again", slow, initial=start)))
-    assert isinstance(again, LabelMemory)
-    torch.testing.assert_close(again.trust_out.weight, start.trust_out.weight, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="method lmanet, this training label-memory"):
-        train(tmp_path / "other", initial=LMANet(ERFNet(3)))
-    with pytest.raises(InputError, match="hidden 32, this training 8"):
-        train(tmp_path / "narrow", replace(RECIPE, hidden=8), initial=start)
-
-
-def test_observations_are_kept_in_bfloat16_without_loss_of_shares() -> None:
-    model = LabelMemory(tiny_backbone(), window=3).eval()
-    images = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
-    observed = observe(model, images).fused
-    shares = observed[:, -3:].float()
-    torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))

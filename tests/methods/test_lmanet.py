@@ -1,18 +1,34 @@
-"""The segmenter by itself; what it does for every backbone is in `contracts.backbone`."""
+"""The paper's method by itself; what it does as every method is in `contracts.method`, for every backbone in
+`contracts.backbone`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contracts.method import MethodContract
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
-from lmanet import ERFNet, LMANet, MemoryState
+from lmanet import ERFNet, LMANet, VideoModel
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import segment_single
+from lmanet.methods.memory import MemoryState
+
+
+class TestLMANet(MethodContract):
+    kind = LMANet
+    arguments: ClassVar = {"key_channels": 8, "value_channels": 12, "memory_size": 3, "window": 5}
+    adjustments: ClassVar = {"memory_size": 2, "window": 3, "border": "zero", "attention": "reference"}
+
+    @classmethod
+    def prepare(cls, model: VideoModel) -> None:
+        """As after a training: some places match better than others."""
+        assert isinstance(model, LMANet)
+        for project in (model.key_value.query_key, model.key_value.memory_key):
+            project.weight.data *= 10
 
 
 def make(**options) -> LMANet:
@@ -45,7 +61,7 @@ def test_first_frame_is_its_own_memory(segmenter):
 
 def test_step_is_encode_recall_fuse_decode(segmenter):
     """The data's way, in small steps that a reader can follow: the memory of one frame, a window of one cell."""
-    segmenter.window = 1
+    segmenter = segmenter.adjusted(window=1)
     first, second = frames(segmenter, 2, (16, 24))
     _, value = segmenter.key_value.memory(segmenter.backbone.encode(first).fused)
     _, state = segmenter.step(first)
@@ -75,7 +91,7 @@ def test_skip_maps_are_the_current_frame_s(segmenter):
 def test_memory_size_and_window_may_change_after_training(segmenter, memory_size, window):
     clip = frames(segmenter, 7)
     before = segmenter(clip.transpose(0, 1))
-    segmenter.memory_size, segmenter.window = memory_size, window
+    segmenter = segmenter.adjusted(memory_size=memory_size, window=window)
     state = None
     for image in clip:
         logits, state = segmenter.step(image, state)
@@ -87,9 +103,9 @@ def test_memory_size_and_window_may_change_after_training(segmenter, memory_size
 def test_memory_size_holds_for_streams_that_start_later(segmenter):
     clip = frames(segmenter, 2)
     _, state = segmenter.step(clip[0])
-    segmenter.memory_size = 5
-    assert segmenter.step(clip[1], state)[1].size == 3
-    assert segmenter.step(clip[1])[1].size == 5
+    longer = segmenter.adjusted(memory_size=5)
+    assert longer.step(clip[1], state)[1].size == 3
+    assert longer.step(clip[1])[1].size == 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 24)])
@@ -99,7 +115,7 @@ def test_any_size_is_padded_by_its_edge_and_cut_back(segmenter, size):
     padded = F.pad(image, (0, right, 0, below), mode="replicate")
     cut = (..., slice(size[0]), slice(size[1]))
     torch.testing.assert_close(segmenter.step(image)[0], segmenter.step(padded)[0][cut])
-    torch.testing.assert_close(segment_single(segmenter.backbone, image), segmenter.backbone(padded)[cut])
+    torch.testing.assert_close(segmenter.backbone.segment(image), segmenter.backbone(padded)[cut])
 
 
 def test_bytes_are_floats_over_255(segmenter):
@@ -133,13 +149,11 @@ def test_bfloat16_is_close(segmenter):
 def test_backends_and_borders_are_passed_on(segmenter):
     clip = frames(segmenter, 3).transpose(0, 1)
     expected = segmenter(clip)
-    segmenter.attention = "reference"
-    torch.testing.assert_close(segmenter(clip), expected)
-    segmenter.border = "zero"
-    assert not torch.allclose(segmenter(clip), expected)
-    segmenter.attention = "magic"
+    reference = segmenter.adjusted(attention="reference")
+    torch.testing.assert_close(reference(clip), expected)
+    assert not torch.allclose(reference.adjusted(border="zero")(clip), expected)
     with pytest.raises(InputError, match="backend is 'magic', expected one of auto, native, tiled"):
-        segmenter(clip)
+        segmenter.adjusted(attention="magic")(clip)
 
 
 @pytest.mark.parametrize(("fusion", "value_channels"), [("concat", 6), ("bottleneck", None)])
@@ -172,7 +186,7 @@ def test_weights_are_channels_last():
         ({"window": 4}, r"window 4: expected an odd number of cells, such as 5"),
         ({"window": 0}, r"window 0: .* such as 1"),
         ({"window": -3}, r"window -3"),
-        ({"memory_size": 0}, r"memory size 0: expected at least 1 .* use the backbone"),
+        ({"memory_size": 0}, r"memory size 0: expected at least 1 .* use the method single-frame"),
         ({"fusion": "sum"}, r"fusion 'sum': expected one of gated, concat, bottleneck"),
         ({"convolutions": "slow"}, r"convolutions 'slow': expected one of paper, fast"),
         ({"fusion": "concat", "value_channels": 8}, r"gives 16, but the decoder takes 12"),
@@ -184,11 +198,19 @@ def test_options_out_of_range(options, message):
         make(**options)
 
 
-def test_window_and_memory_size_are_checked_when_changed(segmenter):
-    with pytest.raises(InputError, match="window 6"):
-        segmenter.window = 6
-    with pytest.raises(InputError, match="memory size 0"):
-        segmenter.memory_size = 0
+def test_what_is_adjusted_is_checked(segmenter):
+    for name, value, message in (
+        ("window", 6, "window 6"),
+        ("memory_size", 0, "memory size 0"),
+        ("border", "none", "border 'none': expected one of mask, zero"),
+        (
+            "fusion",
+            "concat",
+            "lmanet has no fusion to be changed: it has memory_size, window, border, attention",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            segmenter.adjusted(**{name: value})
     assert (segmenter.window, segmenter.memory_size) == (3, 3)
 
 
@@ -212,7 +234,7 @@ def test_images_that_are_none(images, message):
     with pytest.raises(InputError, match=message):
         segmenter.step(images)
     with pytest.raises(InputError, match=message):
-        segment_single(segmenter.backbone, images)
+        segmenter.backbone.segment(images)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 0, 3, 8, 8)])
@@ -271,8 +293,7 @@ def test_an_optimised_copy_leaves_the_model_as_it_is(segmenter):
     assert fast.optimize() is fast
     low = fast.optimize(torch.bfloat16)
     assert next(fast.parameters()).dtype == torch.float64 and next(low.parameters()).dtype == torch.bfloat16
-    fast.window = 5
-    assert segmenter.window == 3
+    assert fast.adjusted(window=5).window == 5 and fast.window == segmenter.window == 3
 
 
 @pytest.mark.parametrize(

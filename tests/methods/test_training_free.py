@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contracts.method import MethodContract
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
 from contracts.tiny import TinyData
-from lmanet import MemoryState, Session, TrainingFreeSegmenter
+from lmanet import Session, SingleFrame, TrainingFreeMemory
 from lmanet.backbones import Backbone, ERFNet
 from lmanet.data.camvid import load_camvid
 from lmanet.data.protocols import Sequence
@@ -24,13 +26,25 @@ from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.results import Scores
 from lmanet.evaluation.run import Predictor, evaluate
-from lmanet.methods import labels as labelmemory
-from lmanet.methods import training_free as trainingfree
-from lmanet.methods.lmanet import segment_single
+from lmanet.methods import labels, training_free
+from lmanet.methods.memory import MemoryState
 from lmanet.zoo import load
 
 CAMVID = Path(os.environ.get("LMANET_CAMVID", Path(__file__).parents[2] / "../shared/camvid"))
 SIZES = [(24, 32), (22, 31), (5, 7)]
+
+
+class TestTrainingFreeMemory(MethodContract):
+    kind = TrainingFreeMemory
+    low_precision_error = 0.3
+    arguments: ClassVar = {"memory_size": 3, "window": 5}
+    adjustments: ClassVar = {
+        "memory_size": 2,
+        "window": 3,
+        "temperature": 0.1,
+        "strength": 0.3,
+        "attention": "reference",
+    }
 
 
 @pytest.fixture(params=DEVICES)
@@ -52,7 +66,7 @@ def drive(backbone: Backbone, length: int, size: tuple[int, int] = (24, 32), bat
     return clip.to(next(backbone.parameters()).device)
 
 
-def stream(model: TrainingFreeSegmenter, clip: Tensor) -> tuple[list[Tensor], MemoryState]:
+def stream(model: TrainingFreeMemory, clip: Tensor) -> tuple[list[Tensor], MemoryState]:
     outputs, state = [], None
     for images in clip.unbind(1):
         logits, state = model.step(images, state)
@@ -74,7 +88,7 @@ def across(x: Tensor) -> Tensor:
 
 
 def naive_step(
-    model: TrainingFreeSegmenter, images: Tensor, past: list[tuple[Tensor, Tensor, float]]
+    model: TrainingFreeMemory, images: Tensor, past: list[tuple[Tensor, Tensor, float]]
 ) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
     """The formula, cell by cell, for one image (3, H, W) whose size fits the stride and channels need no projection.
 
@@ -148,7 +162,7 @@ def test_is_the_formula(sure):
     with seeded():
         backbone = lively(TinyBackbone()).double().eval()
         backbone.head.weight.data *= 8 * sure
-    model = TrainingFreeSegmenter(backbone, memory_size=2, window=3, temperature=0.05)
+    model = TrainingFreeMemory(backbone, memory_size=2, window=3, temperature=0.05)
     clip = drive(backbone, 6)
     # Of two bad frames one can be followed in part, and one not at all, but for what the frame before vouches.
     with seeded(1):
@@ -164,7 +178,7 @@ def test_is_the_formula(sure):
         torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)  # shares are float32
         past = [*past, left][-2:] if past else [left, left]
         seen.append(left[2])
-        alone = segment_single(backbone, images[None])[0].softmax(0)
+        alone = backbone.segment(images[None])[0].softmax(0)
         changed = max(changed, float((expected.softmax(0) - alone).abs().max()))
     assert changed > 0.05, "the clip is one that the memory changes"
     assert 0 < seen[2] < 1 and seen[3] == 0 and seen[-1] == 1, seen
@@ -174,7 +188,7 @@ def test_is_the_formula(sure):
 @pytest.mark.parametrize(("memory_size", "window"), [(1, 1), (3, 5), (2, 99)])
 @torch.no_grad()
 def test_forward_equals_step_after_step_at_any_size(backbone, size, memory_size, window):
-    model = TrainingFreeSegmenter(backbone, memory_size=memory_size, window=window)
+    model = TrainingFreeMemory(backbone, memory_size=memory_size, window=window)
     clip = drive(backbone, 5, size, batch=2)
     outputs, state = stream(model, clip)
     assert outputs[-1].shape == (2, 5, *size) and outputs[-1].dtype == torch.float64
@@ -186,7 +200,7 @@ def test_forward_equals_step_after_step_at_any_size(backbone, size, memory_size,
 
 @torch.no_grad()
 def test_streams_of_a_batch_do_not_mix(backbone):
-    model = TrainingFreeSegmenter(backbone, window=5)
+    model = TrainingFreeMemory(backbone, window=5)
     clip = drive(backbone, 4, batch=3)
     # The second is cut in the middle: what becomes of it is no matter of the others.
     clip[1, 2:] = 1 - clip[1, 2:].flip(-1)
@@ -198,15 +212,15 @@ def test_streams_of_a_batch_do_not_mix(backbone):
 def test_without_strength_and_on_the_first_frame_it_is_the_single_frame_network(backbone):
     clip = drive(backbone, 4, (22, 31))
     for strength, frames in ((0.0, range(4)), (0.75, range(1))):
-        outputs, _ = stream(TrainingFreeSegmenter(backbone, strength=strength), clip)
+        outputs, _ = stream(TrainingFreeMemory(backbone, strength=strength), clip)
         for i in frames:
-            assert torch.equal(outputs[i], segment_single(backbone, clip[:, i]))
+            assert torch.equal(outputs[i], backbone.segment(clip[:, i]))
 
 
 @torch.no_grad()
 def test_a_still_picture_s_labels_come_to_rest(backbone):
     images = drive(backbone, 1, (48, 64))[:, 0]
-    outputs, _ = stream(TrainingFreeSegmenter(backbone), images[:, None].expand(-1, 30, -1, -1, -1))
+    outputs, _ = stream(TrainingFreeMemory(backbone), images[:, None].expand(-1, 30, -1, -1, -1))
     labels = [output.argmax(1) for output in outputs]
     assert (labels[-1] != labels[-2]).double().mean() < 0.005
 
@@ -215,9 +229,9 @@ def test_a_still_picture_s_labels_come_to_rest(backbone):
 def test_what_cannot_be_followed_is_labelled_by_itself(backbone):
     clip = torch.rand(1, 4, 3, 48, 64, dtype=torch.float64).to(next(backbone.parameters()).device)
     # Of independent noise a cell's own place is as bad a match as any other.
-    outputs, _ = stream(TrainingFreeSegmenter(backbone, window=1), clip)
+    outputs, _ = stream(TrainingFreeMemory(backbone, window=1), clip)
     for images, logits in zip(clip.unbind(1), outputs, strict=True):
-        assert torch.equal(logits, segment_single(backbone, images))
+        assert torch.equal(logits, backbone.segment(images))
 
 
 def spread(height: int, width: int) -> Tensor:
@@ -233,46 +247,13 @@ def test_a_match_is_judged_by_the_cells_beside():
     beside = key.roll(1, -1)
     middle = key + 0.325**0.5 * (beside - key)
     matched = torch.where(torch.tensor([0, 1])[:, None, None, None] > 0, beside, key)
-    followed = labelmemory.followed(key, matched, anywhere, 3)
+    followed = labels.followed(key, matched, anywhere, 3)
     assert followed.shape == (2, 1, 1, 1) and followed.flatten().tolist() == [1, 0]
-    assert 0.2 < float(labelmemory.followed(key, middle, anywhere, 3).mean()) < 0.8
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("size", [(24, 32), (12, 16), (9, 12), (7, 10), (6, 64)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_upsampling_is_bilinear(size, device, layout):
-    with seeded():
-        cells = torch.randn(2, 5, 3, 4).to(device, memory_format=layout)
-    expected = F.interpolate(cells, size, mode="bilinear", align_corners=False)
-    for given in (cells, cells.clone().requires_grad_()):
-        torch.testing.assert_close(labelmemory.upsampled(given, size), expected)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("size", "rows"), [((72, 16), 18), ((44, 16), 11), ((45, 17), 15), ((66, 12), 11)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_band_by_band_is_all_at_once(size, rows, device, layout):
-    with seeded():
-        logits = torch.randn(2, 5, *size).to(device, memory_format=layout)
-        cells = torch.randn(2, 3, rows, 4).to(device, memory_format=layout)
-
-    def mixed(logits: Tensor, pixels: Tensor) -> Tensor:
-        return logits * pixels.sum(1, keepdim=True)
-
-    expected = mixed(logits, labelmemory.upsampled(cells, size))
-    learning = logits.clone().requires_grad_()
-    for rewrite in (mixed, lambda logits, pixels: logits.mul_(pixels.sum(1, keepdim=True))):
-        torch.testing.assert_close(labelmemory.rewritten(logits.clone(), cells, rewrite), expected)
-        torch.testing.assert_close(labelmemory.rewritten(learning, cells, rewrite).detach(), expected)
-        assert learning.equal(logits), "what is trained is not written over"
-    means = F.adaptive_avg_pool2d(logits.softmax(1), (rows, 4))
-    given = labelmemory.averaged(logits, (rows, 4), lambda band: band.softmax(1))
-    torch.testing.assert_close(given, means)
+    assert 0.2 < float(labels.followed(key, middle, anywhere, 3).mean()) < 0.8
 
 
 def test_places_are_whole_cells_in_bfloat16():
-    places = labelmemory._places(torch.zeros(1, 1, 3, 512, dtype=torch.bfloat16))
+    places = labels._places(torch.zeros(1, 1, 3, 512, dtype=torch.bfloat16))
     assert places[0, 1, 0].tolist() == list(range(-256, 256)) and places[0, 0, :, 0].tolist() == [-1, 0, 1]
 
 
@@ -282,13 +263,13 @@ def test_a_bad_match_that_moves_together_is_followed():
     torn = still + 2.1 * (torch.arange(9) % 2) * torch.tensor([0.0, 1.0])[:, None, None]
     with seeded():
         key = F.normalize(torch.randn(3, 6, 8, 9), dim=1)
-    got = labelmemory.followed(key, -key, torch.stack([still, still + 3, torn]), 7).flatten()
+    got = labels.followed(key, -key, torch.stack([still, still + 3, torn]), 7).flatten()
     torch.testing.assert_close(got, torch.tensor([1, 1, (0.37 - 4.41 / 2 / 7) / 0.11]))
-    blurred = labelmemory.followed(key, -0.9 * key, still.expand(3, -1, -1, -1), 7)
+    blurred = labels.followed(key, -0.9 * key, still.expand(3, -1, -1, -1), 7)
     assert blurred.flatten().tolist() == [0, 0, 0], "what is read of many places lies in place whatever moves"
     one = torch.zeros(1, 6, 1, 1)
-    assert labelmemory.followed(one, one + 1, torch.zeros(1, 2, 1, 1), 7).item() == 1
-    assert labelmemory.followed(key, -key, still.expand(3, -1, -1, -1), 0).flatten().tolist() == [0, 0, 0]
+    assert labels.followed(one, one + 1, torch.zeros(1, 2, 1, 1), 7).item() == 1
+    assert labels.followed(key, -key, still.expand(3, -1, -1, -1), 0).flatten().tolist() == [0, 0, 0]
 
 
 @torch.no_grad()
@@ -297,8 +278,8 @@ def test_a_flickering_frame_is_steadied(backbone):
     with seeded(2):
         noise = 0.1 * torch.randn(16, *images.shape, dtype=torch.float64).to(images.device)
     clip = (images + noise).clamp(0, 1).movedim(0, 1)
-    steadied, _ = stream(TrainingFreeSegmenter(backbone), clip)
-    alone = [segment_single(backbone, one) for one in clip.unbind(1)]
+    steadied, _ = stream(TrainingFreeMemory(backbone), clip)
+    alone = [backbone.segment(one) for one in clip.unbind(1)]
 
     def flicker(outputs: list[Tensor]) -> float:
         labels = [output.argmax(1) for output in outputs[4:]]
@@ -312,23 +293,22 @@ def test_networks_surer_than_usual_are_steadied_alike(backbone):
     clip = drive(backbone, 6)
     backbone.head.weight.data *= 20
     backbone.head.bias.data *= 20
-    outputs, _ = stream(TrainingFreeSegmenter(backbone), clip)
-    alone = [segment_single(backbone, one) for one in clip.unbind(1)]
+    outputs, _ = stream(TrainingFreeMemory(backbone), clip)
+    alone = [backbone.segment(one) for one in clip.unbind(1)]
     assert any(not torch.equal(a.argmax(1), b.argmax(1)) for a, b in zip(outputs, alone, strict=True))
     backbone.head.weight.data *= 4
     backbone.head.bias.data *= 4
-    surer, _ = stream(TrainingFreeSegmenter(backbone), clip)
+    surer, _ = stream(TrainingFreeMemory(backbone), clip)
     for one, other in zip(outputs, surer, strict=True):
         torch.testing.assert_close(4 * one, other, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
 def test_size_and_window_may_change_between_streams(backbone):
-    model = TrainingFreeSegmenter(backbone)
+    model = TrainingFreeMemory(backbone)
     clip = drive(backbone, 3)
-    model.memory_size, model.window = 5, 7
-    outputs, state = stream(model, clip)
-    fresh, _ = stream(TrainingFreeSegmenter(backbone, memory_size=5, window=7), clip)
+    outputs, state = stream(model.adjusted(memory_size=5, window=7), clip)
+    fresh, _ = stream(TrainingFreeMemory(backbone, memory_size=5, window=7), clip)
     assert state.size == 5 and torch.equal(outputs[-1], fresh[-1])
 
 
@@ -336,8 +316,8 @@ def test_size_and_window_may_change_between_streams(backbone):
 def test_wide_features_are_projected_alike_everywhere():
     with seeded():
         backbone = lively(ERFNet(5)).eval()
-    one, other = TrainingFreeSegmenter(backbone), TrainingFreeSegmenter(backbone)
-    assert one.key_channels == trainingfree.KEY_FEATURES + 12 < backbone.channels
+    one, other = TrainingFreeMemory(backbone), TrainingFreeMemory(backbone)
+    assert one.key_channels == training_free.KEY_FEATURES + 12 < backbone.channels
     assert one.projection is not None and other.projection is not None
     assert torch.equal(one.projection, other.projection)
     flat = one.projection.flatten(1)
@@ -350,7 +330,7 @@ def test_wide_features_are_projected_alike_everywhere():
 def test_optimize(dtype):
     with seeded():
         backbone = lively(TinyBackbone()).train()
-    model = TrainingFreeSegmenter(backbone, strength=0.6)
+    model = TrainingFreeMemory(backbone, strength=0.6)
     fast = model.optimize(dtype)
     assert fast.optimized and not model.optimized and not fast.training and model.training
     assert fast.optimize(dtype) is fast and not any(p.requires_grad for p in fast.parameters())
@@ -365,7 +345,7 @@ def test_optimize(dtype):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_session_goes_on_where_another_was(precision):
     with seeded():
-        model = TrainingFreeSegmenter(lively(TinyBackbone()).eval())
+        model = TrainingFreeMemory(lively(TinyBackbone()).eval())
     frames = (drive(model.backbone, 6, (22, 31))[0].movedim(1, -1) * 255).byte().numpy()
     session = Session(model, precision=precision)
     expected = [session.step(frame).logits for frame in frames]
@@ -382,10 +362,10 @@ def test_session_goes_on_where_another_was(precision):
 
 
 def test_classes_and_card_are_the_backbone_s():
-    backbone = load("erfnet-camvid")
-    model = TrainingFreeSegmenter(backbone)
+    backbone = load("erfnet-camvid").backbone
+    model = TrainingFreeMemory(backbone)
     assert model.classes is backbone.classes and model.card is backbone.card
-    assert not hasattr(TrainingFreeSegmenter(ERFNet(3)), "classes")
+    assert TrainingFreeMemory(ERFNet(3)).classes.names == ("class 0", "class 1", "class 2")
 
 
 @pytest.mark.parametrize(
@@ -401,12 +381,12 @@ def test_classes_and_card_are_the_backbone_s():
 )
 def test_refuses(options, words):
     with pytest.raises(InputError, match=words):
-        TrainingFreeSegmenter(TinyBackbone(), **options)
+        TrainingFreeMemory(TinyBackbone(), **options)
 
 
 @torch.no_grad()
 def test_refuses_a_frame_of_another_size(backbone):
-    model = TrainingFreeSegmenter(backbone)
+    model = TrainingFreeMemory(backbone)
     _, state = model.step(drive(backbone, 1)[:, 0])
     with pytest.raises(InputError, match="frame size"):
         model.step(drive(backbone, 1, (40, 32))[:, 0], state)
@@ -434,9 +414,7 @@ def test_costs_nothing_at_one_frame_a_second():
 @torch.no_grad()
 def test_a_still_photograph_keeps_its_labels():
     image = load_camvid(CAMVID, "val").sequences[0].image(0)
-    single = load("erfnet-camvid")
-    assert isinstance(single, Backbone)
-    session = Session(TrainingFreeSegmenter(single))
+    session = Session(TrainingFreeMemory(load("erfnet-camvid").backbone))
     labels = [session.step(image).labels for _ in range(16)]
     assert np.mean(labels[-1] != labels[0]) < 0.02
     assert np.mean(labels[-1] != labels[-2]) < 0.0005
@@ -445,9 +423,8 @@ def test_a_still_photograph_keeps_its_labels():
 def single_and_steadied(frames: range) -> list[Scores]:
     whole = load_camvid(CAMVID, "val")
     data = TinyData((Part(whole.sequences[0], frames),), whole.name, whole.classes)
-    single = load("erfnet-camvid")
-    assert isinstance(single, Backbone)
-    models = {"before": single, "after": TrainingFreeSegmenter(single)}
+    single = load("erfnet-camvid").backbone
+    models = {"before": SingleFrame(single), "after": TrainingFreeMemory(single)}
     predictors: dict[str, Predictor] = {name: ModelPredictor(model) for name, model in models.items()}
     return list(evaluate(data, predictors, vc=(8,), tc=False).scores.values())
 

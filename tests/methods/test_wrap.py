@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+import typing
 import warnings
 
 import numpy as np
@@ -12,10 +15,10 @@ from torch.nn import functional as F
 
 import lmanet
 from contracts.networks import TinyBackbone, seeded
-from lmanet.backbones import Wrapped
+from lmanet.backbones import Wrapped, as_backbone
 from lmanet.backbones.wrapped.probing import logits_of
 from lmanet.errors import InputError
-from lmanet.methods.wrap import as_backbone
+from lmanet.methods import METHODS, find_method
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -59,7 +62,7 @@ def network(request) -> nn.Module:
 @torch.no_grad()
 def test_a_network_of_any_library_labels_a_video(network):
     frames = np.random.default_rng(0).integers(0, 256, (3, 60, 80, 3), np.uint8)
-    model = lmanet.wrap(network, training_free=True)
+    model = lmanet.wrap(network, "training-free")
     session = lmanet.Session(model)
     results = [session.step(frame) for frame in frames]
     assert all(result.labels.shape == (60, 80) for result in results)
@@ -79,32 +82,52 @@ def test_a_network_of_any_library_labels_a_video(network):
 
 @torch.no_grad()
 def test_without_strength_it_is_the_network(network):
-    model = lmanet.wrap(network, training_free=True, strength=0.0).eval()
+    model = lmanet.wrap(network, "training-free", strength=0.0).eval()
     clip = torch.rand(1, 3, 3, 64, 96)
     assert torch.equal(model(clip), model.backbone(clip[:, -1]))
 
 
 def test_options_go_where_they_belong():
-    trained = lmanet.wrap(Network(), at="stem", memory_size=3, window=5, key_channels=8, convolutions="fast")
+    options = {"memory_size": 3, "window": 5, "key_channels": 8, "convolutions": "fast"}
+    trained = lmanet.wrap(Network(), "lmanet", at="stem", **options)
     assert isinstance(trained, lmanet.LMANet) and trained.convolutions == "fast"
     assert (trained.memory_size, trained.window, trained.key_channels) == (3, 5, 8)
     assert (trained.backbone.channels, trained.backbone.stride) == (32, 4)
-    labels = lmanet.wrap(Network(), at="stem", values="labels", hidden=8)
+    labels = lmanet.wrap(Network(), at="stem", hidden=8)
     assert isinstance(labels, lmanet.LabelMemory) and labels.trust_in.out_channels == 8
-    with pytest.raises(InputError, match="values 'images': expected one of labels, features"):
-        lmanet.wrap(Network(), values="images")
-    steadied = lmanet.wrap(Network(), at="stem", training_free=True, memory_size=3, temperature=0.1)
+    steadied = lmanet.wrap(Network(), "training-free", at="stem", memory_size=3, temperature=0.1)
     assert isinstance(steadied, lmanet.TrainingFreeMemory)
     assert (steadied.memory_size, steadied.temperature) == (3, 0.1)
-    with pytest.raises(TypeError, match="temperature"):
-        lmanet.wrap(Network(), temperature=0.1)
+    alone = lmanet.wrap(Network(), "single-frame", at="stem")
+    assert isinstance(alone, lmanet.SingleFrame) and alone.backbone.channels == 32
+    with pytest.raises(InputError, match=r"no method named 'images': there are single-frame, .*lmanet"):
+        lmanet.wrap(Network(), "images")
+    with pytest.raises(InputError, match="lmanet has no argument 'temperature': it has key_channels, value_"):
+        lmanet.wrap(Network(), "lmanet", temperature=0.1)
+    with pytest.raises(InputError, match="single-frame has no argument 'window': it has none"):
+        lmanet.wrap(Network(), "single-frame", window=3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_typed_overloads_say_what_the_classes_take(method):
+    """What an editor shows of `wrap` is what the constructors have."""
+    common = ("model", "method", "at", "entry", "mean", "std", "probe")
+    for overload in typing.get_overloads(lmanet.wrap):
+        named = inspect.signature(
+            overload, eval_str=True, globals=vars(sys.modules["lmanet.methods.wrap"])
+        ).parameters
+        if typing.get_args(named["method"].annotation) == (method,):
+            taken = inspect.signature(find_method(method)).parameters
+            assert [name for name in named if name not in common] == list(taken)[1:]
+            return
+    raise AssertionError(f"no overload for {method}")
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_can_be_wrapped_where_no_gradients_are_wanted(mode):
     network = Network()
     with mode():
-        model = lmanet.wrap(network, training_free=True).eval()
+        model = lmanet.wrap(network, "training-free").eval()
         assert model(torch.rand(1, 2, 3, 32, 40)).shape == (1, 4, 32, 40)
 
 
@@ -128,10 +151,10 @@ def test_images_are_normalised_as_the_network_was_trained():
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("training_free", [False, True])
-def test_the_network_stays_in_its_mode(training, training_free):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_network_stays_in_its_mode(training, method):
     network = Network().train(training)
-    model = lmanet.wrap(network, training_free=training_free)
+    model = lmanet.wrap(network, method, at="body")
     assert model.backbone.training == training
     assert {module.training for module in network.modules()} == {training}
 
@@ -147,7 +170,7 @@ def test_a_backbone_stays_as_it_is():
 
 
 def test_a_memory_is_trained_on_a_frozen_network():
-    segmenter = lmanet.wrap(Network(), at="stem", window=3)
+    segmenter = lmanet.wrap(Network(), "lmanet", at="stem", window=3)
     segmenter(torch.rand(1, 3, 3, 32, 32)).square().mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in segmenter.fusion.parameters())
     assert {f"backbone.model.{name}" for name in Network().state_dict()} <= segmenter.state_dict().keys()
@@ -158,11 +181,12 @@ def test_what_is_no_network_for_images_is_told():
         lmanet.wrap(nn.Linear(3, 4))
 
 
-@pytest.mark.parametrize("options", [{}, {"values": "labels"}, {"training_free": True}])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_network_of_another_precision_labels_a_video(dtype, options):
+def test_a_network_of_another_precision_labels_a_video(dtype, method):
     with seeded():
-        model = lmanet.wrap(Network().to(dtype).eval(), **options).eval()
+        model = lmanet.wrap(Network().to(dtype).eval(), method, at="body").eval()
+    assert {x.dtype for x in model.parameters()} == {dtype}
     session = lmanet.Session(model)
     for _ in range(2):
         labels = session.step(np.zeros((32, 48, 3), np.uint8)).labels
@@ -171,7 +195,7 @@ def test_a_network_of_another_precision_labels_a_video(dtype, options):
 
 def test_a_stream_goes_on_in_bfloat16():
     with seeded():
-        model = lmanet.wrap(Network().eval(), values="labels").eval()
+        model = lmanet.wrap(Network().eval()).eval()
     images = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         _, state = model.step(images)

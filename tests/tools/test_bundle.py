@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from contracts.networks import lively, seeded
 from contracts.tiny import CLASSES
-from lmanet import ERFNet, LMANet
+from lmanet import ERFNet, LMANet, SingleFrame
 from lmanet.errors import InputError, WeightsError
 from lmanet.zoo import load_model, save_model
 from lmanet.zoo.files import read_config
@@ -41,7 +41,7 @@ def trained(tmp_path: Path) -> Path:
     with seeded():
         backbone = lively(ERFNet(len(CLASSES))).eval()
         segmenter = lively(LMANet(backbone, memory_size=2, window=5)).eval()
-    save_model(backbone, folder / "single.safetensors", classes=CLASSES, card=TRAINED)
+    save_model(SingleFrame(backbone), folder / "single.safetensors", classes=CLASSES, card=TRAINED)
     save_model(
         segmenter,
         folder / "video.safetensors",

@@ -10,10 +10,9 @@ from torch import nn
 
 from contracts.networks import TinyBackbone, lively, seeded
 from contracts.tiny import CLASSES
-from lmanet import ERFNet, LMANet
+from lmanet import ERFNet, LMANet, SingleFrame
 from lmanet.backbones.efficient_unet import start_from_imagenet
 from lmanet.errors import InputError, WeightsError
-from lmanet.methods.lmanet import segment_single
 from lmanet.zoo import build_backbone, load_model, register_backbone, save_model
 from lmanet.zoo.architectures import BACKBONES
 from lmanet.zoo.files import read_config
@@ -45,12 +44,12 @@ def network() -> Widened:
 def test_it_comes_back_as_it_was_alone_and_with_a_memory(network, tmp_path):
     register_backbone("widened", Widened)
     images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
-    save_model(network, tmp_path / "single.safetensors", classes=CLASSES)
+    save_model(SingleFrame(network), tmp_path / "single.safetensors", classes=CLASSES)
     expected = {"name": "widened", "num_classes": 3, "config": {"width": 2}}
     assert read_config(tmp_path / "single.safetensors")["backbone"] == expected
     loaded = load_model(tmp_path / "single.safetensors")
-    assert type(loaded) is Widened
-    assert torch.equal(loaded(images), network(images))
+    assert type(loaded) is SingleFrame and type(loaded.backbone) is Widened
+    assert torch.equal(loaded.backbone(images), network(images))
     segmenter = LMANet(network, key_channels=4, value_channels=6, memory_size=1, window=3).eval()
     save_model(segmenter, tmp_path / "video.safetensors", classes=CLASSES)
     loaded = load_model(tmp_path / "video.safetensors")
@@ -60,27 +59,27 @@ def test_it_comes_back_as_it_was_alone_and_with_a_memory(network, tmp_path):
 
 def test_without_config_the_number_of_classes_is_enough(tmp_path):
     register_backbone("tiny", TinyBackbone)
-    save_model(TinyBackbone(3), tmp_path / "a.safetensors", classes=CLASSES)
+    save_model(SingleFrame(TinyBackbone(3)), tmp_path / "a.safetensors", classes=CLASSES)
     assert read_config(tmp_path / "a.safetensors")["backbone"] == {"name": "tiny", "num_classes": 3}
-    assert load_model(tmp_path / "a.safetensors").num_classes == 3
+    assert load_model(tmp_path / "a.safetensors").backbone.num_classes == 3
 
 
 def test_unregistered_weights_say_which_name_and_how_to_register(network, tmp_path):
     register_backbone("widened", Widened)
-    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    save_model(SingleFrame(network), tmp_path / "a.safetensors", classes=CLASSES)
     del BACKBONES["widened"]
     with pytest.raises(
         WeightsError, match=r"a\.safetensors has backbone 'widened'.*register_backbone\('widened', "
     ):
         load_model(tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match=r"a Widened cannot be saved.*register_backbone\(NAME, Widened\)"):
-        save_model(network, tmp_path / "b.safetensors", classes=CLASSES)
+        save_model(SingleFrame(network), tmp_path / "b.safetensors", classes=CLASSES)
     assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_a_class_that_does_not_take_the_saved_arguments(network, tmp_path):
     register_backbone("mine", Widened)
-    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    save_model(SingleFrame(network), tmp_path / "a.safetensors", classes=CLASSES)
     BACKBONES["mine"] = TinyBackbone
     with pytest.raises(WeightsError, match=r"TinyBackbone\(3, \*\*\{'width': 2\}\), which fails.*'width'"):
         load_model(tmp_path / "a.safetensors")
@@ -91,7 +90,7 @@ def test_config_that_json_cannot_give_back_is_refused(network, config, tmp_path)
     register_backbone("widened", Widened)
     network.config = config
     with pytest.raises(WeightsError, match=r"Widened\.config is .*expected a dict of JSON values"):
-        save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+        save_model(SingleFrame(network), tmp_path / "a.safetensors", classes=CLASSES)
 
 
 def test_names_and_classes_are_taken_once():
@@ -116,11 +115,11 @@ def test_names_and_classes_are_taken_once():
 def test_a_function_builds_networks_of_no_class_of_their_own(tmp_path):
     register_backbone("wide", lambda num_classes, **config: Widened(num_classes, **config))
     network = build_backbone({"name": "wide", "num_classes": 3, "config": {"width": 1}})
-    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    save_model(SingleFrame(network), tmp_path / "a.safetensors", classes=CLASSES)
     assert read_config(tmp_path / "a.safetensors")["backbone"]["name"] == "wide"
     images = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     loaded = load_model(tmp_path / "a.safetensors")
-    assert torch.equal(loaded(images), network.eval()(images))
+    assert torch.equal(loaded.backbone(images), network.eval()(images))
     BACKBONES["wide"] = lambda num_classes, width: Widened(num_classes + 1, width=width)
     with pytest.raises(WeightsError, match=r"wants 'wide' with 3 classes.*built it with 4"):
         load_model(tmp_path / "a.safetensors")
@@ -129,10 +128,10 @@ def test_a_function_builds_networks_of_no_class_of_their_own(tmp_path):
 def test_the_bundled_unet_comes_back(tmp_path):
     pytest.importorskip("segmentation_models_pytorch")
     network = build_backbone({"name": "efficient-unet", "num_classes": 3}).eval()
-    save_model(network, tmp_path / "a.safetensors", classes=CLASSES)
+    save_model(SingleFrame(network), tmp_path / "a.safetensors", classes=CLASSES)
     images = torch.rand(1, 3, 45, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(
-        segment_single(load_model(tmp_path / "a.safetensors"), images), segment_single(network, images)
+        load_model(tmp_path / "a.safetensors").backbone.segment(images), network.segment(images)
     )
     assert (network.channels, network.stride) == (128, 8)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from contracts.networks import lively, seeded
-from lmanet import ERFNet, LMANet, load
+from lmanet import ERFNet, LMANet, SingleFrame, TrainingFreeMemory, load
 from lmanet.classes import Classes
 from lmanet.errors import WeightsError
 from lmanet.methods.base import TrainableVideoModel
-from lmanet.methods.lmanet import segment_single
 from lmanet.zoo import bundled, save_model
-from lmanet.zoo.names import locate, single_frame_of
+from lmanet.zoo.files import load_model
+from lmanet.zoo.names import RENAMED, locate, single_frame_of
 
 CLASSES = Classes(("road", "sky"), ((128, 64, 128), (0, 0, 255)))
 BUNDLED_LIMIT_BYTES = 15_000_000
@@ -26,7 +26,7 @@ def models(tmp_path) -> Iterator[Path]:
     """A folder with a single-frame network, a memory made from it, and one made from a bundled network."""
     with seeded():
         backbone = lively(ERFNet(2))
-        save_model(backbone, tmp_path / "erf.safetensors", classes=CLASSES)
+        save_model(SingleFrame(backbone), tmp_path / "erf.safetensors", classes=CLASSES)
         segmenter = LMANet(backbone, memory_size=2, window=3)
         for name, base in {"video": "erf.safetensors", "orphan": "gone.safetensors", "alone": None}.items():
             save_model(segmenter, tmp_path / f"{name}.safetensors", classes=CLASSES, single_frame=base)
@@ -41,7 +41,8 @@ def offline(monkeypatch, tmp_path):
 
 
 def test_a_file_is_loaded(models):
-    assert isinstance(load(str(models / "erf.safetensors")), ERFNet)
+    model = load(str(models / "erf.safetensors"))
+    assert isinstance(model, SingleFrame) and isinstance(model.backbone, ERFNet)
     assert isinstance(load(str(models / "video.safetensors")), LMANet)
 
 
@@ -50,7 +51,7 @@ def test_a_file_may_have_any_name_and_be_relative_or_at_home(models, monkeypatch
     monkeypatch.chdir(models)
     monkeypatch.setenv("HOME", str(models))
     for name in ("weights.bin", "./weights.bin", "~/weights.bin", str(models / "weights.bin")):
-        assert isinstance(load(name), ERFNet), name
+        assert isinstance(load(name).backbone, ERFNet), name
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "runs", "./none", "sub/none"])
@@ -158,15 +159,17 @@ def test_bundled_weights(name):
             logits, state = model.step(image, state)
             assert state.size == model.memory_size
             assert single_frame_of(name) in bundled()
+            assert name.startswith(model.method)
         else:
-            logits = segment_single(model, image)
+            logits = model(image[:, None])
             assert single_frame_of(name) == name
+            assert model.method == "single-frame"
     assert logits.shape == (1, len(model.classes), 40, 60)
     assert logits.isfinite().all()
     assert {"data", "recipe", "command", "figures", "limits"} <= set(model.card)
 
 
-@pytest.mark.parametrize("name", [name for name in bundled() if name.startswith("lmanet")])
+@pytest.mark.parametrize("name", [name for name in bundled() if name.startswith("label-memory")])
 @torch.no_grad()
 def test_optimised_bundled_models_keep_to_their_stated_tolerance(name):
     model = load(name)
@@ -183,3 +186,36 @@ def test_optimised_bundled_models_keep_to_their_stated_tolerance(name):
         clear = best[:, 0] - best[:, 1] > 2 * error
         assert clear.float().mean() > 0.5
         assert torch.equal(logits.argmax(1)[clear], expected.argmax(1)[clear])
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_bundled_models_load_by_their_names_of_before_with_a_warning(name):
+    assert RENAMED[name] in bundled() and name not in bundled()
+    with pytest.warns(FutureWarning, match=f"{name} is called {RENAMED[name]} now: use that name"):
+        model = load(name)
+    assert model.method == "label-memory" and model.card == load(RENAMED[name]).card
+    with pytest.warns(FutureWarning):
+        assert single_frame_of(name) == single_frame_of(RENAMED[name])
+
+
+def test_a_file_of_such_a_name_is_taken_without_a_warning(models, monkeypatch):
+    name = next(iter(RENAMED))
+    shutil.copy(models / "erf.safetensors", models / name)
+    monkeypatch.chdir(models)
+    assert load(name).method == "single-frame"
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_bundled_files_are_of_the_methods_that_their_names_tell(name):
+    """They were written before methods had names; what they hold tells."""
+    model = load_model(bundled()[name])
+    assert model.method == ("label-memory" if name.startswith("label-memory-") else "single-frame")
+    assert model.backbone.classes is not None and len(model.classes) == model.backbone.num_classes
+    assert model.backbone.card is model.card
+
+
+def test_a_method_without_training_is_its_own_single_frame_model(models):
+    path = models / "steadied.safetensors"
+    save_model(TrainingFreeMemory(load(str(models / "erf.safetensors")).backbone), path)
+    assert single_frame_of(str(path)) == str(path)
+    assert isinstance(load(str(path)), TrainingFreeMemory)

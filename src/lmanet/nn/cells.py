@@ -84,22 +84,27 @@ def _stretched(edged: Tensor, kernel: Tensor) -> Tensor:
 def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:
     """Logits (B, K, H, W) to the shares of each cell's pixels by label (B, K, h, w), float32, channels last."""
     batch, classes, height, width = logits.shape
-    first, pixels = _bins_of((height, width), cells, classes, logits.device)
+    # While torch.export or torch.compile traces, the cache would keep what is no tensor outside of it.
+    bins_of = _bins_of if torch.compiler.is_compiling() else _known_bins_of
+    first, pixels = bins_of((height, width), cells, classes, logits.device)
+    bins = logits.max(1).indices.add_(first).flatten(1)
     # Counted, not averaged over maps of each class, which would be K times the image.
-    counts = [
-        torch.bincount(labels.flatten(), minlength=len(pixels))
-        for labels in logits.max(1).indices.add_(first)
-    ]
-    return (torch.stack(counts) / pixels).view(batch, *cells, classes).movedim(-1, 1)
+    counts = bins.new_zeros(batch, len(pixels)).scatter_add_(1, bins, torch.ones_like(bins))
+    return (counts / pixels).view(batch, *cells, classes).movedim(-1, 1)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
 def _bins_of(
     size: tuple[int, int], cells: tuple[int, int], classes: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Of each pixel (H, W) its cell's bin for class 0; of each bin (h w K,) how many pixels its cell has."""
     rows, columns = (torch.arange(n, device=device) * m // n for n, m in zip(size, cells, strict=True))
     cell = rows[:, None] * cells[1] + columns
-    pixels = torch.bincount(cell.flatten(), minlength=cells[0] * cells[1])
+    high, wide = (
+        (places[:, None] == torch.arange(m, device=device)).sum(0)
+        for places, m in zip((rows, columns), cells, strict=True)
+    )
+    pixels = (high[:, None] * wide).flatten()
     return cell * classes, pixels.repeat_interleave(classes)
+
+
+_known_bins_of = lru_cache(maxsize=8)(torch.inference_mode(False)(_bins_of))

@@ -41,7 +41,8 @@ def locate(name: str) -> Path:
     """
     known = bundled()
     if name in RENAMED and not Path(name).exists():
-        warnings.warn(f"{name} is called {RENAMED[name]} now: use that name", FutureWarning, stacklevel=2)
+        # Of this line, wherever it comes from: said once, though a report looks a model up several times.
+        warnings.warn(f"{name} is called {RENAMED[name]} now: use that name", FutureWarning, stacklevel=1)
         name = RENAMED[name]
     if name in known:
         return known[name]

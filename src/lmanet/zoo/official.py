@@ -81,7 +81,7 @@ def _pspnet(tensors: Tensors, inside: str) -> PSPNet:
 
 
 def _single(tensors: Tensors, *, backbone: Callable[[Tensors, str], Backbone]) -> SingleFrame:
-    return SingleFrame(backbone(tensors, "backbone."))
+    return SingleFrame(backbone(tensors, ""))
 
 
 def _video(
@@ -106,7 +106,6 @@ _ERFNET = _Kind(
     "ERFNet, of its authors",
     marks=("encoder.initial_block.conv.weight",),
     build=partial(_single, backbone=_erfnet),
-    names=(("", "backbone."),),
     # With it the encoder is trained alone, first; the whole network does not run it.
     unused=("encoder.output_conv.",),
 )
@@ -146,7 +145,6 @@ _KINDS = (
         "PSPNet, of the semseg repository",
         marks=("layer0.0.weight",),
         build=partial(_single, backbone=_pspnet),
-        names=(("", "backbone."),),
         # The auxiliary head is there for the training's second loss.
         unused=("aux.",),
     ),
@@ -200,10 +198,12 @@ def _load(kind: _Kind, tensors: Tensors, path: Path) -> Official:
     left_out = tuple(key for key in tensors if key.startswith(kind.unused))
     renamed = {kind.rename(key): value for key, value in tensors.items() if key not in left_out}
     model = kind.build(renamed)
-    for key, value in model.state_dict().items():
+    # A network's own checkpoint has its keys without the method around it; so have the messages about them.
+    holder = model.backbone if isinstance(model, SingleFrame) else model
+    for key, value in holder.state_dict().items():
         if key.endswith(BATCH_COUNTER):
             renamed.setdefault(key, value)
-    load_strictly(model, renamed, path)
+    load_strictly(holder, renamed, path)
     return Official(kind.name, model.eval(), left_out)
 
 

@@ -7,21 +7,15 @@ that only the code between the submodules runs twice.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from lmanet.backbones.wrapped.exporting import modules_tracked
+from lmanet.backbones.wrapped.forwards import Forward, run_with
 from lmanet.errors import InputError
 from lmanet.nn.hooks import removed_after
-
-Forward = Callable[..., Any]
-
-_ONE_AT_A_TIME = threading.RLock()
-"""Held while a network's forwards are replaced: threads may share it."""
 
 
 class _Reached(BaseException):
@@ -85,6 +79,9 @@ def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list
 
     Returns:
         What each outermost call of these gave, in order; the cut's own is the last.
+
+    Raises:
+        InputError: the last of `early` was not called.
     """
     made: list[Any] = []
     depth = 0
@@ -101,16 +98,14 @@ def run_before(model: nn.Module, early: list[nn.Module], images: Tensor) -> list
             if depth == 0 and not over:
                 made.append(out)
                 over = module is early[-1]
-                # torch.export loses track of the modules if one ends by an exception; what runs on is no part of
-                # its graph, as nothing uses it.
-                if over and not torch.compiler.is_exporting():
+                if over:
                     raise _Reached
             return out
 
         return forward
 
-    with _replaced(early, noting), suppress(_Reached):
-        model(images)
+    with suppress(_Reached), modules_tracked():
+        run_with(early, noting, model, images)
     if over:
         return made
     raise InputError(
@@ -144,22 +139,4 @@ def run_after(model: nn.Module, early: list[nn.Module], made: list[Any], images:
 
         return forward
 
-    with _replaced(early, answering):
-        return model(images)
-
-
-@contextmanager
-def _replaced(modules: list[nn.Module], make: Callable[[nn.Module, Forward], Forward]) -> Iterator[None]:
-    """Give modules other forwards for a while, which `make` makes of the module and its own one."""
-    with _ONE_AT_A_TIME:
-        own = {module: module.__dict__.get("forward") for module in modules}
-        for module in modules:
-            module.__dict__["forward"] = make(module, module.forward)
-        try:
-            yield
-        finally:
-            for module, forward in own.items():
-                if forward is None:
-                    del module.__dict__["forward"]
-                else:
-                    module.__dict__["forward"] = forward
+    return run_with(early, answering, model, images)

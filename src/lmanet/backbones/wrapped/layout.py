@@ -67,9 +67,36 @@ class Layout:
 
 
 def _shape(value: Tensor, batch: int) -> Shape:
-    if value.ndim == 0 or len(value) % batch:
+    if value.ndim == 0 or value.shape[0] % batch:
         return Shape(0, tuple(value.shape))
-    return Shape(len(value) // batch, tuple(value.shape[1:]))
+    return Shape(value.shape[0] // batch, tuple(value.shape[1:]))
+
+
+class RecentLayouts:
+    """The layouts of the frame sizes that were used last; threads may share it.
+
+    Nothing is ever written into the dict: another one takes its place. So a thread that comes in between costs at most
+    that a size is forgotten, and there is no lock, with which networks could not be copied.
+    """
+
+    LIMIT = 16
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[int, int], Layout] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def get(self, size: tuple[int, int]) -> Layout | None:
+        """The one of frames (H, W), if it is known still."""
+        if (found := self._of.get(size)) is not None:
+            self.put(size, found)
+        return found
+
+    def put(self, size: tuple[int, int], layout: Layout) -> None:
+        """Note the one of frames (H, W); of more than `LIMIT` sizes the one that was not used for longest goes."""
+        others = [(s, x) for s, x in self._of.items() if s != size]
+        self._of = dict([*others[-self.LIMIT + 1 :], (size, layout)])
 
 
 def check_leaves(of_two: list[Any], of_one: list[Any], needed: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import torch
@@ -11,8 +12,11 @@ from torch.utils import _pytree as pytree
 
 from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.wrapped.cut import calls_around, run_after, run_before
-from lmanet.backbones.wrapped.layout import Layout, check_leaves, number_of_map
-from lmanet.backbones.wrapped.probing import find_probe, first_parameter, gradients, in_eval_mode, logits_of
+from lmanet.backbones.wrapped.exporting import unnoted
+from lmanet.backbones.wrapped.forwards import copied
+from lmanet.backbones.wrapped.layout import Layout, RecentLayouts, check_leaves, number_of_map
+from lmanet.backbones.wrapped.probing import find_probe, first_parameter, in_eval_mode, logits_of
+from lmanet.backbones.wrapped.sides import parts_of, what_logits_need
 from lmanet.errors import InputError
 from lmanet.nn.folding import fold_norms_of
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -22,8 +26,11 @@ class Wrapped(Backbone):
     """A third-party network, cut behind one of its submodules.
 
     Nothing of the network is rewritten: `encode` runs it up to the cut, `decode` from there on, and the two together
-    give bit for bit what it gives by itself. That is tried out here, on random images. Threads may share it; while one
-    of them is in `encode` or `decode`, none may call `model` itself.
+    give bit for bit what it gives by itself. That is tried out here, on random images.
+
+    Threads may share it, call `model` itself meanwhile, or copy it (`copy.deepcopy`, `optimize`); they do not wait for
+    each other. It must not be pickled meanwhile. `encode` and `decode` can be exported (`torch.export`), together or
+    apart, and compiled (`torch.compile`; in one graph from PyTorch 2.14 on), as far as `model` itself can be.
 
     Args:
         model: takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key `out` or
@@ -72,25 +79,47 @@ class Wrapped(Backbone):
 
     def encode(self, images: Tensor) -> Features:
         """Images (B, 3, H, W) in [0, 1] to the map at the cut, and what else the rest of the network needs."""
-        x = self.normalise(images.contiguous(memory_format=torch.channels_last))
-        made, layout = Layout.of(run_before(self.model, self._early(), x), len(images))
-        self._layouts[(images.shape[-2], images.shape[-1])] = layout
+        made, layout = self._before(images)
+        # A graph is made once: it may not depend on, nor leave anything of, what was called before it.
+        if not torch.compiler.is_compiling():
+            self._layouts.put((images.shape[-2], images.shape[-1]), layout)
         return Features(made[self._fused], tuple(layout.by_image(made[n], n) for n in self._needed))
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """Features to logits (B, K, H, W); `size` is that of the images that they are of."""
-        if size not in self._layouts:
-            # Features of another process, or from disk.
-            with torch.no_grad():
-                self.encode(features.fused.new_zeros(()).expand(1, 3, *size))
         known = {self._fused: features.fused, **dict(zip(self._needed, features.rest, strict=True))}
         known |= {n: known[n].clone() for n in self._written}
-        images = features.fused.new_zeros(()).expand(len(features.fused), 3, *size)
-        returned = self._layouts[size].build(known, len(images), images)
+        batch = features.fused.shape[0]
+        images = features.fused.new_zeros(()).expand(batch, 3, *size)
+        returned = self._layout(images).build(known, batch, images)
         logits = logits_of(run_after(self.model, self._early(), returned, images))
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         return logits
+
+    def _before(self, images: Tensor) -> tuple[list[Any], Layout]:
+        """What is made of images up to the cut."""
+        x = self.normalise(images.contiguous(memory_format=torch.channels_last))
+        return Layout.of(run_before(self.model, self._early(), x), images.shape[0])
+
+    def _layout(self, images: Tensor) -> Layout:
+        """Of frames like these, which may all be one zero; the network is run up to the cut if it is not known."""
+        size = images.shape[-2], images.shape[-1]
+        if not torch.compiler.is_compiling() and (known := self._layouts.get(size)):
+            return known
+        # What these images look like must not get into the statistics of norms.
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with unnoted(), torch.no_grad():
+                layout = self._before(images[:1])[1]
+        finally:
+            for module in training:
+                module.training = True
+        if not torch.compiler.is_compiling():
+            self._layouts.put(size, layout)
+        return layout
 
     def padded_length(self, length: int) -> int:
         """The next multiple of what the network takes; often any length."""
@@ -127,6 +156,14 @@ class Wrapped(Backbone):
         """How many maps besides the fused one the rest of the network needs."""
         return len(self._needed)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Also while other threads run it."""
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        copied(self.model, memo)
+        other.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return other
+
     def fold_norms(self) -> None:
         """Fold every BatchNorm into the convolution before it where the two are by themselves."""
         generator = torch.Generator().manual_seed(0)
@@ -147,7 +184,7 @@ class Wrapped(Backbone):
             )
         names = {module: name for name, module in model.named_modules()}
         self._early_names = [names[module] for module in early]
-        self._layouts: dict[tuple[int, int], Layout] = {}
+        self._layouts = RecentLayouts()
 
         returned = run_before(model, early, images)
         made, layout = Layout.of(returned, len(images))
@@ -162,7 +199,7 @@ class Wrapped(Backbone):
         expected = logits_of(model(images))
         self.num_classes, self.channels = expected.shape[1], fused.shape[1]
         self.stride = round(images.shape[-2] / fused.shape[-2])
-        self._parts = _parts(model, set(early), late, used)
+        self._parts = parts_of(model, set(early), late, used)
 
         # From here on the network sees another image: what it remembers by itself would show below.
         check_leaves(made, pytree.tree_leaves(run_before(model, early, images[:1].flip(-1))), needed)
@@ -195,49 +232,3 @@ class Wrapped(Backbone):
         for n, buffer in enumerate(b for b in self.buffers() if id(b) not in known):
             loose.register_buffer(f"buffer{n}", buffer)
         return loose
-
-
-@torch.enable_grad()
-def what_logits_need(
-    model: nn.Module, early: list[nn.Module], made: list[Any], layout: Layout, images: Tensor
-) -> tuple[tuple[int, ...], set[nn.Parameter]]:
-    """What has a part in the logits from the cut on: what a gradient reaches.
-
-    Returns:
-        The numbers of leaves of what the early calls made, those among them that cannot have a gradient (whole
-        numbers, booleans); and the parameters, those among them that want no gradient.
-    """
-    tensors = {n: x for n, x in enumerate(made) if isinstance(x, Tensor)}
-    fixed = {n for n, x in tensors.items() if not x.is_floating_point()}
-    leaves = {n: x.detach().requires_grad_() for n, x in tensors.items() if n not in fixed}
-    # Not the leaves themselves: the network may write into its maps.
-    values = [leaves[n].clone() if n in leaves else x for n, x in enumerate(made)]
-    logits = logits_of(run_after(model, early, pytree.tree_unflatten(values, layout.spec), images))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    grads = gradients(logits, [*leaves.values(), *trained])
-    reached = {n for n, grad in zip(leaves, grads, strict=False) if grad is not None}
-    used = {p for p, grad in zip(trained, grads[len(leaves) :], strict=True) if grad is not None}
-    return tuple(sorted(fixed | reached)), used | {p for p in model.parameters() if not p.requires_grad}
-
-
-def _parts(
-    model: nn.Module, early: set[nn.Module], late: set[nn.Module], used: set[nn.Parameter]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the modules that encode and of those that decode; what does both, or neither, counts as encoding."""
-    before = {inner for module in early for inner in module.modules()}
-    encoder: list[str] = []
-    decoder: list[str] = []
-
-    def sort(name: str, module: nn.Module) -> None:
-        inside = set(module.modules())
-        if not inside & late or inside <= before:
-            encoder.append(name)
-        elif module in late and not inside & before and used.issuperset(module.parameters()):
-            decoder.append(name)
-        else:
-            for child_name, child in module.named_children():
-                sort(f"{name}.{child_name}", child)
-
-    for name, child in model.named_children():
-        sort(f"model.{name}", child)
-    return tuple(encoder), tuple(decoder)
