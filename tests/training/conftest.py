@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from contracts.networks import one_thread
+from contracts.networks import small_trainings
 
 
 @pytest.fixture(scope="package", autouse=True)
-def few_threads() -> Iterator[None]:
-    """The networks here are so small that threads cost more than they save, above all beside other processes."""
-    with one_thread():
+def in_little_time() -> Iterator[None]:
+    with small_trainings():
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from contracts.networks import TinyBackbone, lively, one_thread, seeded
+from contracts.networks import TinyBackbone, lively, seeded, small_trainings
 from contracts.tiny import tiny_backbone
 from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.methods.lmanet import LMANet
@@ -41,9 +41,8 @@ class CellBackbone(TinyBackbone):
 
 
 @pytest.fixture(scope="package", autouse=True)
-def few_threads() -> Iterator[None]:
-    """The networks here are so small that threads cost more than they save, above all beside other processes."""
-    with one_thread():
+def in_little_time() -> Iterator[None]:
+    with small_trainings():
         yield
 
 
