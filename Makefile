@@ -1,4 +1,4 @@
-# make demo: a labelled video; make test: the tests; make check: what CI runs.
+# make demo: a labelled video; make test: the tests; make test-all: the slow ones too; make check: what CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -12,7 +12,7 @@ SANITIZED = LD_PRELOAD="$(foreach lib,asan ubsan stdc++,$(shell $(CXX) -print-fi
 # With a compiler, a kernel that does not build is an error; without, lmanet is installed without its kernel.
 export LMANET_REQUIRE_NATIVE ?= $(if $(shell command -v $(CXX)),1,0)
 
-.PHONY: demo test check sanitize format clean
+.PHONY: demo test test-all check sanitize format clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -20,6 +20,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests tools
