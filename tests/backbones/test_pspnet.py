@@ -21,7 +21,7 @@ class TestPSPNet50(BackboneContract):
         return PSPNet(4, layers=50)
 
 
-@pytest.fixture(scope="module", params=[50, 101])
+@pytest.fixture(scope="module", params=[50, pytest.param(101, marks=pytest.mark.slow)])
 def network(request) -> Iterator[PSPNet]:
     with seeded():
         yield lively(PSPNet(5, layers=request.param)).double().eval()

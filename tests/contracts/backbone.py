@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator
 
@@ -27,14 +28,22 @@ class BackboneContract:
         """A small instance with random weights."""
         raise NotImplementedError
 
-    @pytest.fixture(params=DEVICES)
-    def device(self, request) -> str:
+    @pytest.fixture(scope="class", params=DEVICES)
+    @classmethod
+    def device(cls, request) -> str:
         return request.param
 
-    @pytest.fixture
-    def backbone(self, device) -> Iterator[Backbone]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def prototype(cls, device) -> Backbone:
+        """Of which each test has a copy: to build one can take a second."""
         with seeded():
-            yield lively(self.make()).to(device).double().eval()
+            return lively(cls().make()).to(device).double().eval()
+
+    @pytest.fixture
+    def backbone(self, prototype) -> Iterator[Backbone]:
+        with seeded(1):
+            yield copy.deepcopy(prototype)
 
     @pytest.fixture
     def segmenter(self, backbone, device) -> LMANet:
