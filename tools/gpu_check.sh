@@ -88,7 +88,7 @@ if ! loads; then
 fi
 say "the CPU kernel comes from $kernel"
 export GPU_CHECK_KERNEL=$kernel PYTHONUNBUFFERED=1
-GPU_CHECK_COMMIT=$(git -C "$root" rev-parse HEAD 2>/dev/null)
+GPU_CHECK_COMMIT=${GPU_CHECK_COMMIT:-$(git -C "$root" rev-parse HEAD 2>/dev/null)}
 export GPU_CHECK_COMMIT TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$work/triton
 
 if [ -z "$dry" ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >>"$log" 2>&1; then

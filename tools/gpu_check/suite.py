@@ -21,8 +21,11 @@ ROOT = Path(__file__).parents[2]
 PROCESSES = 8
 """Of pytest-xdist, each with its own context on the GPU."""
 
-IGNORED = ("ignore:TensorFloat32 tensor cores:UserWarning",)
-"""Warnings that are no errors here: what PyTorch advises on such cards."""
+IGNORED = (
+    "ignore:TensorFloat32 tensor cores:UserWarning",
+    "ignore:`isinstance(treespec, LeafSpec)` is deprecated:FutureWarning",
+)
+"""Warnings that are no errors here: what PyTorch advises on such cards, and what 2.11 says of a copy of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Group:
     without: tuple[str, ...] = ()
 
 
+THIRD_PARTY = "tests/backbones/test_third_party.py"
+
 GROUPS = (
     Group(
         "on the GPU: ops, methods, networks, session, metrics, losses",
@@ -54,7 +59,7 @@ GROUPS = (
         # What names its device in its id; tests/contracts/networks.py gives it.
         "cuda and not cuda:",
         0.40,
-        ("tests/ops/test_flex.py",),
+        ("tests/ops/test_flex.py", THIRD_PARTY),
     ),
     Group(
         "what takes a GPU by itself: training, segment, evaluate",
@@ -63,11 +68,13 @@ GROUPS = (
             *("tests/cli/test_verbs.py", "tests/cli/test_train.py", "tests/cli/test_train_unlabelled.py"),
         ),
         "not cpu and not cuda",
-        0.35,
+        0.25,
         # It starts processes that talk to each other by Gloo, on the CPU: CI has it.
         ("tests/training/test_distributed.py",),
     ),
-    Group("FlexAttention, compiled", ("tests/ops/test_flex.py",), "cuda and not cuda:", 0.25),
+    Group("FlexAttention, compiled", ("tests/ops/test_flex.py",), "cuda and not cuda:", 0.20),
+    # Hundreds of networks of other libraries: as many as there is time for.
+    Group("networks of other libraries", (THIRD_PARTY,), "cuda and not cuda:", 0.15),
 )
 
 DRY = (
