@@ -21,11 +21,12 @@ export LMANET_REQUIRE_NATIVE ?= $(if $(shell command -v $(CXX)),1,0)
 demo: $(STAMP)
 	$(BIN)/lmanet demo --out demo
 
+# Two processes of one thread each: small networks on two threads mostly wait for each other.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests tools examples
