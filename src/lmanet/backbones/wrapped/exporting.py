@@ -1,4 +1,4 @@
-"""What `torch.export` has to be told where it runs the code itself; Dynamo, which reads it, needs none of this."""
+"""What `torch.export` has to be told where it runs the code itself: not with `strict=True`, where Dynamo reads it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ class Wrapped(Backbone):
 
     Threads may share it, call `model` itself meanwhile, or copy it (`copy.deepcopy`, `optimize`); they do not wait for
     each other. It must not be pickled meanwhile. `encode` and `decode` can be exported (`torch.export`), together or
-    apart, and compiled (`torch.compile`; in one graph from PyTorch 2.14 on), as far as `model` itself can be.
+    apart, and compiled (`torch.compile`; in one graph from PyTorch 2.14 on), as far as `model` itself can be. An export
+    with `strict=True` holds operations that nothing uses: of a run of the encoder that only finds out shapes.
 
     Args:
         model: takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key `out` or
