@@ -115,9 +115,9 @@ part() {
 }
 
 part environment environment 40
-part op op 75
-part model model 90
-part segment segment 60
+part op op 60
+part model model 85
+part segment segment 90
 [ -z "$data" ] || part evaluate evaluate 60 --data "$data"
 part tests suite 225
 [ -s "$log" ] && [ "$(wc -c <"$log")" -gt 4000000 ] && tail -c 4000000 "$log" >"$work/log" && cp "$work/log" "$log"

@@ -118,6 +118,8 @@ def _run(group: Group, part: Part, reports: Path, limit_s: float) -> tuple[float
         "gpu_check.reports",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:benchmark",  # it warns of xdist, and a warning is an error here
     ]
     command += ["--continue-on-collection-errors", "-k", group.keyword, f"--basetemp={part.work / 'pytest'}"]
     command += [f"--ignore={path}" for path in group.without]

@@ -35,7 +35,8 @@ def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor],
     """
     size = (logits.shape[-2], logits.shape[-1])
     factor = _whole_factor(cells, size)
-    if factor is None or logits.requires_grad:
+    # On a GPU one launch for all counts for more than the cache.
+    if factor is None or logits.requires_grad or logits.device.type != "cpu":
         return rewrite(logits.clone() if logits.requires_grad else logits, upsampled(cells, size))
     edged, kernel = _edged(cells), _kernel(cells, factor)
     bands = logits.split(factor * BAND_CELLS, -2)
@@ -49,7 +50,8 @@ def averaged(logits: Tensor, cells: tuple[int, int], of: Callable[[Tensor], Tens
 
     It sees some rows at a time, as in `rewritten`.
     """
-    height, whole = logits.shape[-2], logits.shape[-2] % cells[0] == 0
+    height = logits.shape[-2]
+    whole = height % cells[0] == 0 and logits.device.type == "cpu"
     bands = logits.split(height // cells[0] * BAND_CELLS if whole else height, -2)
     rows = [band.shape[-2] * cells[0] // height for band in bands]
     means = [F.adaptive_avg_pool2d(of(b), (n, cells[1])) for b, n in zip(bands, rows, strict=True)]

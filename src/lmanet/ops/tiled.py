@@ -3,7 +3,8 @@
 The map is cut into tiles of 8×8 queries. All positions that any query of a tile sees lie in the tile grown by
 `window // 2` cells on each side and clipped to the map: the tile's block. One matrix product scores a tile's
 queries against its block in all S frames, a bias of −∞ leaves out what lies outside each query's own window,
-and a second product reads the values. Only a chunk of tiles has its scores in memory at a time.
+and a second product reads the values. Only a chunk of tiles has its scores in memory at a time. On a GPU the
+forward pass takes all tiles in one go (`at_once.py`).
 
 The backward pass keeps nothing but the output and the log-sum-exp of each query, and computes the weights
 again chunk by chunk, as FlashAttention does (Dao et al., 2022, https://arxiv.org/abs/2205.14135).
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmanet.ops import at_once
 from lmanet.ops.kernel import Inputs
 from lmanet.ops.layout import to_cells, to_maps
 
@@ -41,6 +43,14 @@ def refusal(query: Tensor) -> str | None:
 
 def forward(inputs: Inputs, border: str) -> tuple[Tensor, Tensor]:
     """Output (B, Cv, h, w), in memory (B, h, w, Cv), and log-sum-exp (B, h, w), as `Kernel.forward` says."""
+    output, log_sum = (_forward if inputs.query.device.type == "cpu" else at_once.forward)(inputs)
+    if border == "zero":
+        _add_outside(output, log_sum, inputs.values.shape[1], inputs.window)
+    return to_maps(output), log_sum
+
+
+def _forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Tile after tile: output (B, h, w, Cv) and log-sum-exp (B, h, w) over the places inside the map."""
     query, keys, values, window = inputs.query, inputs.keys, inputs.values, inputs.window
     precise = torch.promote_types(query.dtype, torch.float32)
     batch, size, channels, height, width = values.shape
@@ -60,9 +70,7 @@ def forward(inputs: Inputs, border: str) -> tuple[Tensor, Tensor]:
             read = torch.bmm(weights.to(values.dtype), chunk.block(value_map)) / total
         chunk.put(read, output)
         chunk.put((largest + total.log2()) * LN_2, log_sum.unsqueeze(-1))
-    if border == "zero":
-        _add_outside(output, log_sum, size, window)
-    return to_maps(output), log_sum
+    return output, log_sum
 
 
 def backward(

@@ -67,6 +67,8 @@ def known_classes(model: nn.Module, count: int) -> Classes | None:
     labels = getattr(getattr(model, "config", None), "id2label", None)
     if not isinstance(labels, dict) or sorted(labels) != list(range(count)):
         return None
-    if all(labels[n] == f"LABEL_{n}" for n in range(count)):  # what transformers writes where nobody named them
+    if all(
+        labels[n] == f"LABEL_{n}" for n in range(count)
+    ):  # what transformers writes where nobody named them
         return None
     return Classes(tuple(str(labels[n]) for n in range(count)), generated_palette(count))
