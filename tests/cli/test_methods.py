@@ -90,8 +90,8 @@ def test_evaluate_shows_all_columns(
 
 def test_evaluate_shows_the_columns_asked_for(drive: VideoData, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    command = ["evaluate", "--data", "synthetic:", "--weights", weights, "--json", out, "--method"]
-    assert run(*command, "training-free", "lmanet") == 0
+    command = ["evaluate", "--data", "synthetic:", "--weights", weights, "--json", out]
+    assert run(*command, "--method", "training-free", "--method", "lmanet") == 0
     report = EvaluationReport.from_json(out.read_text())
     assert list(report.scores) == ["training-free", "lmanet"]
     assert report.settings["precision"] == "fp32"
@@ -101,7 +101,7 @@ def test_evaluate_a_single_frame_network_with_its_own_memory_options(
     drive: VideoData, weights: Path, tmp_path: Path
 ) -> None:
     out, single = tmp_path / "report.json", weights.with_name("single.safetensors")
-    methods = ["--method", "single-frame", "training-free"]
+    methods = ["--method", "single-frame", "--method", "training-free"]
     command = ["evaluate", "--data", "synthetic:", "--weights", single, *methods]
     assert run(*command, "--memory-size", 3, "--window", 5, "--json", out) == 0
     report = EvaluationReport.from_json(out.read_text())

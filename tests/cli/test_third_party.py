@@ -175,7 +175,7 @@ def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, pre
 
 
 def test_it_is_scored_without_a_memory(model, labelled, capsys):
-    methods = ["--method", "single-frame", "training-free"]
+    methods = ["--method", "single-frame", "--method", "training-free"]
     assert main(["evaluate", "--data", labelled, "--model", model, *methods]) == 0
     assert "training-free" in capsys.readouterr().out
     assert main(["evaluate", "--data", labelled, "--model", model]) == 0
@@ -183,4 +183,4 @@ def test_it_is_scored_without_a_memory(model, labelled, capsys):
     assert main(["evaluate", "--data", "camvid:nowhere"]) == 2
     assert "give --weights, or --model MODULE:FUNCTION" in capsys.readouterr().err
     assert main(["train", "erfnet", "--model", model, "--data", labelled, "-o", "runs"]) == 2
-    assert "--model goes with the presets" in capsys.readouterr().err
+    assert "--model goes with label-memory" in capsys.readouterr().err
