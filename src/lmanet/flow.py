@@ -23,6 +23,9 @@ FLOW_NAME = f"DIS, preset medium, OpenCV {cv2.__version__}"
 MIN_SIDE_PX = 16
 """The smallest height and width that `dis_flow` takes; the DIS pyramid needs it."""
 
+FOUR_SCALES_PX = 32
+"""Four times the side of the patches that DIS compares."""
+
 
 def dis_flow(
     image: NDArray[np.uint8], next_image: NDArray[np.uint8], *, preset: Preset = "medium"
@@ -53,5 +56,8 @@ def dis_flow(
             f"{MIN_SIDE_PX}×{MIN_SIDE_PX}: take larger images, a method without flow, or leave out TC (tc=False)"
         )
     flow = cv2.DISOpticalFlow.create(_PRESETS[preset])
+    if min(image.shape[:2]) < FOUR_SCALES_PX:
+        # "fast" ends at a quarter of the size. Where that is less than a patch, OpenCV reads beyond the image.
+        flow.setFinestScale(min(flow.getFinestScale(), 1))
     first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, next_image))
     return np.asarray(flow.calc(first, second, np.zeros((*first.shape, 2), np.float32)), np.float32)

@@ -16,10 +16,9 @@ from contracts.checkpoints import (
     lmanet_pspnet_checkpoint,
     pspnet_checkpoint,
 )
-from lmanet import LMANet, Session, load
+from lmanet import LMANet, Session, SingleFrame, load
 from lmanet.cli.main import main
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES
-from lmanet.methods.lmanet import segment_single
 from lmanet.zoo import load_official
 
 
@@ -54,9 +53,9 @@ def test_what_is_written_is_what_load_takes(
         frame = (images[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
         assert Session(model).step(frame).labels.shape == (17, 26)
     else:
-        assert not isinstance(official.model, LMANet)
-        expected = segment_single(official.model, images)
-        torch.testing.assert_close(segment_single(model, images), expected, rtol=0, atol=0)
+        assert isinstance(official.model, SingleFrame) and isinstance(model, SingleFrame)
+        expected = official.model.backbone.segment(images)
+        torch.testing.assert_close(model.backbone.segment(images), expected, rtol=0, atol=0)
 
 
 def test_other_numbers_of_classes_are_numbered(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from contracts.imagefiles import SIZE, picture, write_image
 from contracts.trees import segnet, snippet
-from lmanet import ERFNet, LMANet, Session
+from lmanet import ERFNet, LMANet, Session, SingleFrame
 from lmanet.cli.main import main
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES, LABEL_IDS
 from lmanet.evaluation.results import EvaluationReport
@@ -22,7 +22,7 @@ from lmanet.zoo import load, save_model
 def cityscapes_weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     backbone = ERFNet(19)
-    save_model(backbone, tmp_path / "single.safetensors", classes=CITYSCAPES_CLASSES)
+    save_model(SingleFrame(backbone), tmp_path / "single.safetensors", classes=CITYSCAPES_CLASSES)
     model = LMANet(backbone, memory_size=2, window=5)
     path = tmp_path / "cityscapes.safetensors"
     save_model(model, path, classes=CITYSCAPES_CLASSES, single_frame="single.safetensors")
@@ -178,7 +178,7 @@ def test_submission_needs_the_memorys_frames_and_the_classes(
     assert main([*command, str(cityscapes_weights)]) == 2
     assert "berlin_000000_000017_leftImg8bit.png is missing" in capsys.readouterr().err
     assert main([*command, str(weights), "--memory-size", "1"]) == 2
-    assert "11 classes" in capsys.readouterr().err
+    assert "class 0 is 'sky' in the model, 'road' in cityscapes/test" in capsys.readouterr().err
 
 
 def test_cityscapes_is_scored_on_its_labelled_frames(

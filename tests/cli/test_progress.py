@@ -1,11 +1,13 @@
 """What a training says where there is no terminal, and what labelling says at its end."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from lmanet.api import LabelledVideo
 from lmanet.cli.labelling import print_summary
 from lmanet.cli.progress import TrainingProgress
 from lmanet.training.loop import Progress
@@ -28,9 +30,22 @@ def test_a_line_for_each_epoch_and_one_for_going_on(
 
 
 def test_the_summary_leaves_out_classes_that_were_not_seen(capsys: pytest.CaptureFixture[str]) -> None:
-    shares = {"sky": 0.25, "road": 0.75, "car": 0.0}
-    told = {"frames": 3, "model": "net", "device": "cpu", "seconds": 1.5, "outputs": [Path("out.mp4")]}
-    print_summary(Console(), shares=shares, **told)
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["road", "sky"]
-    print_summary(Console(), shares={f"class_{n}": 0.05 for n in range(20)}, **told)
+    labelled = LabelledVideo(
+        outputs=(Path("out.mp4"), Path("labels")),
+        frames=3,
+        seconds=1.5,
+        shares={"sky": 0.25, "road": 0.75, "car": 0.0},
+        method="training-free",
+        device="cpu",
+        warnings=("a frame could not be decoded",),
+    )
+    print_summary(Console(), labelled, "net")
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        "warning: a frame could not be decoded",
+        "3 frames by net, training-free, on cpu in 1.5 s: 2.0 frames/s; wrote out.mp4, labels",
+    ]
+    assert [line.split()[0] for line in said[3:]] == ["road", "sky"]
+    many = replace(labelled, shares={f"class_{n}": 0.05 for n in range(20)})
+    print_summary(Console(), many, "net")
     assert capsys.readouterr().out.splitlines()[-1] == "and 8 more classes"

@@ -78,9 +78,15 @@ def test_the_summary_s_time_covers_closing_the_video(
     assert float(said[1]) >= wait_s and float(said[2]) <= 5 / wait_s + 0.1
 
 
-def test_without_memory_every_frame_is_by_itself(clip: Path, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [["--method", "single-frame"], ["--no-memory"]])
+def test_without_memory_every_frame_is_by_itself(
+    option: list[str], clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "labels"
-    assert run(clip, "-o", folder, "--weights", weights, "--no-memory") == 0
+    assert run(clip, "-o", folder, "--weights", weights, *option) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    old = option == ["--no-memory"]
+    assert warnings == ["warning: --no-memory is --method single-frame now: use that"] * old
     single = load(str(weights.with_name("single.safetensors")))
     with open_source(clip) as source:
         for frame, path in zip(source, sorted(folder.glob("*.png")), strict=True):
@@ -149,6 +155,12 @@ def test_resize_keeps_the_outputs_size(clip: Path, weights: Path, tmp_path: Path
         ),
         (["CLIP", "-o", "out", "--opacity", "2"], ["opacity 2.0", "0 ", "1 "]),
         (["CLIP", "-o", "out.mp4", "--device", "cuda:99"], ["'cuda:99' is not there", "cpu"]),
+        (["CLIP", "-o", "out.mp4", "--method", "best"], ["no method named 'best'", "training-free"]),
+        (["CLIP", "-o", "out.mp4", "--method", "label-memory"], ["label-memory is trained", "lmanet train"]),
+        (
+            ["CLIP", "-o", "out.mp4", "--method", "single-frame", "--window", "5"],
+            ["single-frame has no window"],
+        ),
     ],
 )
 def test_errors_are_one_line_and_status_2(
@@ -174,7 +186,7 @@ def test_no_memory_without_the_single_frame_weights(
     clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights.with_name("single.safetensors").unlink()
-    assert run(clip, "-o", tmp_path / "labels", "--weights", weights, "--no-memory") == 2
+    assert run(clip, "-o", tmp_path / "labels", "--weights", weights, "--method", "single-frame") == 2
     assert f"there is no file {weights.with_name('single.safetensors')}" in capsys.readouterr().err
 
 
@@ -193,3 +205,15 @@ def test_truncated_video_yields_what_it_has(
     assert run(cut, "-o", folder, "--weights", weights) == 0
     assert 0 < len(list(folder.iterdir())) < 20
     assert "warning" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always::FutureWarning")
+def test_weights_are_found_by_their_name_of_before(
+    clip: Path, bundled_demo: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(clip, "-o", tmp_path / "labels", "--weights", "lmanet-erfnet-synthetic") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "warning: lmanet-erfnet-synthetic is called label-memory-erfnet-synthetic now: use that name"
+    )
+    assert not any(line.startswith("warning") for line in said[1:])

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from lmanet.cli.main import main
-from lmanet.cli.third_party import load_third_party, third_party_backbone
 from lmanet.errors import InputError
+from lmanet.methods import METHODS
+from lmanet.third_party import load_third_party, third_party_backbone
 from lmanet.zoo.architectures import BACKBONES
 
 NETWORK = """
@@ -65,14 +66,14 @@ def model(folder: Path) -> str:
 
 
 def test_a_newcomers_network_labels_a_video_at_once(folder, model, capsys):
-    assert main(["segment", "clip", "-o", "labels", "--model", model, "--training-free"]) == 0
+    assert main(["segment", "clip", "-o", "labels", "--model", model, "--method", "training-free"]) == 0
     assert len(list((folder / "labels").glob("*.png"))) == 3
     err = capsys.readouterr().err
-    assert f"3 frames by {model}, training-free memory" in err and "class 0" in err
+    assert f"3 frames by {model}, training-free, on " in err and "class 0" in err
 
 
 def test_without_a_memory_it_labels_as_the_network_does(folder, model):
-    assert main(["segment", "clip", "-o", "labels", "--model", model, "--no-memory"]) == 0
+    assert main(["segment", "clip", "-o", "labels", "--model", model, "--method", "single-frame"]) == 0
     frame = cv2.cvtColor(cv2.imread("clip/1.png"), cv2.COLOR_BGR2RGB)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     images = ((torch.from_numpy(frame) / 255 - mean) / std).permute(2, 0, 1)[None]
@@ -84,13 +85,14 @@ def test_without_a_memory_it_labels_as_the_network_does(folder, model):
 
 def test_it_is_told_that_a_memory_has_to_be_trained(folder, model, capsys):
     assert main(["segment", "clip", "-o", "labels", "--model", model]) == 2
-    assert "add --training-free" in capsys.readouterr().err
+    assert "choose one of single-frame, " in (err := capsys.readouterr().err) and "training-free, or" in err
     assert not (folder / "labels").exists()
 
 
 def test_where_it_is_cut_can_be_said(folder, model, capsys):
     assert third_party_backbone(model, "body").config == {"at": "body"}
-    assert main(["segment", "clip", "-o", "labels", "--model", model, "--at", "neck", "--training-free"]) == 2
+    options = ["--model", model, "--at", "neck", "--method", "training-free"]
+    assert main(["segment", "clip", "-o", "labels", *options]) == 2
     assert "at='neck'" in capsys.readouterr().err
     assert main(["segment", "clip", "-o", "labels", "--at", "body"]) == 2
     assert "give --model" in capsys.readouterr().err
@@ -141,7 +143,7 @@ def labelled(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("preset", "own"),
-    [("lmanet", ["--hidden", "8"]), ("lmanet-features", ["--key-channels", "8", "--value-channels", "8"])],
+    [("label-memory", ["--hidden", "8"]), ("lmanet", ["--key-channels", "8", "--value-channels", "8"])],
 )
 def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, preset, own):
     sizes = [*own, "--window", "3", "--memory-size", "2"]
@@ -150,7 +152,7 @@ def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, pre
     views = ["--draws", "1", "--pseudo", "1", "--workers", "0"]
     train = ["train", preset, "--model", model, "--data", labelled, "-o", "runs", *sizes, *stages, *views]
     assert main(train) == 0
-    weights = "runs/lmanet.safetensors"
+    weights = f"runs/{preset}.safetensors"
     assert main(["segment", "clip", "-o", "labels", "--weights", weights, "--model", model]) == 0
     assert len(list((folder / "labels").glob("*.png"))) == 3
     command = [
@@ -159,21 +161,26 @@ def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, pre
         labelled,
         "--weights",
         weights,
-        "--training-free",
+        "--method",
+        "all",
         "--json",
         "report.json",
     ]
     assert main([*command, "--model", model]) == 0
     scores = json.loads((folder / "report.json").read_text())["scores"]
-    assert list(scores) == ["single-frame", "training-free", "LMANet"]
+    assert list(scores) == [*(name for name, kind in METHODS.items() if not kind.trainable), preset]
     BACKBONES.pop(model)
     assert main(command) == 2
     assert "give --model" in capsys.readouterr().err
 
 
 def test_it_is_scored_without_a_memory(model, labelled, capsys):
-    assert main(["evaluate", "--data", labelled, "--model", model, "--training-free"]) == 0
+    methods = ["--method", "single-frame", "--method", "training-free"]
+    assert main(["evaluate", "--data", labelled, "--model", model, *methods]) == 0
     assert "training-free" in capsys.readouterr().out
+    assert main(["evaluate", "--data", labelled, "--model", model]) == 0
+    assert "single-frame" in capsys.readouterr().out
     assert main(["evaluate", "--data", "camvid:nowhere"]) == 2
+    assert "give --weights, or --model MODULE:FUNCTION" in capsys.readouterr().err
     assert main(["train", "erfnet", "--model", model, "--data", labelled, "-o", "runs"]) == 2
-    assert "--model goes with the presets lmanet" in capsys.readouterr().err
+    assert "--model goes with label-memory" in capsys.readouterr().err

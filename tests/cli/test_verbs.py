@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lmanet.cli.models import devices
 
 from lmanet.cli.main import main
 from lmanet.data.protocols import VideoData
 from lmanet.data.synthetic import SyntheticDrive
+from lmanet.devices import devices
 from lmanet.evaluation.results import EvaluationReport
+from lmanet.methods import METHODS
 from lmanet.video import open_source
 from lmanet.zoo import load, save_model
 from lmanet.zoo.names import single_frame_of
@@ -32,8 +33,8 @@ def test_evaluate_writes_report_and_plot(
     command = ["evaluate", "--data", "synthetic:", "--weights", weights, "--control", weights]
     assert main([str(a) for a in [*command, "--json", out, "--plot", plot]]) == 0
     report = EvaluationReport.from_json(out.read_text())
-    assert list(report.scores) == ["single-frame", "control", "LMANet"]
-    assert report.scores["LMANet"].frames == 6
+    assert list(report.scores) == ["single-frame", "lmanet", "control"]
+    assert report.scores["lmanet"].frames == 6
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "mIoU" in capsys.readouterr().out
 
@@ -49,7 +50,7 @@ def test_evaluate_warns_where_the_single_frame_weights_are_not(
         save_model(model, weights, classes=model.classes)
     assert main(["evaluate", "--data", "synthetic:", "--weights", str(weights), "--device", "cpu"]) == 0
     shown = capsys.readouterr()
-    assert "single-frame" not in shown.out and "LMANet" in shown.out
+    assert "single-frame" not in shown.out and "lmanet" in shown.out
     assert shown.err.startswith("warning: no column for the single-frame network: ")
     assert (f"there is no file {single}: put it there" if named else "does not say which") in shown.err
 
@@ -87,7 +88,8 @@ def test_evaluate_refuses_memory_options_without_a_memory(
 ) -> None:
     single = str(weights.with_name("single.safetensors"))
     assert main(["evaluate", "--data", "synthetic:", "--weights", single, *option]) == 2
-    assert "single-frame network" in capsys.readouterr().err
+    name = option[0].removeprefix("--").replace("-", " ")
+    assert f"single-frame has no {name} to be changed" in capsys.readouterr().err
 
 
 def test_train_from_nothing_to_a_video_model(small_drive: None, tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_train_from_nothing_to_a_video_model(small_drive: None, tmp_path: Path) 
     assert model.memory_size == 2
     # The result can be scored beside what it was made from.
     assert single_frame_of(str(memory / "lmanet.safetensors")) == str(memory / "single-frame.safetensors")
-    encoder = load(str(weights)).encoder.state_dict()
+    encoder = load(str(weights)).backbone.encoder.state_dict()
     for key, value in model.backbone.encoder.state_dict().items():
         np.testing.assert_array_equal(value, encoder[key], err_msg=key)
 
@@ -185,6 +187,9 @@ def test_info_lists_devices_and_bundled_weights(
     shown = capsys.readouterr().out
     assert "lmanet" in shown and f"devices: {devices()[0]} (default)" in shown
     assert "erfnet-synthetic" in shown and "label-memory-erfnet-synthetic" in shown
+    for name, kind in METHODS.items():
+        (row,) = [line for line in shown.splitlines() if line.startswith(f"│ {name} ")]
+        assert ("lmanet train" in row) == kind.trainable
 
 
 def test_demo_writes_video_and_sheet(

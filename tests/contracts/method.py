@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import lmanet
 from contracts.networks import DEVICES, lively, seeded
 from lmanet import Backbone, ERFNet, Session, StepGraph, TrainableVideoModel, VideoModel
-from lmanet.backbones import Wrapped, as_backbone
+from lmanet.backbones import as_backbone
 from lmanet.classes import Classes
 from lmanet.errors import InputError
 from lmanet.methods.registry import METHODS, find_method, register
@@ -389,18 +389,10 @@ class MethodContract:
         graph = torch.compile(StepGraph(fast), fullgraph=True, backend=backend)
         self.same_from_the_second_frame_on(graph, fast, clip)
 
-    @pytest.fixture
-    def unless_wrapped(self, request, model) -> None:
-        if isinstance(model.backbone, Wrapped):
-            reason = "a wrapped network's forward pass takes a lock, which torch.compile does not know"
-            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-
-    @pytest.mark.usefixtures("unless_wrapped")
     def test_it_is_compiled_whole(self, model, clip):
         self.compiled(model, clip, "aot_eager")
 
     @pytest.mark.slow
-    @pytest.mark.usefixtures("unless_wrapped")
     def test_it_is_compiled_whole_by_inductor(self, model, clip):
         self.compiled(model, clip, "inductor")
 

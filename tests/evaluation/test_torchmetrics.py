@@ -275,11 +275,11 @@ def test_nothing_of_lmanet_but_the_metrics_is_loaded():
     lmanet, heavy = done.stdout.split("\n")[:2]
     evaluation = ("flow", "metrics", "temporal", "torchmetrics")
     assert lmanet.split() == [
-        "lmanet.data",
-        "lmanet.data.protocols",
+        "lmanet.classes",
         "lmanet.errors",
         "lmanet.evaluation",
         *(f"lmanet.evaluation.{name}" for name in evaluation),
+        "lmanet.flow",
     ]
     assert heavy == ""
 

@@ -112,7 +112,10 @@ def test_a_video_model_names_its_single_frame_network(bundle, trained, tmp_path,
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"single_frame": "tiny"}, "--single-frame tiny for a single-frame network"),
+        (
+            {"single_frame": "tiny"},
+            "--single-frame tiny for a model of single-frame: only a method that is trained has one",
+        ),
         ({"column": "LMANet"}, "--column LMANet without --report"),
         ({"report": True}, "--column is None, expected one of .*: single-frame, LMANet"),
         ({"report": True, "column": "control"}, "--column is control, expected one of"),

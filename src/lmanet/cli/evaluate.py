@@ -55,6 +55,7 @@ def evaluate(
 
     from lmanet import api
     from lmanet.cli.outputs import check_file
+    from lmanet.devices import find_device
     from lmanet.evaluation.report import (
         PLOT_SUFFIXES,
         per_class_table,
@@ -65,6 +66,7 @@ def evaluate(
     from lmanet.zoo import load
 
     api.set_threads(threads)
+    find_device(device)  # before anything is loaded
     if json is not None:
         check_file(json)
     if plot is not None:

@@ -13,7 +13,7 @@ from lmanet.research.benchmarks import model
 from lmanet.research.benchmarks.memory import can_measure
 from lmanet.research.benchmarks.model import LABELS, PAPER, Measured, Variant, bare_peak, bare_s, bench_model
 from lmanet.research.benchmarks.timing import Timing
-from lmanet.training.recipes import PRESETS, LabelRecipe
+from lmanet.training.recipes import PRESETS, LabelMemoryRecipe
 
 SIZE = (32, 48)
 
@@ -24,11 +24,7 @@ def measured(variant: Variant, seconds: float, peak: int | None = None) -> Measu
 
 
 def test_bench_model_measures_every_variant() -> None:
-    variants = [
-        replace(PAPER, window=None),
-        replace(PAPER, window=3, precision="bf16"),
-        replace(LABELS, window=3),
-    ]
+    variants = [replace(PAPER, window=None), replace(LABELS, window=3, precision="bf16")]
     results = bench_model(variants, size=SIZE, repeats=2)
     assert [one.variant for one in results] == variants
     for one in results:
@@ -39,8 +35,8 @@ def test_bench_model_measures_every_variant() -> None:
 
 
 def test_the_memory_of_labels_is_the_presets() -> None:
-    recipe = PRESETS["lmanet"]
-    assert isinstance(recipe, LabelRecipe)
+    recipe = PRESETS["label-memory"]
+    assert isinstance(recipe, LabelMemoryRecipe)
     assert (LABELS.memory_size, LABELS.window) == (recipe.memory_size, recipe.window)
 
 
@@ -52,19 +48,26 @@ def test_a_memory_of_labels_has_no_global_attention() -> None:
 def test_the_global_step_is_a_step_with_the_window_of_the_whole_map() -> None:
     torch.manual_seed(0)
     segmenter = LMANet(ERFNet(3), memory_size=2, window=11).eval()
-    frames = torch.rand(3, 1, 3, *SIZE)  # a map of 4×6 cells
-    state = other = None
+    everywhere = model._Everywhere(ERFNet(3), memory_size=2, window=1).eval()
+    clip = torch.rand(1, 3, 3, *SIZE)  # a map of 4×6 cells
     with torch.inference_mode():
         # Global attention divides its scores by √Ck.
         segmenter.key_value.query_key.weight.mul_(2)
         segmenter.key_value.query_key.bias.mul_(2)  # pyright: ignore
-        for frame in frames:
-            got, state = model._global_step(segmenter, frame, state)
+        everywhere.load_state_dict(segmenter.state_dict())
+        got = torch.stack([everywhere.step(clip[:, 0])[0], *_later(everywhere, clip)])
         segmenter.key_value.query_key.weight.div_(4)
         segmenter.key_value.query_key.bias.div_(4)  # pyright: ignore
-        for frame in frames:
-            expected, other = segmenter.step(frame, other)
+        expected = torch.stack([segmenter.step(clip[:, 0])[0], *_later(segmenter, clip)])
     torch.testing.assert_close(got, expected)
+
+
+def _later(model: LMANet, clip: torch.Tensor) -> list[torch.Tensor]:
+    logits, (_, state) = [], model.step(clip[:, 0])
+    for images in clip.unbind(1)[1:]:
+        one, state = model.step(images, state)
+        logits.append(one)
+    return logits
 
 
 def test_differences_are_against_the_best_bare_network_of_the_precision() -> None:

@@ -23,10 +23,17 @@ def build(name: str, window: int, inputs: tuple[torch.Tensor, ...]):
     return PEERS[name].build(window, *inputs)
 
 
-@pytest.mark.parametrize("name", PEERS)
+COMPILED = "compiled FlexAttention"
+"""Takes half a minute on two cores."""
+
+
+def peers(*names: str) -> list[object]:
+    return [pytest.param(name, marks=pytest.mark.slow if name == COMPILED else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", peers(*PEERS))
 def test_peers_are_the_definition(name: str, inputs: tuple[torch.Tensor, ...]) -> None:
-    compiled = name == "compiled FlexAttention"  # each window costs seconds there
-    for window in [ALL] if PEERS[name].sees_all else [5] if compiled else [1, 5, ALL]:
+    for window in [ALL] if PEERS[name].sees_all else [5] if name == COMPILED else [1, 5, ALL]:
         attend = build(name, window, inputs)
         expected = local_attention(*inputs, window=window, backend="reference")
         with torch.no_grad():
@@ -35,7 +42,7 @@ def test_peers_are_the_definition(name: str, inputs: tuple[torch.Tensor, ...]) -
             )
 
 
-@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.no_gradients is None])
+@pytest.mark.parametrize("name", peers(*(name for name, peer in PEERS.items() if peer.no_gradients is None)))
 def test_gradients_of_peers_are_the_definitions(name: str, inputs: tuple[torch.Tensor, ...]) -> None:
     wanted = [x.requires_grad_() for x in inputs]
     window = ALL if PEERS[name].sees_all else 3

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmanet.cli.models import devices, find_device
+from lmanet.devices import devices, find_device
 from lmanet.errors import InputError
 
 
