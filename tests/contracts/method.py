@@ -379,7 +379,7 @@ class MethodContract:
         assert len(program.graph_signature.user_inputs) == 1 + fields
         assert len(program.graph_signature.user_outputs) == 1 + fields
         assert not program.graph_signature.buffers_to_mutate, "no state is hidden in the module"
-        self.same_from_the_second_frame_on(program.module(), fast, clip)
+        self.same_from_the_second_frame_on(program.module(), fast, clip, tolerance=1e-5)
 
     def compiled(self, model: VideoModel, clip: Tensor, backend: str) -> None:
         if self.kind.not_exportable is not None:
@@ -387,7 +387,8 @@ class MethodContract:
         torch.compiler.reset()
         fast = model.optimize()
         graph = torch.compile(StepGraph(fast), fullgraph=True, backend=backend)
-        self.same_from_the_second_frame_on(graph, fast, clip)
+        # Fused operations round otherwise, and the logarithm of a small probability shows it.
+        self.same_from_the_second_frame_on(graph, fast, clip, tolerance=1e-4)
 
     def test_it_is_compiled_whole(self, model, clip):
         self.compiled(model, clip, "aot_eager")
@@ -397,14 +398,14 @@ class MethodContract:
         self.compiled(model, clip, "inductor")
 
     def same_from_the_second_frame_on(
-        self, graph: Callable[..., tuple[Tensor, Any]], model: VideoModel, clip: Tensor
+        self, graph: Callable[..., tuple[Tensor, Any]], model: VideoModel, clip: Tensor, *, tolerance: float
     ) -> None:
         """The graph goes on with its own state from frame to frame."""
         expected, _ = stream(model, clip)
         _, state = model.step(clip[:, 0])
         for number in range(1, clip.shape[1]):
             logits, state = graph(clip[:, number], state)
-            torch.testing.assert_close(logits, expected[number], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(logits, expected[number], rtol=tolerance, atol=tolerance)
             assert type(state) is self.kind.State
 
     # Training
