@@ -11,7 +11,7 @@ from contracts.formulas import pspnet_decoder_by_formula, pspnet_encoder_by_form
 from contracts.networks import lively, seeded
 from lmanet.backbones import PSPNet
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import VideoSegmenter, segment_single
+from lmanet.methods.lmanet import LMANet
 
 
 class TestPSPNet50(BackboneContract):
@@ -62,15 +62,13 @@ def test_any_size_is_padded_by_its_edge_and_cut_back(network, size):
     images = torch.rand(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     below, right = (network.padded_length(n) - n for n in size)
     whole = network(F.pad(images, (0, right, 0, below), mode="replicate"))
-    torch.testing.assert_close(segment_single(network, images), whole[..., : size[0], : size[1]])
+    torch.testing.assert_close(network.segment(images), whole[..., : size[0], : size[1]])
 
 
 @torch.no_grad()
 def test_the_paper_s_memory_module_goes_with_it(network):
     with seeded():
-        segmenter = (
-            lively(VideoSegmenter(network, fusion="bottleneck", memory_size=2, window=3)).double().eval()
-        )
+        segmenter = lively(LMANet(network, fusion="bottleneck", memory_size=2, window=3)).double().eval()
     assert (segmenter.key_channels, segmenter.value_channels) == (128, 2048)
     clip = torch.rand(1, 3, 3, 33, 41, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     logits = segmenter(clip)

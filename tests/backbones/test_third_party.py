@@ -12,9 +12,9 @@ from torch import Tensor
 from backbones.third_party import CLASSES, NETWORKS, ONE_SIZE, QUICK, cut, listed, made, original
 from contracts.backbone import BackboneContract, names_of, projected, trained
 from contracts.networks import lively, seeded
-from lmanet.backbones import Wrapped
+from lmanet.backbones import Wrapped, as_backbone
 from lmanet.errors import InputError
-from lmanet.methods.wrap import as_backbone, wrap
+from lmanet.methods.wrap import wrap
 
 
 @pytest.fixture(scope="module", params=listed(NETWORKS, QUICK))
@@ -54,10 +54,10 @@ def test_nothing_of_ours_is_left_in_the_network(network):
         assert not ours and not type(module.forward).__module__.startswith("lmanet")
 
 
-@pytest.mark.parametrize("training_free", [False, True])
+@pytest.mark.parametrize("method", ["lmanet", "label-memory", "training-free"])
 @torch.no_grad()
-def test_with_a_memory_of_default_sizes_it_steps(network, training_free):
-    segmenter = wrap(network, training_free=training_free).eval()
+def test_with_a_memory_of_default_sizes_it_steps(network, method):
+    segmenter = wrap(network, method).eval()
     assert 3 <= segmenter.window <= 21
     images = torch.rand(2, 1, 3, 128, 150)
     _, state = segmenter.step(images[0])

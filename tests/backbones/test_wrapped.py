@@ -16,7 +16,7 @@ from lmanet.backbones import Features, Wrapped
 from lmanet.backbones.wrapped.inspection import cut_where_best, inspect
 from lmanet.backbones.wrapped.layout import Layout, RecentLayouts
 from lmanet.errors import InputError
-from lmanet.methods.lmanet import VideoSegmenter, segment_single
+from lmanet.methods.lmanet import LMANet
 
 
 @pytest.fixture(params=CUTS.values(), ids=CUTS.keys())
@@ -226,7 +226,7 @@ def test_an_error_leaves_the_network_as_it_was(part):
 
 def test_each_part_is_run_once_a_frame():
     network = made(Network())
-    segmenter = VideoSegmenter(Wrapped(network, at="neck"), key_channels=4, value_channels=4, window=3).eval()
+    segmenter = LMANet(Wrapped(network, at="neck"), key_channels=4, value_channels=4, window=3).eval()
     calls = []
     for name in ("stem", "body", "neck", "join", "head"):
         network.get_submodule("head" if name == "head" else f"{name}.0").register_forward_pre_hook(
@@ -261,7 +261,7 @@ def test_any_size_and_multiples():
     assert [wrapped.padded_length(n) for n in (1, 32, 33)] == [32, 32, 64]
     images = pictures(1, 3, 33, 50)
     whole = F.pad(images, (0, 14, 0, 31), mode="replicate")
-    assert torch.equal(segment_single(wrapped, images), original(wrapped, whole)[..., :33, :50])
+    assert torch.equal(wrapped.segment(images), original(wrapped, whole)[..., :33, :50])
 
 
 def test_a_network_of_few_sizes_is_probed_at_one_that_is_given():

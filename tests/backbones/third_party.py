@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contracts.networks import lively, seeded
-from lmanet.backbones import Wrapped
+from lmanet.backbones import Wrapped, as_backbone
 from lmanet.backbones.wrapped.probing import logits_of
-from lmanet.methods.wrap import as_backbone
 
 CLASSES = 5
 

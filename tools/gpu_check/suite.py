@@ -24,8 +24,9 @@ PROCESSES = 8
 IGNORED = (
     "ignore:TensorFloat32 tensor cores:UserWarning",
     "ignore:`isinstance(treespec, LeafSpec)` is deprecated:FutureWarning",
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
 )
-"""Warnings that are no errors here: what PyTorch advises on such cards, and what 2.11 says of a copy of its own."""
+"""Warnings that are no errors here: what PyTorch advises on such cards, and what 2.11 says of itself."""
 
 
 @dataclass(frozen=True)
