@@ -39,6 +39,8 @@ def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor],
     if factor is None or logits.requires_grad or logits.device.type != "cpu":
         return rewrite(logits.clone() if logits.requires_grad else logits, upsampled(cells, size))
     edged, kernel = _edged(cells), _kernel(cells, factor)
+    if logits.is_contiguous(memory_format=torch.channels_last):
+        edged = edged.contiguous(memory_format=torch.channels_last)  # as the logits: half the time
     bands = logits.split(factor * BAND_CELLS, -2)
     for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
         band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], kernel)))
