@@ -24,6 +24,7 @@ PAGES = [
     *(
         ROOT / "docs" / f"{name}.md"
         for name in (
+            "gpu",
             "methods/index",
             "methods/label-memory",
             "methods/lmanet",
@@ -186,6 +187,66 @@ def machine(content: dict[str, Any]) -> str:
     )
 
 
+def gpu_model(content: dict[str, Any]) -> str:
+    """Milliseconds of a frame of 1024×512 on a GPU, by network and method, against the bare network."""
+    rows = {(r["network"], r["method"], r["precision"]): r for r in content["rows"] if "frame" in r}
+    names = dict.fromkeys((network, method) for network, method, _ in rows if "again" not in method)
+    lines = [
+        "| network | method | fp32, ms ↓ | ÷ bare | bf16, ms ↓ | ÷ bare | peak, fp32, MiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for network, method in names:
+        cells = []
+        for precision in ("fp32", "bf16"):
+            ms, bare = (
+                rows[network, name, precision]["frame"]["median_ms"] for name in (method, "single-frame")
+            )
+            cells += [f"{ms:.1f}", f"{ms / bare:.2f}"]
+        peak = rows[network, method, "fp32"]["peak_bytes"] / 2**20
+        lines.append(f"| {network} | {NAMES.get(method, method)} | {' | '.join(cells)} | {peak:.0f} |")
+    return "\n".join(lines)
+
+
+def gpu_op(contents: dict[str, dict[str, Any]]) -> str:
+    """Local attention on a GPU in float32: tile after tile as it was, all tiles in one go, and whole frames."""
+    shown = {"tile after tile, ms": "h200-tile-after-tile", "in one go, ms": "h200"}
+    found = {
+        (run, row["case"], row["backend"]): row["median_ms"]
+        for run, content in contents.items()
+        for row in content["rows"]
+        if row["dtype"] == "float32" and not row["backward"] and "median_ms" in row
+    }
+    lines = [
+        f"| attention | {' | '.join(shown)} | whole frames (SDPA), ms |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for case in contents["h200"]["cases"]:
+        tiled = [found.get((run, case, "tiled")) for run in shown.values()]
+        whole = next(
+            (ms for (run, c, name), ms in found.items() if (run, c) == ("h200", case) and "SDPA" in name),
+            None,
+        )
+        cells = ["n/a" if ms is None else f"{ms:.2f}" for ms in (*tiled, whole)]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def gpu_segment(content: dict[str, Any]) -> str:
+    """`lmanet segment` on a GPU: each stage alone, and frames a second from file to file."""
+    lines = [
+        "| model | precision | decoding, ms | network, ms | drawing, encoding, ms | frames/s ↑ | labels as on a CPU |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in content["rows"]:
+        if "alone_ms" not in row or "frames_per_s" not in row:
+            continue
+        alone = [f"{row['alone_ms'][stage]:.1f}" for stage in ("decoding", "network", "encoding")]
+        same = 100 * row["labels_as_on_cpu_in_fp32"]["mean"]
+        cells = [row["precision"], *alone, f"{row['frames_per_s']:.0f}", f"{same:.2f} %"]
+        lines.append(f"| {row['model']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "camvid": ("camvid-val.json", accuracy),
     "control": ("reproduce/camvid/control.json", reproduced),
@@ -204,9 +265,16 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "model-all": ("model.json", model_all),
     "pspnet": ("pspnet.json", model_all),
     "networks": ("networks/*.json", networks),
+    "gpu-model": ("gpu/h200/model.json", gpu_model),
+    "gpu-op": ("gpu/*/op.json", gpu_op),
+    "gpu-segment": ("gpu/h200/segment.json", gpu_segment),
 }
 """By the name in the mark: the file in `results/`, and what makes a table of its content; of a pattern, the contents by
-file name."""
+the name of file or folder that the star stands for."""
+
+
+def _name(path: Path, pattern: str) -> str:
+    return path.stem if "*" in Path(pattern).name else path.parent.name
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
@@ -225,7 +293,9 @@ def filled(text: str, results: Path = RESULTS) -> str:
             raise ValueError(f"{match[1]}: expected one of {', '.join(TABLES)}")
         file, make = TABLES[match[2]]
         content = (
-            {p.stem: json.loads(p.read_text()) for p in sorted(results.glob(file))} if "*" in file else None
+            {_name(p, file): json.loads(p.read_text()) for p in sorted(results.glob(file))}
+            if "*" in file
+            else None
         )
         return f"{match[1]}\n{make(content or json.loads((results / file).read_text()))}\n<!-- end -->"
 
