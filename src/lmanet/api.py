@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from lmanet.devices import find_device
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.base import VideoModel, as_video_model
 from lmanet.methods.registry import METHODS
-from lmanet.methods.wrap import put_on
+from lmanet.methods.wrap import check_no_model, put_on
 from lmanet.session import Precision, Session
 from lmanet.third_party import method_of, third_party_backbone
-from lmanet.zoo.names import load, single_frame_of
+from lmanet.zoo.files import read_config
+from lmanet.zoo.names import load, locate, single_frame_of
 
 if TYPE_CHECKING:
     from lmanet.data.protocols import VideoData
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHTS = "label-memory-erfnet-camvid"
 SINGLE_FRAME = "single-frame"
+TRAINED = ("label-memory", "lmanet")
+"""The methods that `lmanet train` has presets of by their names."""
+
 CONTROL = "control"
 """The column of a report whose model begins a new stream at every frame."""
 
@@ -77,9 +82,10 @@ def find_model(
             )
         return _without_training(own, kind)
     name = weights or DEFAULT_WEIGHTS
-    loaded = load(name)
-    if kind is None or kind.method == loaded.method:
-        return loaded
+    if kind is None or kind.method == read_config(locate(name))["method"]["name"]:
+        return _loaded(name, own, model)
+    if own is not None:
+        _loaded(name, own, model)
     return _without_training(own or load(single_frame_of(name)).backbone, kind)
 
 
@@ -88,7 +94,7 @@ def find_models(
     *,
     model: str | nn.Module | None = None,
     at: str | None = None,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, VideoModel]:
     """One network under several methods, to be compared.
@@ -110,13 +116,15 @@ def find_models(
     """
     if weights is None and model is None:
         raise InputError("nothing to evaluate: give --weights, or --model MODULE:FUNCTION")
-    own = _own_network(model, at)
-    loaded = load(weights) if weights else None
-    if own is not None and loaded is not None and loaded.method == SINGLE_FRAME:
-        raise InputError(f"--model and --weights {weights} are two single-frame networks: give one of them")
-    kinds = [kind for name in methods if name != "all" for kind in [method_of(name)]]
+    methods = [methods] if isinstance(methods, str) else methods
+    # First of all the classes of methods of one's own: weights may be of one.
+    kinds = [method_of(name) for name in methods if name != "all"]
     if "all" in methods:
         kinds += [kind for kind in METHODS.values() if not kind.trainable]
+    own = _own_network(model, at)
+    loaded = _loaded(weights, own, model) if weights else None
+    if own is not None and loaded is not None and loaded.method == SINGLE_FRAME:
+        own = loaded.backbone
     wanted = {SINGLE_FRAME: METHODS[SINGLE_FRAME]} if not methods else {kind.method: kind for kind in kinds}
     if loaded is not None and (not methods or "all" in methods):
         wanted[loaded.method] = type(loaded)
@@ -139,11 +147,24 @@ def find_models(
 
 
 def _own_network(model: str | nn.Module | None, at: str | None) -> Backbone | None:
+    check_no_model(model)
     if model is None:
         if at is not None:
             raise InputError("--at says where the network of --model is cut: give --model MODULE:FUNCTION")
         return None
     return third_party_backbone(model, at) if isinstance(model, str) else as_backbone(model, at=at)
+
+
+def _loaded(weights: str, own: Backbone | None, model: str | nn.Module | None) -> VideoModel:
+    """The model of some weights, which must be of the network of one's own where there is one."""
+    loaded = load(weights)
+    architecture = loaded.backbone.architecture
+    if own is not None and (own.architecture is None or own.architecture != architecture):
+        raise InputError(
+            f"{weights} are weights of the network {architecture or type(loaded.backbone).__name__}, not of "
+            f"{_name(model)}: give weights that were trained on it, or leave one of them out"
+        )
+    return loaded
 
 
 def _name(model: str | nn.Module | None) -> str:
@@ -152,9 +173,10 @@ def _name(model: str | nn.Module | None) -> str:
 
 def _without_training(backbone: Backbone, kind: type[VideoModel]) -> VideoModel:
     if kind.trainable:
+        how = kind.method if kind.method in TRAINED else "own --method MODULE:CLASS"
         raise InputError(
-            f"the method {kind.method} is trained: give the weights of its training (lmanet train {kind.method}), or "
-            f"choose a method that needs none"
+            f"the method {kind.method} is trained: give the weights of its training (lmanet train {how}), or choose a "
+            f"method that needs none"
         )
     made = put_on(backbone, kind.method).eval()
     made.card = made.card or backbone.card
@@ -186,7 +208,7 @@ class LabelledVideo:
 
 def label_video(
     source: str | Path,
-    outputs: str | Path | Sequence[str | Path] = (),
+    outputs: str | Path | Sequence[str | Path] | None = None,
     model: VideoModel | str | None = None,
     *,
     view: View = "overlay",
@@ -236,8 +258,7 @@ def label_video(
     chosen = find_device(device)
     labeller = as_video_model(find_model(model) if model is None or isinstance(model, str) else model)
     session = Session(
-        # A copy: the caller's model stays where it is.
-        labeller.optimize().to(chosen),
+        _on(labeller, chosen),
         precision=precision,
         resize=resize,
         memory_size=memory_size,
@@ -246,7 +267,7 @@ def label_video(
     classes = labeller.classes
     shares = ClassShares(len(classes))
     draw = drawer(view, classes, opacity)
-    given = [outputs] if isinstance(outputs, str | Path) else list(outputs)
+    given = [outputs] if isinstance(outputs, str | Path) else list(outputs or ())
     done = 0
 
     def advance() -> None:
@@ -277,9 +298,16 @@ def label_video(
     )
 
 
+def _on(model: VideoModel, device: torch.device) -> VideoModel:
+    """A copy for inference on a device; the caller's model stays where it is."""
+    if next(model.parameters()).device == device:
+        return model.optimize()
+    return copy.deepcopy(model.optimize()).to(device)
+
+
 def evaluate(
     data: str | VideoData,
-    models: VideoModel | Mapping[str, VideoModel],
+    models: VideoModel | str | Mapping[str, VideoModel],
     *,
     split: str = "val",
     control: VideoModel | None = None,
@@ -300,7 +328,7 @@ def evaluate(
     Args:
         data: a specification such as `camvid:PATH`, `folder:PATH` or `synthetic:` (`lmanet data check --help`), or data
             of your own that keep `lmanet.data.protocols.VideoData`.
-        models: by the names that the report has; one alone by its method's name.
+        models: by the names that the report has; one alone, or the name of its weights, by its method's name.
         split: `train`, `val`, `test`, or another that the data set has; of no meaning for data of your own.
         control: a model trained with `--memories current`: a further column, which begins a stream at every frame.
         memory_size: S, of the models that have a memory, if not their own.
@@ -323,25 +351,32 @@ def evaluate(
 
     chosen = find_device(device)
     frames = open_data(data, split) if isinstance(data, str) else data
-    columns = dict(models) if isinstance(models, Mapping) else {models.method: models}
+    columns = dict(models) if isinstance(models, Mapping) else {"": models}
+    columns = {
+        title: as_video_model(load(model) if isinstance(model, str) else model)
+        for title, model in columns.items()
+    }
+    columns = {title or model.method: model for title, model in columns.items()}
     if control is not None:
-        columns[CONTROL] = control
-    changes = {"memory_size": memory_size, "window": window}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    remembering = {title: model for title, model in columns.items() if set(changes) <= set(model.adjustable)}
-    for title, model in (remembering or columns).items():
-        columns[title] = model.adjusted(**changes)
+        if CONTROL in columns:
+            raise InputError(f"a model is called {CONTROL!r}, as the control is: give it another name")
+        columns[CONTROL] = as_video_model(control)
+    given = {"memory_size": memory_size, "window": window}
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        having = [title for title, model in columns.items() if name in model.adjustable]
+        # Where none has it, the first says so.
+        for title in having or list(columns)[:1]:
+            columns[title] = columns[title].adjusted(**{name: value})
     predictors = {}
     for title, model in columns.items():
         check_classes(model, frames)
-        predictors[title] = ModelPredictor(
-            model.optimize().to(chosen), precision=precision, forget=title == CONTROL
-        )
+        predictors[title] = ModelPredictor(_on(model, chosen), precision=precision, forget=title == CONTROL)
     return run(
         frames,
         predictors,
         mode=mode,
-        settings={"device": str(chosen), "precision": precision},
+        settings={"device": str(chosen), "precision": precision, **changes},
         progress=progress,
     )
 

@@ -71,8 +71,8 @@ def check_same_classes(own: Classes, owner: str, expected: Classes, data: str, a
     Raises:
         InputError: naming the first difference.
     """
+    if len(own) != len(expected):
+        raise InputError(f"{owner} has {len(own)} classes, {data} {len(expected)}: {advice}")
     for number, (name, other) in enumerate(zip(own.names, expected.names, strict=False)):
         if name != other:
             raise InputError(f"class {number} is {name!r} in {owner}, {other!r} in {data}: {advice}")
-    if len(own) != len(expected):
-        raise InputError(f"{owner} has {len(own)} classes, {data} {len(expected)}: {advice}")

@@ -13,7 +13,7 @@ def devices() -> list[str]:
     return ["cuda", *cards, "cpu"] if cards else ["cpu"]
 
 
-def find_device(name: str | None = None) -> torch.device:
+def find_device(name: str | torch.device | None = None) -> torch.device:
     """The device of this name; for None a GPU where PyTorch has one, otherwise the CPU.
 
     Args:
@@ -23,6 +23,7 @@ def find_device(name: str | None = None) -> torch.device:
         InputError: there is no such device here.
     """
     found = devices()
+    name = None if name is None else str(name)
     if name is not None and name not in found:
         raise InputError(
             f"device {name!r} is not there: PyTorch {torch.__version__} has {', '.join(found)} on this machine"

@@ -122,12 +122,22 @@ class Session:
             )
         if self.resize is not None and self.resize != size:
             images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
-        logits, self._state = self.model.step(images, self._state)
+        logits, self._state = self._checked(self.model.step(images, self._state))
         if self._state:  # what remembers nothing takes frames of any size
             self._size = size
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
         return Segmentation(_labels(logits), logits[0])
+
+    def _checked(self, made: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What a step returned; a method of the user's own may return something else."""
+        kind = self.model.State
+        if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], kind):
+            raise InputError(
+                f"{type(self.model).__name__}.step returned something else than logits and a {kind.__name__}: expected "
+                f"(logits, {kind.__name__}(...))"
+            )
+        return made
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the stream remembers, as tensors; `load_state_dict` takes them back.
@@ -159,6 +169,9 @@ class Session:
             raise InputError(
                 f"session state with {sorted(state)} for the method {self.model.method}: expected {wanted}"
             )
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise InputError(f"session state whose {name} is a {type(value).__name__}: expected a tensor")
         size = state["size"]
         if size.shape != (2,) or size.is_floating_point() or int(size.min()) < 1:
             raise InputError(
@@ -167,6 +180,10 @@ class Session:
         height, width = (int(n) for n in size)
         own = self._first_state((height, width))
         for name, tensor in own.items():
+            if state[name].is_floating_point() != tensor.is_floating_point():
+                raise InputError(
+                    f"session state whose {name} are {state[name].dtype}: expected {tensor.dtype}"
+                )
             if state[name].shape != tensor.shape:
                 raise InputError(
                     f"session state whose {name} are {tuple(state[name].shape)}: expected {tuple(tensor.shape)}, from "

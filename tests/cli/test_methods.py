@@ -56,7 +56,7 @@ def test_segment_labels_by_the_single_frame_network_and_a_memory(
             with Image.open(path) as image:
                 np.testing.assert_array_equal(np.array(image), session.step(frame.image).labels)
     shown = capsys.readouterr().err
-    assert f"5 frames by {given}, training-free, on " in shown
+    assert f"5 frames by {given}, method training-free, on " in shown
     warning = "warning: --training-free is --method training-free now: use that\n"
     assert shown.count("warning") == shown.count(warning) == (option == ["--training-free"])
 
@@ -66,7 +66,7 @@ def test_segment_takes_the_last_of_two_methods(
 ) -> None:
     options = ["--weights", weights, "--training-free", "--no-memory"]
     assert run("segment", clip, "-o", tmp_path / "labels", *options) == 0
-    assert ", single-frame, on " in capsys.readouterr().err
+    assert ", method single-frame, on " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--method", "all"], ["--training-free"]])

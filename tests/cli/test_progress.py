@@ -43,7 +43,7 @@ def test_the_summary_leaves_out_classes_that_were_not_seen(capsys: pytest.Captur
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [
         "warning: a frame could not be decoded",
-        "3 frames by net, training-free, on cpu in 1.5 s: 2.0 frames/s; wrote out.mp4, labels",
+        "3 frames by net, method training-free, on cpu in 1.5 s: 2.0 frames/s; wrote out.mp4, labels",
     ]
     assert [line.split()[0] for line in said[3:]] == ["road", "sky"]
     many = replace(labelled, shares={f"class_{n}": 0.05 for n in range(20)})

@@ -69,7 +69,7 @@ def test_a_newcomers_network_labels_a_video_at_once(folder, model, capsys):
     assert main(["segment", "clip", "-o", "labels", "--model", model, "--method", "training-free"]) == 0
     assert len(list((folder / "labels").glob("*.png"))) == 3
     err = capsys.readouterr().err
-    assert f"3 frames by {model}, training-free, on " in err and "class 0" in err
+    assert f"3 frames by {model}, method training-free, on " in err and "class 0" in err
 
 
 def test_without_a_memory_it_labels_as_the_network_does(folder, model):

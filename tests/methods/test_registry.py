@@ -71,8 +71,8 @@ def test_unknown_names_list_the_known():
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"method": None}, r"register\(Mine\): expected a name in its class attribute `method`"),
-        ({"method": ""}, r"register\(Mine\): expected a name"),
+        ({"method": None}, r"register\(Mine\): its class attribute `method` is None: expected a name"),
+        ({"method": ""}, r"register\(Mine\): its class attribute `method` is ''"),
         ({"State": None}, r"expected a NamedTuple of tensors in its class attribute `State`"),
         ({"State": tuple}, r"expected a NamedTuple of tensors"),
         ({"step": None}, r"register\(Mine\): it lacks step"),

@@ -69,9 +69,10 @@ def print_summary(console: Console, labelled: LabelledVideo, network: str) -> No
     """
     for warning in labelled.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    fps, outputs = labelled.frames / labelled.seconds, ", ".join(map(str, labelled.outputs))
     console.print(
-        f"{labelled.frames} frames by {network}, {labelled.method}, on {labelled.device} in {labelled.seconds:.1f} s: "
-        f"{labelled.frames / labelled.seconds:.1f} frames/s; wrote {', '.join(map(str, labelled.outputs))}",
+        f"{labelled.frames} frames by {network}, method {labelled.method}, on {labelled.device} in "
+        f"{labelled.seconds:.1f} s: {fps:.1f} frames/s; wrote {outputs}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -9,8 +9,10 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "segment": {
         "--training-free": ("--method", "training-free"),
         "--no-memory": ("--method", "single-frame"),
+        "--memory": (),
+        "--no-training-free": (),
     },
-    "evaluate": {"--training-free": ("--method", "all")},
+    "evaluate": {"--training-free": ("--method", "all"), "--no-training-free": ()},
 }
 """By verb: an argument of before, and what is given in its place."""
 
@@ -35,8 +37,13 @@ def with_new_names(arguments: Sequence[str]) -> list[str]:
         if arguments[0] == "train" and argument in PRESETS and not arguments[place - 1].startswith("-"):
             replacement = (PRESETS[argument],)
         if replacement is not None:
-            print(f"warning: {argument} is {' '.join(replacement)} now: use that", file=sys.stderr)
-        new.extend(replacement or (argument,))
+            now = (
+                f"is {' '.join(replacement)} now: use that"
+                if replacement
+                else "says nothing any more: leave it out"
+            )
+            print(f"warning: {argument} {now}", file=sys.stderr)
+        new.extend((argument,) if replacement is None else replacement)
     if arguments[0] == "train" and new[1:2] == ["lmanet"] and arguments[1] == "lmanet":
         print(
             "note: lmanet trains the paper's memory of features; the memory of labels is label-memory now",

@@ -79,4 +79,4 @@ def segment(
             on_open=on_open,
             progress=lambda done: advance[0](),
         )
-    print_summary(console, labelled, model or weights or DEFAULT_WEIGHTS)
+    print_summary(console, labelled, weights or model or DEFAULT_WEIGHTS)

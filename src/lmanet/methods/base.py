@@ -94,7 +94,7 @@ class VideoModel(nn.Module, ABC):
         return logits
 
     def adjusted(self, **arguments: float | str) -> Self:
-        """The same model run otherwise: it shares its weights with this one, which stays as it is.
+        """The same model run otherwise: it shares its weights, and the mode of its parts, with this one.
 
         Args:
             arguments: new values of some of the arguments that are `adjustable`, such as `memory_size=4`.
@@ -111,6 +111,9 @@ class VideoModel(nn.Module, ABC):
                 f"{', '.join(self.adjustable) or 'nothing that can be'}"
             )
         other = copy.copy(self)
+        # The tensors and modules are shared, what holds them is not: another module put in one is not in the other.
+        for kept in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+            object.__setattr__(other, kept, vars(self)[kept].copy())
         for name, value in arguments.items():
             setattr(other, name, value)
         other.check_arguments()

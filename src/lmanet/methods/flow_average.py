@@ -90,7 +90,9 @@ class FlowAverage(VideoModel):
         """
         logits = self.backbone.segment(images)
         present = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
-        pixels = images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).byte()
+        # A copy: the caller may read the next frame into the same memory.
+        byte = images.dtype == torch.uint8
+        pixels = images.clone() if byte else (images * 255).round().clamp(0, 255).byte()
         if state is not None:
             check_fits(present, state.probabilities, "probabilities")
             flow, returns = _flows(pixels, state.images)

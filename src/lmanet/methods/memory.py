@@ -25,12 +25,18 @@ def default_window(stride: int) -> int:
 
 def check_memory(memory_size: int, window: int) -> None:
     """Raise InputError unless S is at least 1 frame and R an odd number of cells."""
-    if memory_size < 1:
+    if not _whole(memory_size) or memory_size < 1:
         raise InputError(
             f"memory size {memory_size}: expected at least 1 frame; without memory, use the method single-frame"
         )
-    if window < 1 or window % 2 == 0:
-        raise InputError(f"window {window}: expected an odd number of cells, such as {max(1, window | 1)}")
+    if not _whole(window) or window < 1 or window % 2 == 0:
+        raise InputError(
+            f"window {window}: expected an odd number of cells, such as {max(1, window | 1) if _whole(window) else 21}"
+        )
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 class MemoryState(NamedTuple):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TypeVar
 
 from lmanet.errors import InputError
-from lmanet.methods.base import VideoModel
+from lmanet.methods.base import TrainableVideoModel, VideoModel
 from lmanet.methods.flow_average import FlowAverage
 from lmanet.methods.label_memory import LabelMemory
 from lmanet.methods.lmanet import LMANet
@@ -22,6 +24,9 @@ _BUILT_IN: tuple[type[VideoModel], ...] = (
 
 METHODS: dict[str, type[VideoModel]] = {method.method: method for method in _BUILT_IN}
 """By name: the built-in ones, then those that the user's program registered."""
+
+RESERVED = ("all", "control")
+"""What `lmanet evaluate` and its reports call by these names."""
 
 Method = TypeVar("Method", bound=type[VideoModel])
 
@@ -47,20 +52,32 @@ def register(method: Method) -> Method:
         The class.
 
     Raises:
-        InputError: it is no such class, lacks `method` or `State`, or the name is taken by another class.
+        InputError: it is no such class; its `method`, `State`, `trainable` or constructor is not what it must be; or
+            the name is taken by another class.
     """
     if not isinstance(method, type) or not issubclass(method, VideoModel):
         raise InputError(f"register({method!r}): expected a class made from lmanet.VideoModel")
     name = getattr(method, "method", None)
-    if not isinstance(name, str) or not name:
-        raise InputError(f"register({method.__name__}): expected a name in its class attribute `method`")
-    if not hasattr(getattr(method, "State", None), "_fields"):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in RESERVED:
         raise InputError(
-            f"register({method.__name__}): expected a NamedTuple of tensors in its class attribute `State`"
+            f"register({method.__name__}): its class attribute `method` is {name!r}: expected a name of small letters, "
+            f"digits and hyphens other than {' and '.join(RESERVED)}"
+        )
+    fields = getattr(getattr(method, "State", None), "_fields", None)
+    if fields is None or "size" in fields:
+        raise InputError(
+            f"register({method.__name__}): expected a NamedTuple of tensors in its class attribute `State`, without a "
+            f"field `size`, which is a session's own"
         )
     if method.__abstractmethods__:
         missing = ", ".join(sorted(method.__abstractmethods__))
         raise InputError(f"register({method.__name__}): it lacks {missing}")
+    if method.trainable != issubclass(method, TrainableVideoModel):
+        raise InputError(
+            f"register({method.__name__}): `trainable` is {method.trainable}: expected a class made from "
+            f"lmanet.TrainableVideoModel to be trained, and no other"
+        )
+    _check_constructor(method)
     known = METHODS.get(name)
     if known is not None and (known in _BUILT_IN or _path(known) != _path(method)):
         raise InputError(
@@ -68,6 +85,22 @@ def register(method: Method) -> Method:
         )
     METHODS[name] = method
     return method
+
+
+def _check_constructor(method: type[VideoModel]) -> None:
+    """Raise InputError unless a method is built from its network, and from what its `arguments` give back."""
+    taken = list(inspect.signature(method).parameters.values())[1:]
+    given = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    needed = [one.name for one in taken if one.default is one.empty and one.kind not in given]
+    if needed:
+        raise InputError(
+            f"register({method.__name__}): its constructor needs {', '.join(needed)} beside the network: give defaults"
+        )
+    if taken and method.arguments is VideoModel.arguments:
+        raise InputError(
+            f"register({method.__name__}): its constructor takes {', '.join(one.name for one in taken)}: expected a "
+            f"property `arguments` that gives them back, or a saved model would come back with the defaults"
+        )
 
 
 def find_method(name: str) -> type[VideoModel]:

@@ -89,7 +89,6 @@ class TrainingFreeMemory(RemembersLabels):
         self.register_buffer("projection", kept, persistent=False)
         self.card = backbone.card
         self.to(next(backbone.parameters()))
-        self.training = backbone.training
 
     def check_arguments(self) -> None:
         """Raise InputError unless S, R, temperature and strength are in their ranges."""

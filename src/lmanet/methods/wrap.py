@@ -155,13 +155,14 @@ def wrap(
         arguments: of the method's class, such as `memory_size` and `window`; all have defaults.
 
     Returns:
-        A `VideoModel`, on the network's device and of its dtype; `.backbone(images)` is bit for bit the network's own
-        output.
+        A `VideoModel`, on the network's device, of its dtype and in its mode (`eval` or training). `.backbone(images)`
+        is bit for bit the network's own output.
 
     Raises:
         InputError: the network does not run or cannot be cut there; there is no such method; or it does not take one of
             the arguments.
     """
+    check_no_model(model)
     kind = find_method(method)
     taken = list(inspect.signature(kind).parameters)[1:]
     for name in arguments:
@@ -172,9 +173,17 @@ def wrap(
 
 
 def put_on(backbone: Backbone, method: str, **arguments: Any) -> VideoModel:
-    """A method on a network, on its device and of its dtype; see `wrap`.
+    """A method on a network, on its device, of its dtype and in its mode; see `wrap`.
 
     Raises:
         InputError: there is no such method, or an argument is out of range.
     """
-    return find_method(method)(backbone, **arguments).to(next(backbone.parameters()))
+    model = find_method(method)(backbone, **arguments).to(next(backbone.parameters()))
+    # A network in training mode stays as it is: some of its parts may be in `eval` mode on purpose.
+    return model if backbone.training else model.eval()
+
+
+def check_no_model(network: object) -> None:
+    """Raise InputError if something to be wrapped is a `VideoModel`, as `lmanet.load` gives it, and no network."""
+    if isinstance(network, VideoModel):
+        raise InputError(f"a {type(network).__name__} is a model already: give its .backbone")

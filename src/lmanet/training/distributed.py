@@ -67,7 +67,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
 
 
 class JointBatchNormAct2d(JointBatchNorm2d):
-    """The same of timm's BatchNorm, which drops and activates too."""
+    """timm's BatchNorm, which drops and activates too, with the statistics of all processes' joint batch."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (as the base class)
         return self.act(self.drop(super().forward(x)))  # pyright: ignore[reportCallIssue]

@@ -9,6 +9,7 @@ another network or of other data are never taken for these.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -173,6 +174,11 @@ def _fingerprint(model: TrainableVideoModel) -> str:
     """Hash of what `observe` depends on: the network's kind and arguments, weights and statistics."""
     kind = type(model.backbone).__name__, getattr(model.backbone, "config", {}), model.backbone.setting
     digest = hashlib.sha256(f"{json.dumps(kind, sort_keys=True)} {model.method}".encode())
+    if not type(model).__module__.startswith(
+        "lmanet."
+    ):  # what it observes may depend on its arguments and its code
+        digest.update(json.dumps(model.arguments, sort_keys=True).encode())
+        digest.update(inspect.getsource(type(model)).encode())
     for part in model.observed_parts():
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -36,9 +36,11 @@ def drawer(
         A function of an image (H, W, 3) uint8 RGB and its labels (H, W) uint8 that gives (H', W', 3) uint8 RGB.
 
     Raises:
-        InputError: if the opacity is outside [0, 1].
+        InputError: if there is no such view, or the opacity is outside [0, 1].
     """
     _check_opacity(opacity)
+    if view not in get_args(View):
+        raise InputError(f"view {view!r}: expected one of {', '.join(get_args(View))}")
     palette = classes.colours()
     if view == "labels":
         return lambda image, label: labels(label, palette)

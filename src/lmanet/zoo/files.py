@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lmanet.atomic import write_whole
 from lmanet.classes import Classes
-from lmanet.errors import WeightsError
+from lmanet.errors import InputError, WeightsError
 from lmanet.methods.base import VideoModel
 from lmanet.methods.registry import METHODS, find_method
 from lmanet.zoo.architectures import build_backbone, describe_backbone
@@ -37,7 +37,7 @@ def save_model(
     Args:
         model: the model; of a network by itself `SingleFrame(backbone)`.
         path: `NAME.safetensors`; written under another name and renamed.
-        classes: names and colours of the model's classes, if not those that it has.
+        classes: names and colours of the model's classes, if not those that its network has, if any.
         card: data, recipe, command, figures, limits: whatever a user should know, as JSON values; the model's own if
             not given.
         single_frame: the single-frame model that it was made from, where its network was trained on: a bundled name,
@@ -49,7 +49,7 @@ def save_model(
             `lmanet.methods.register`), or it is an optimised copy.
         OutputError: the file cannot be written.
     """
-    if model.optimized:
+    if model.optimized or model.backbone.optimized:
         raise WeightsError(
             f"this {type(model).__name__} is a copy for inference, without its BatchNorm: save the model that "
             "optimize() was called on"
@@ -63,10 +63,19 @@ def save_model(
         "format": FORMAT,
         "backbone": describe_backbone(model.backbone),
         "method": {"name": model.method, "arguments": model.arguments},
-        "classes": asdict(classes or model.classes),
+        "classes": asdict(known) if (known := classes or model.backbone.classes) else None,
         "card": card or model.card or {},
         "single_frame": single_frame,
     }
+    try:
+        same = json.loads(json.dumps(model.arguments)) == model.arguments
+    except TypeError:
+        same = False
+    if not same:
+        raise WeightsError(
+            f"{type(model).__name__}.arguments are {model.arguments!r}: expected a dict of JSON values, which "
+            f"{type(model).__name__}(backbone, **arguments) builds the same model from"
+        )
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         halved = half and value.ndim > 1 and value.is_floating_point()
@@ -81,7 +90,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration in a weights file's header, as format 2 has it.
 
     Returns:
-        `backbone` (name, num_classes, config), `method` (name, arguments), `classes` (names, palette), `card`,
+        `backbone` (name, num_classes, config), `method` (name, arguments), `classes` (names, palette; or None), `card`,
         `single_frame` (a name or None).
 
     Raises:
@@ -104,7 +113,12 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path} has no lmanet configuration in its header, only weights: expected a file written by lmanet"
         )
-    config = json.loads(header)
+    try:
+        config = json.loads(header)
+    except json.JSONDecodeError:
+        config = None
+    if not isinstance(config, dict) or not {"format", "backbone", "classes", "card"} <= set(config):
+        raise WeightsError(f"{path} has a damaged configuration in its header: copy or download it again")
     if config["format"] not in (1, FORMAT):
         raise WeightsError(
             f"{path} has format {config['format']}, this lmanet reads formats 1 and {FORMAT}: upgrade lmanet"
@@ -140,8 +154,9 @@ def load_model(path: Path) -> VideoModel:
     header = _read_header(path)
     config = _upgraded(header)
     backbone = build_backbone(config["backbone"], str(path))
-    names, palette = config["classes"]["names"], config["classes"]["palette"]
-    backbone.classes = Classes(tuple(names), tuple(map(tuple, palette)))  # pyright: ignore[reportArgumentType]
+    if config["classes"] is not None:
+        names, palette = config["classes"]["names"], config["classes"]["palette"]
+        backbone.classes = Classes(tuple(names), tuple(map(tuple, palette)))  # pyright: ignore[reportArgumentType]
     name, arguments = config["method"]["name"], config["method"]["arguments"]
     if name not in METHODS:
         raise WeightsError(
@@ -152,7 +167,7 @@ def load_model(path: Path) -> VideoModel:
     method = find_method(name)
     try:
         model = method(backbone, **arguments)
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise WeightsError(
             f"{path} wants {name!r} built as {method.__qualname__}(backbone, **{arguments}), which fails ({error}): "
             f"register the class that it was saved from"

@@ -77,7 +77,7 @@ def cut_where_best(model: nn.Module, **options: Any) -> Wrapped:
 def best_cut(
     model: nn.Module, candidates: list[Candidate], **options: Any
 ) -> tuple[Wrapped, dict[Candidate, int]]:
-    """The same among candidates that are known already; and how many maps go around each cut that was tried.
+    """Where a network is cut best, among known candidates, and how many maps go around each cut that was tried.
 
     Args:
         model: as `cut_where_best` takes it.

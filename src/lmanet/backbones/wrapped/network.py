@@ -104,7 +104,10 @@ class Wrapped(Backbone):
         return Layout.of(run_before(self.model, self._early(), x), images.shape[0])
 
     def _layout(self, images: Tensor) -> Layout:
-        """Of frames like these, which may all be one zero; the network is run up to the cut if it is not known."""
+        """The layout of what comes before the cut for images (B, 3, H, W), whose values may all be 0.
+
+        The network is run up to the cut if it is not known.
+        """
         size = images.shape[-2], images.shape[-1]
         if not torch.compiler.is_compiling() and (known := self._layouts.get(size)):
             return known
@@ -141,7 +144,7 @@ class Wrapped(Backbone):
         return {"at": self.at, "entry": self.entry, "mean": mean, "std": std}
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module, but what lies on both sides of the cut itself stays in `eval` mode.
+        """Training or `eval` mode of all parts; what lies on both sides of the cut itself stays in `eval` mode.
 
         Its own `forward` runs on both sides: what it does otherwise in training (dropout, auxiliary logits) would be
         done to the frozen side too.
@@ -158,7 +161,7 @@ class Wrapped(Backbone):
         return len(self._needed)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Also while other threads run it."""
+        """A copy with networks of its own; other threads may run this one meanwhile."""
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         copied(self.model, memo)
