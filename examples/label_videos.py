@@ -14,8 +14,8 @@ from lmanet.data.synthetic import SyntheticDrive
 from lmanet.video import VideoSink
 
 
-def main(folder: Path, out: Path) -> None:
-    model = lmanet.find_model("erfnet-camvid", method="flow-average")
+def main(folder: Path, out: Path, weights: str = "erfnet-camvid") -> None:
+    model = lmanet.find_model(weights, method="flow-average")
     for video in sorted(path for path in folder.iterdir() if path.suffix in (".mp4", ".mov", ".mkv")):
         outputs = [out / f"{video.stem}.mp4", out / video.stem]
         done = lmanet.label_video(video, outputs, model, view="side-by-side")
@@ -36,9 +36,12 @@ def rendered(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        given = [Path(argument) for argument in sys.argv[1:]]
-        main(
-            given[0] if given else rendered(Path(temporary) / "videos"),
-            given[1] if given[1:] else Path("labelled"),
-        )
+    given = [Path(argument) for argument in sys.argv[1:]]
+    out = given[1] if given[1:] else Path("labelled")
+    if given:
+        main(given[0], out)
+    else:
+        with (
+            tempfile.TemporaryDirectory() as temporary
+        ):  # rendered streets, and a network that knows such ones
+            main(rendered(Path(temporary) / "videos"), out, "erfnet-synthetic")

@@ -17,8 +17,8 @@ from lmanet.data.synthetic import SyntheticDrive
 from lmanet.video import VideoSink, open_source
 
 
-def main(source: str) -> None:
-    model = lmanet.load("label-memory-erfnet-camvid")
+def main(source: str, weights: str = "label-memory-erfnet-camvid") -> None:
+    model = lmanet.load(weights)
     session = lmanet.Session(model)
     with open_source(source) as frames:
         for frame in frames:
@@ -42,5 +42,10 @@ def rendered(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        main(sys.argv[1] if sys.argv[1:] else rendered(Path(temporary) / "street.mp4"))
+    if sys.argv[1:]:
+        main(sys.argv[1])
+    else:
+        with (
+            tempfile.TemporaryDirectory() as temporary
+        ):  # a rendered street, and a network that knows such ones
+            main(rendered(Path(temporary) / "street.mp4"), "label-memory-erfnet-synthetic")
