@@ -42,7 +42,10 @@ TINY = 1e-30
 
 
 class TrainingFreeMemory(RemembersLabels):
-    """A single-frame network steadied by a memory that needs no training. See the module's text for the formula.
+    """A single-frame network steadied by a memory of labels that needs no training.
+
+    The difference between the labels given at the places that match and what the network says now is added to its
+    probabilities, by a strength, where the frame can be followed; the module's text has the formula.
 
     Args:
         backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
