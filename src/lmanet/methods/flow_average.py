@@ -46,8 +46,8 @@ class FlowState(NamedTuple):
 class FlowAverage(VideoModel):
     """The network's probabilities, averaged along the optical flow.
 
-    p(x) = w(x) · p_before(x + f(x)) + (1 - w(x)) · p_now(x), with the flow f by DIS and w falling with the difference of
-    the colours, 0 where the flow back does not return; the module's text has it in full.
+    p(x) = w(x) · p_before(x + f(x)) + (1 - w(x)) · p_now(x), with the flow f by DIS. w falls with the difference of the
+    colours, and is 0 where the flow back does not return; the module's text has it in full.
 
     Args:
         backbone: the single-frame network, trained.
