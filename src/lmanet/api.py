@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from lmanet.classes import check_same_classes
 from lmanet.devices import find_device
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.base import VideoModel, as_video_model
-from lmanet.methods.registry import METHODS
+from lmanet.methods.registry import METHODS, is_built_in
 from lmanet.methods.wrap import check_no_model, put_on
 from lmanet.session import Precision, Session
 from lmanet.third_party import method_of, third_party_backbone
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHTS = "label-memory-erfnet-camvid"
 SINGLE_FRAME = "single-frame"
-TRAINED = ("label-memory", "lmanet")
-"""The methods that `lmanet train` has presets of by their names."""
-
 CONTROL = "control"
 """The column of a report whose model begins a new stream at every frame."""
 
@@ -82,10 +79,10 @@ def find_model(
             )
         return _without_training(own, kind)
     name = weights or DEFAULT_WEIGHTS
-    if kind is None or kind.method == read_config(locate(name))["method"]["name"]:
-        return _loaded(name, own, model)
-    if own is not None:
-        _loaded(name, own, model)
+    config = read_config(locate(name))
+    _check_network(name, config, own, model)
+    if kind is None or kind.method == config["method"]["name"]:
+        return load(name)
     return _without_training(own or load(single_frame_of(name)).backbone, kind)
 
 
@@ -122,7 +119,9 @@ def find_models(
     if "all" in methods:
         kinds += [kind for kind in METHODS.values() if not kind.trainable]
     own = _own_network(model, at)
-    loaded = _loaded(weights, own, model) if weights else None
+    if weights is not None:
+        _check_network(weights, read_config(locate(weights)), own, model)
+    loaded = load(weights) if weights else None
     if own is not None and loaded is not None and loaded.method == SINGLE_FRAME:
         own = loaded.backbone
     wanted = {SINGLE_FRAME: METHODS[SINGLE_FRAME]} if not methods else {kind.method: kind for kind in kinds}
@@ -155,16 +154,16 @@ def _own_network(model: str | nn.Module | None, at: str | None) -> Backbone | No
     return third_party_backbone(model, at) if isinstance(model, str) else as_backbone(model, at=at)
 
 
-def _loaded(weights: str, own: Backbone | None, model: str | nn.Module | None) -> VideoModel:
-    """The model of some weights, which must be of the network of one's own where there is one."""
-    loaded = load(weights)
-    architecture = loaded.backbone.architecture
-    if own is not None and (own.architecture is None or own.architecture != architecture):
+def _check_network(
+    weights: str, config: dict[str, Any], own: Backbone | None, model: str | nn.Module | None
+) -> None:
+    """Raise InputError unless weights are of the network of one's own, where there is one."""
+    architecture = config["backbone"]["name"]
+    if own is not None and own.architecture != architecture:
         raise InputError(
-            f"{weights} are weights of the network {architecture or type(loaded.backbone).__name__}, not of "
-            f"{_name(model)}: give weights that were trained on it, or leave one of them out"
+            f"{weights} are weights of the network {architecture}, not of {_name(model)}: give weights that were "
+            f"trained on it, or leave one of them out"
         )
-    return loaded
 
 
 def _name(model: str | nn.Module | None) -> str:
@@ -173,7 +172,7 @@ def _name(model: str | nn.Module | None) -> str:
 
 def _without_training(backbone: Backbone, kind: type[VideoModel]) -> VideoModel:
     if kind.trainable:
-        how = kind.method if kind.method in TRAINED else "own --method MODULE:CLASS"
+        how = kind.method if is_built_in(kind) else "own --method MODULE:CLASS"
         raise InputError(
             f"the method {kind.method} is trained: give the weights of its training (lmanet train {how}), or choose a "
             f"method that needs none"

@@ -62,7 +62,7 @@ def test_goes_on_from_a_model_of_the_same_kind_only(tmp_path: Path) -> None:
     again = lmanet.load(str(train(tmp_path / "again", slow, initial=start)))
     assert isinstance(again, LabelMemory)
     torch.testing.assert_close(again.trust_out.weight, start.trust_out.weight, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="method lmanet, this training label-memory"):
+    with pytest.raises(InputError, match="has method lmanet, this training label-memory"):
         train(tmp_path / "other", initial=LMANet(ERFNet(3)))
     with pytest.raises(InputError, match="hidden 32, this training 8"):
         train(tmp_path / "narrow", replace(RECIPE, hidden=8), initial=start)

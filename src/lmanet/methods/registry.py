@@ -79,7 +79,7 @@ def register(method: Method) -> Method:
         )
     _check_constructor(method)
     known = METHODS.get(name)
-    if known is not None and (known in _BUILT_IN or _path(known) != _path(method)):
+    if known is not None and (is_built_in(known) or _path(known) != _path(method)):
         raise InputError(
             f"the name {name!r} is taken by {_path(known)}: give {_path(method)} another in its attribute `method`"
         )
@@ -115,6 +115,11 @@ def find_method(name: str) -> type[VideoModel]:
             f"lmanet.methods.register, or given as MODULE:CLASS on the command line"
         )
     return METHODS[name]
+
+
+def is_built_in(method: type[VideoModel]) -> bool:
+    """Whether a method is lmanet's own, not one that the user's program registered."""
+    return method in _BUILT_IN
 
 
 def _path(method: type[VideoModel]) -> str:

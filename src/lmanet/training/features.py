@@ -25,6 +25,7 @@ from lmanet.backbones.base import Features
 from lmanet.data.protocols import Sequence
 from lmanet.errors import InputError
 from lmanet.methods.base import TrainableVideoModel
+from lmanet.methods.registry import is_built_in
 from lmanet.training.augment import Draw
 from lmanet.training.frames import StoredData, check_space
 
@@ -174,9 +175,7 @@ def _fingerprint(model: TrainableVideoModel) -> str:
     """Hash of what `observe` depends on: the network's kind and arguments, weights and statistics."""
     kind = type(model.backbone).__name__, getattr(model.backbone, "config", {}), model.backbone.setting
     digest = hashlib.sha256(f"{json.dumps(kind, sort_keys=True)} {model.method}".encode())
-    if not type(model).__module__.startswith(
-        "lmanet."
-    ):  # what it observes may depend on its arguments and its code
+    if not is_built_in(type(model)):  # what it observes may depend on its arguments and its code
         digest.update(json.dumps(model.arguments, sort_keys=True).encode())
         digest.update(inspect.getsource(type(model)).encode())
     for part in model.observed_parts():
