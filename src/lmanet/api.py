@@ -21,7 +21,7 @@ from lmanet.methods.registry import METHODS, is_built_in
 from lmanet.methods.wrap import check_no_model, put_on
 from lmanet.session import Precision, Session
 from lmanet.third_party import method_of, third_party_backbone
-from lmanet.zoo.files import read_config
+from lmanet.zoo.files import load_model, read_config
 from lmanet.zoo.names import load, locate, single_frame_of
 
 if TYPE_CHECKING:
@@ -79,10 +79,11 @@ def find_model(
             )
         return _without_training(own, kind)
     name = weights or DEFAULT_WEIGHTS
-    config = read_config(locate(name))
+    path = locate(name)
+    config = read_config(path)
     _check_network(name, config, own, model)
     if kind is None or kind.method == config["method"]["name"]:
-        return load(name)
+        return load_model(path)
     return _without_training(own or load(single_frame_of(name)).backbone, kind)
 
 
@@ -119,9 +120,11 @@ def find_models(
     if "all" in methods:
         kinds += [kind for kind in METHODS.values() if not kind.trainable]
     own = _own_network(model, at)
+    loaded = None
     if weights is not None:
-        _check_network(weights, read_config(locate(weights)), own, model)
-    loaded = load(weights) if weights else None
+        path = locate(weights)
+        _check_network(weights, read_config(path), own, model)
+        loaded = load_model(path)
     if own is not None and loaded is not None and loaded.method == SINGLE_FRAME:
         own = loaded.backbone
     wanted = {SINGLE_FRAME: METHODS[SINGLE_FRAME]} if not methods else {kind.method: kind for kind in kinds}
