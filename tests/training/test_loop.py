@@ -144,7 +144,7 @@ test_loop.train(Path(sys.argv[1]), report=lambda phase, p: print("step", p.epoch
 
 def test_a_process_killed_by_signal_9_is_resumed(tmp_path):
     tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), str(tests / "training")])
+    path = os.pathsep.join([str(tests), str(tests / "training"), *filter(None, sys.path)])
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tmp_path / "killed")],
         stdout=subprocess.PIPE,

@@ -25,6 +25,7 @@ IGNORED = (
     "ignore:TensorFloat32 tensor cores:UserWarning",
     "ignore:`isinstance(treespec, LeafSpec)` is deprecated:FutureWarning",
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
 )
 """Warnings that are no errors here: what PyTorch advises on such cards, and what 2.11 says of itself."""
 
