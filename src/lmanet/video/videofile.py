@@ -44,8 +44,8 @@ class VideoFileSource(Source):
         VideoError: if the file is not video, has no video stream, or not one frame can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
+    def __init__(self, path: Path, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
         self._path = path
         self._container = _open(path)
         try:
