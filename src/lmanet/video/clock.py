@@ -31,13 +31,14 @@ class Clock:
         step: ticks between frames where nothing else is known.
         time_base: seconds per tick.
         coding_order: stamps are those of coding.
+        offset: ticks that are added to all stamps.
     """
 
-    def __init__(self, step: int, time_base: Fraction, *, coding_order: bool) -> None:
+    def __init__(self, step: int, time_base: Fraction, *, coding_order: bool, offset: int = 0) -> None:
         self._step, self._time_base, self._coding_order = step, time_base, coding_order
         self._last: int | None = None
         self._intervals: Counter[int] = Counter()
-        self.restamped = self.offset = 0
+        self.restamped, self.offset = 0, offset
 
     def tick(self, frame: VideoFrame, waiting: list[int]) -> int:
         """The frame's time.
@@ -61,9 +62,9 @@ class Clock:
 
     def _rising(self, stamp: int | None) -> int:
         if self._last is None:
-            if stamp is not None and stamp < 0:
+            if stamp is not None and stamp + self.offset < 0:
                 self.offset = -stamp
-            return max(stamp or 0, 0)
+            return 0 if stamp is None else stamp + self.offset
         if stamp is None:
             # A stream without any, such as raw H.264, has no fault that is to be told.
             self.restamped += not self._coding_order
@@ -90,9 +91,13 @@ class Clock:
         return sum((round(interval / usual) - 1) * count for interval, count in wide.items())
 
 
-def stamp_of(packet: Packet) -> int | None:
-    """By which packets of a stream are in order: coding's if there is one."""
-    return packet.pts if packet.dts is None else packet.dts
+def stamp_of(packet: Packet, container_format: str) -> int | None:
+    """What takes the place of a frame's own stamp: of the stamps of all packets, the frames get one after another."""
+    # Matroska holds one stamp a packet: coding's are then guesses of FFmpeg.
+    first, second = packet.dts, packet.pts
+    if container_format.startswith("matroska"):
+        first, second = second, first
+    return second if first is None else first
 
 
 def goes_back(frames: Sequence[VideoFrame], time_base: Fraction) -> bool:

@@ -25,7 +25,7 @@ class Frame:
     Attributes:
         image: (H, W, 3) uint8 RGB, upright (rotation metadata applied).
         index: place in the stream, from 0.
-        time_s: presentation time in seconds, as the source has it; strictly increasing along a stream.
+        time_s: presentation time in seconds, as the source has it; 0 at least, strictly increasing along a stream.
         name: the file's stem for images, the zero-padded index for videos and cameras.
     """
 

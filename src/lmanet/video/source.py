@@ -14,6 +14,7 @@ from lmanet.video.imagelist import images_in
 from lmanet.video.images import ImageSource
 from lmanet.video.videofile import VideoFileSource
 
+TILED_SUFFIXES = (".heic", ".heif", ".hif")
 CAMERA_PREFIX = "camera:"
 IMAGES_FPS = 30
 """Frames per second that a folder of images stands for, unless told otherwise."""
@@ -65,6 +66,10 @@ def open_source(
             return AnimationSource(path, fps=images_fps, pages_fps=IMAGES_FPS, strict=strict)
         _refuse_fps(path, images_fps, "a single image has none")
         return ImageSource(path, [path], kind="image", fps=IMAGES_FPS, strict=strict)
+    if path.suffix.lower() in TILED_SUFFIXES:
+        raise VideoError(
+            f"{path}: HEIC photographs are not read (FFmpeg gives one tile of them); save it as JPEG or PNG"
+        )
     _refuse_fps(path, images_fps, "a video has its own")
     return VideoFileSource(path, strict=strict)
 

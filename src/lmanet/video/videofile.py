@@ -28,6 +28,7 @@ from lmanet.video.header import FALLBACK_FPS, frame_rate, promised_end_s, start_
 # FFmpeg takes any text file named .txt for terminal art and would play it.
 NOT_VIDEO_FORMATS = ("tty",)
 LOOK_AHEAD = 8  # frames, in which an order of time that is not that of showing is seen
+LATEST_START_S = 10  # a start that is kept; a later one is a clock's that never began at 0
 HOLE_BYTES = 512  # between packets of Matroska are 24 at most
 
 
@@ -38,6 +39,9 @@ def codec_threads() -> int:
 
 class VideoFileSource(Source):
     """The frames of a video file's best video stream, with the time stamps that they have in the file.
+
+    Where all players agree on other ones, they are those: in the order in which frames are shown (AVI has stamps of
+    coding alone), from 0 on where the first is below 0, and counted from the start of a clock that starts late.
 
     Nothing is resampled: with a variable frame rate the time stamps are as uneven as they are. A file that
     ends early or is damaged gives the frames that it has; `warnings` then says so. Colours become BT.709, HDR is
@@ -103,7 +107,7 @@ class VideoFileSource(Source):
         step = max(1, round(1 / (self.info.fps * time_base)))
         first, self._first = self._first, []
         coding_order = self._container.format.name in CODING_ORDER_FORMATS or goes_back(first, time_base)
-        clock = Clock(step, time_base, coding_order=coding_order)
+        clock = Clock(step, time_base, coding_order=coding_order, offset=self._late_start())
         count, start, end = 0, 0, 0
         for index, frame in enumerate(itertools.chain(first, self._decoded)):
             tick = clock.tick(frame, self._waiting)
@@ -115,6 +119,16 @@ class VideoFileSource(Source):
             self._rescaled += (frame.width, frame.height) != self._stored_size
             yield Frame(self._image(frame), index, float(tick * time_base), f"{index:06d}")
         self._tell(clock, count, float(start * time_base), float(end * time_base))
+
+    def _late_start(self) -> int:
+        """Ticks to be added to all stamps so that an output does not begin with hours of nothing."""
+        starts_s = (self._container.start_time or 0) / av.time_base
+        if starts_s <= LATEST_START_S:
+            return 0
+        self._warn(
+            f"the file's clock starts at {starts_s:.2f} s, as recordings of broadcasts do; times count from there"
+        )
+        return -round(starts_s / self.info.time_base)
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Decode packet by packet, so that a damaged one does not lose the others."""
@@ -142,7 +156,7 @@ class VideoFileSource(Source):
         stamp = None
         if packet is not None and packet.size > 0:
             self._packets += 1
-            stamp = stamp_of(packet)
+            stamp = stamp_of(packet, self._container.format.name)
             if stamp is not None:
                 heapq.heappush(self._waiting, stamp)
         try:
