@@ -6,6 +6,7 @@ from contracts.imagefiles import SIZE, picture, write_image
 from lmanet.classes import generated_palette
 from lmanet.data.files import FileSequence, IdTable, consecutive, image_size, read_image
 from lmanet.errors import DataError
+from lmanet.video import open_source
 
 
 def test_images_of_all_kinds_become_rgb(tmp_path):
@@ -34,6 +35,28 @@ def test_photographs_are_turned_upright_as_their_labels_are(tmp_path, orientatio
     table = IdTable.of({0: 0}, "0")
     sequence = FileSequence("s", ("a",), 1.0, (tmp_path / "a.jpg",), (tmp_path / "a.png",), table)
     assert sequence.label(0).shape == size
+
+
+def test_frames_of_videos_and_of_data_sets_are_read_alike(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    colours = Image.fromarray(picture())
+    for name, image, options in [
+        ("turned.png", colours, {"exif": turned}),
+        ("turned.webp", colours, {"exif": turned}),
+        ("a.bmp", colours, {}),
+        ("a.jpg", colours, {"exif": turned}),
+        ("cmyk.jpg", colours.convert("CMYK"), {}),
+        ("alpha.png", colours.convert("RGBA"), {}),
+        ("palette.png", colours.quantize(8), {"transparency": 3}),
+        ("wide.png", Image.fromarray(picture()[..., 0].astype(np.uint16) * 200), {}),
+        ("bits.tiff", colours.convert("1"), {}),
+    ]:
+        image.save(tmp_path / name, **options)
+        with open_source(tmp_path / name) as source:
+            (frame,) = source
+        np.testing.assert_array_equal(read_image(tmp_path / name), frame.image, err_msg=name)
+        assert image_size(tmp_path / name) == frame.image.shape[:2]
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -39,12 +39,15 @@ def write(
     bits: int = 8,
     height: int = 64,
     codec: str = "ffv1",
+    x265: str = "",
     tags: dict[str, int] | None = None,
 ) -> Path:
     """Patches side by side, without loss."""
     values = coded(rgb, matrix, full=full, bits=bits).astype(np.uint8 if bits == 8 else np.uint16)
     planes = values[:, None].repeat(height, 1).repeat(SIDE, 2)
-    options = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=none"}}.get(codec, {})
+    options = {"libx264": {"qp": "0"}, "libx265": {"x265-params": f"lossless=1:log-level=none{x265}"}}.get(
+        codec, {}
+    )
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = planes.shape[1:]
@@ -150,13 +153,14 @@ SHADES = np.array(
 )
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
 @pytest.mark.parametrize("codec", ["libx265", "libx264", "ffv1"])
 @pytest.mark.parametrize(("transfer", "trc", "name"), [(pq, 16, "PQ"), (hlg, 18, "HLG")])
-def test_an_sdr_picture_in_hdr_comes_back(tmp_path, codec, transfer, trc, name):
+def test_an_sdr_picture_in_hdr_comes_back(tmp_path, codec, transfer, trc, name, full):
     """Shown at 203 cd/m², as BT.2408 says; what is not bright is left as it was."""
     light = 203 * (SHADES / 255) ** 2.4 @ TO_BT2020.T
-    tags = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": trc}
-    path = write(tmp_path / "v.mkv", transfer(light), "2020", bits=10, codec=codec, tags=tags)
+    tags = {"colorspace": 9, "color_range": 2 if full else 1, "color_primaries": 9, "color_trc": trc}
+    path = write(tmp_path / "v.mkv", transfer(light), "2020", full=full, bits=10, codec=codec, tags=tags)
     patches, (warning,) = read(path)
     assert f"HDR ({name}) was tone-mapped" in warning
     visible = SHADES.min(axis=1) > 0
@@ -173,6 +177,20 @@ def test_bright_light_of_hdr_is_rolled_off_not_cut(tmp_path):
     grey = read(path)[0].mean(axis=1)
     assert grey[0] == 0 and (np.diff(grey)[:-1] > 0).all()
     assert grey[3] == pytest.approx(230, abs=2) and grey[-1] >= 253
+
+
+@pytest.mark.parametrize(
+    "said",
+    [":max-cll=203,100", ":master-display=G(1,1)B(1,1)R(1,1)WP(1,1)L(2030000,1)"],
+    ids=["content", "display"],
+)
+def test_hdr_that_is_no_brighter_than_white_stays_as_it_is(tmp_path, said):
+    """The file says how bright its content is, or was shown: nothing is to be rolled off."""
+    grey = np.repeat(np.array([20.0, 100, 200, 240, 255])[:, None], 3, axis=1).repeat(8, axis=0)
+    tags = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": 16}
+    light = 203 * (grey / 255) ** 2.4
+    path = write(tmp_path / "v.mkv", pq(light), "2020", bits=10, codec="libx265", x265=said, tags=tags)
+    assert np.abs(read(path)[0] - grey).max() <= 2
 
 
 @pytest.mark.parametrize("bits", [8, 10])

@@ -204,6 +204,7 @@ def test_bad_inputs_are_named(tmp_path):
     (tmp_path / "text.mp4").write_text("hello " * 500)
     (tmp_path / "text.txt").write_text("hello " * 500)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "photo.HEIC").write_bytes(b"a photograph of a telephone")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG not really")
     moov_last = tmp_path / "moov.mp4"
     with av.open(str(moov_last), "w") as container:
@@ -222,6 +223,7 @@ def test_bad_inputs_are_named(tmp_path):
         ("text.txt", "text file"),
         ("folder", "no images"),
         ("bad.png", "not an image"),
+        ("photo.HEIC", "save it as JPEG or PNG"),
         ("cut.mp4", "not a video"),
     ]:
         with pytest.raises(VideoError, match=message) as caught:

@@ -79,9 +79,15 @@ class Clock:
         return self._last + self._step
 
     @property
-    def usual(self) -> int:
-        """Ticks between most neighbours."""
-        return self._intervals.most_common(1)[0][0] if self._intervals else self._step
+    def usual(self) -> float:
+        """Ticks between most neighbours, as an average: of 60 a second, milliseconds make 16 and 17."""
+        if not self._intervals:
+            return self._step
+        most = self._intervals.most_common(1)[0][0]
+        alike = {
+            interval: count for interval, count in self._intervals.items() if abs(interval - most) < most / 2
+        }
+        return sum(interval * count for interval, count in alike.items()) / sum(alike.values())
 
     @property
     def lacking(self) -> int:

@@ -22,6 +22,7 @@ UNSPECIFIED, BT709, BT470BG, BT2020_NCL = 2, 1, 5, 9
 MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # that swscale reads
 BT2020_MATRICES = (9, 10)
 BT2020_PRIMARIES = 9
+FULL_RANGE = 2
 PQ, HLG = 16, 18
 NAMES = {PQ: "PQ", HLG: "HLG"}
 
@@ -53,7 +54,11 @@ class Colours:
         wide = first.color_primaries == BT2020_PRIMARIES or (
             first.color_primaries == UNSPECIFIED and (first.colorspace in BT2020_MATRICES or self._hdr)
         )
-        self._map = _mapping(self._hdr, round(_peak(first)), bool(wide)) if self._hdr or wide else None
+        self._map = (
+            _mapping(self._hdr, round(_peak(first)), bool(wide), _white_code(first))
+            if self._hdr or wide
+            else None
+        )
         if self._hdr:
             self.told.append(
                 f"HDR ({NAMES[self._hdr]}) was tone-mapped to SDR by BT.2390's curve, as networks know SDR"
@@ -85,6 +90,14 @@ def _usual_matrix(frame: VideoFrame) -> int:
     return BT709 if frame.height >= 720 or frame.width >= 1280 else BT470BG
 
 
+def _white_code(frame: VideoFrame) -> int:
+    """What swscale makes of white in 16 bits: it shifts the bits of full range, and takes limited range as 8 bits."""
+    if not _is_yuv(frame):
+        return 65535
+    bits = min(frame.format.components[0].bits, 16) if frame.color_range == FULL_RANGE else 8
+    return (2**bits - 1) << (16 - bits)
+
+
 def _peak(frame: VideoFrame) -> float:
     """The brightest light of the content in cd/m², by its metadata."""
     light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
@@ -100,12 +113,13 @@ def _peak(frame: VideoFrame) -> float:
 
 
 @lru_cache(maxsize=4)
-def _mapping(hdr: int | None, peak: int, wide: bool) -> Callable[[NDArray[np.uint16]], NDArray[np.uint8]]:
+def _mapping(
+    hdr: int | None, peak: int, wide: bool, white: int
+) -> Callable[[NDArray[np.uint16]], NDArray[np.uint8]]:
     """What makes 8-bit BT.709 of (H, W, 3) uint16 RGB, by tables."""
     code = np.arange(STEPS) / (STEPS - 1)
-    linear = {PQ: _pq_to_light, HLG: _hlg_to_scene, None: lambda x: x**SDR_GAMMA}[hdr](code).astype(
-        np.float32
-    )
+    to_light = {PQ: _pq_to_light, HLG: _hlg_to_scene, None: lambda x: x**SDR_GAMMA}[hdr]
+    linear = to_light(np.clip(16 * (np.arange(STEPS) + 0.5 * (code > 0)) / white, 0, 1)).astype(np.float32)
     top = max(peak / WHITE, 1.0)
     # Of light in square roots, in which steps look about even.
     root = np.maximum(code, 1e-6) ** 2

@@ -10,6 +10,7 @@ from av.video.stream import VideoStream
 
 FALLBACK_FPS = Fraction(25)  # what FFmpeg assumes of streams that say nothing
 FASTEST_FPS = 1000  # beyond it, an average is the clock's rate, as FFmpeg gives it of DV
+SAME_RATE = 1e-3  # relative
 # Their durations count from time 0; all others from the first frame.
 FROM_ZERO_FORMATS = ("flv", "matroska,webm")
 
@@ -18,7 +19,9 @@ def frame_rate(stream: VideoStream) -> Fraction:
     """Average frames per second; of a stream without time stamps, those that it says itself."""
     stamped = stream.start_time is not None
     average, guessed = stream.average_rate, stream.guessed_rate
-    rates = [average, guessed] if stamped else [guessed, average]
+    # Stamps in milliseconds give an average that is near to the rate, not it.
+    same = average and guessed and abs(average / guessed - 1) < SAME_RATE
+    rates = [average, guessed] if stamped and not same else [guessed, average]
     return next((rate for rate in rates if rate and rate <= FASTEST_FPS), FALLBACK_FPS)
 
 

@@ -135,7 +135,7 @@ class VideoFileSource(Source):
         # Of Matroska, all streams are read: where no packet is, data were lost.
         every = self._container.format.name.startswith("matroska")
         packets = self._container.demux(*([] if every else [self._stream]))
-        end_of_last = None
+        begin, end = None, 0  # of the last packet in the file
         while True:
             try:
                 packet = next(packets)
@@ -145,8 +145,11 @@ class VideoFileSource(Source):
                 self._damaged(f"{self._path}: reading stopped early: {error.strerror}")
                 packet = None  # Drains the decoder: the frames that it still holds are good.
             if every and packet is not None and packet.size and packet.pos is not None:
-                self._holes += end_of_last is not None and packet.pos > end_of_last + HOLE_BYTES
-                end_of_last = packet.pos + packet.size
+                if packet.pos == begin:  # packets of sound lie several in a block, and all have its place
+                    end += packet.size
+                else:
+                    self._holes += begin is not None and packet.pos > end + HOLE_BYTES
+                    begin, end = packet.pos, packet.pos + packet.size
             if packet is None or packet.stream is self._stream:
                 yield from self._decode_one(packet)
             if packet is None:
@@ -178,7 +181,7 @@ class VideoFileSource(Source):
         promised = promised_end_s(self._container, self._stream)
         promised_s = None if promised is None else promised + offset_s
         frames = self._stream.frames
-        usual_s = float(clock.usual * self.info.time_base)
+        usual_s = clock.usual * float(self.info.time_base)
         # By time and, where the header counts, by packets too: trimmed files rightly hold fewer than counted.
         short = promised_s is not None and end_s < promised_s - 0.75 * usual_s
         if promised_s is not None and short and (self._packets - self._bad_packets < frames or not frames):
