@@ -3,8 +3,10 @@ import pytest
 from PIL import Image
 
 from contracts.imagefiles import SIZE, picture, write_image
+from contracts.trees import sequence, write_classes
 from lmanet.classes import generated_palette
 from lmanet.data.files import FileSequence, IdTable, consecutive, image_size, read_image
+from lmanet.data.folder import load_folder
 from lmanet.errors import DataError
 from lmanet.video import open_source
 
@@ -92,3 +94,18 @@ def test_generated_colours_are_those_of_pascal_voc_and_distinct():
         (64, 0, 0),
     )  # fmt: skip
     assert len(set(palette)) == 254 and (0, 0, 0) not in palette
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tiff", ".webp", ".jpeg", ".PNG"])
+def test_folders_of_frames_take_what_segment_takes(tmp_path, suffix):
+    write_classes(tmp_path)
+    sequence(tmp_path, "drive", ["f1", "f2"], ["f1"])
+    for path in (tmp_path / "images/drive").iterdir():
+        Image.open(path).save(
+            path.with_suffix(suffix.lower()), **({"lossless": True} if suffix == ".webp" else {})
+        )
+        path.with_suffix(suffix.lower()).rename(path.with_suffix(suffix))
+        if suffix != ".PNG":
+            path.unlink()
+    (drive,) = load_folder(tmp_path, "all").sequences
+    assert drive.frame_names == ("f1", "f2") and drive.image(1).shape == (*SIZE, 3)
