@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "classes": ("errors",),
     "atomic": ("errors",),
     "devices": ("errors",),
+    "imagefile": ("errors",),
     "flow": ("errors",),
     "nn": (),
     "ops": ("errors",),
@@ -21,8 +22,8 @@ MAY_IMPORT = {
     "methods": (*MODELS, "flow"),
     "session": MODELS,
     "zoo": (*MODELS, "atomic"),
-    "data": ("errors", "classes"),
-    "video": ("errors", "classes", "atomic", "data.protocols"),
+    "data": ("errors", "classes", "imagefile"),
+    "video": ("errors", "classes", "atomic", "imagefile", "data.protocols"),
     "training": (
         *MODELS,
         "atomic",

@@ -217,6 +217,7 @@ def label_video(
     opacity: float = 0.5,
     resize: tuple[int, int] | None = None,
     images_fps: float | None = None,
+    strict: bool = False,
     memory_size: int | None = None,
     window: int | None = None,
     precision: Precision = "fp32",
@@ -240,6 +241,8 @@ def label_video(
         opacity: of the labels in the overlay, 0 to 1.
         resize: height and width in pixels that the network sees; the output keeps the input's size.
         images_fps: frames per second of a folder of images, 30 if not given; videos and cameras have their own.
+        strict: an image that cannot be read, or a video that is damaged or cut off, is an error; otherwise it is left
+            out, and `LabelledVideo.warnings` tells of it.
         memory_size: S, frames remembered, if not the model's own.
         window: R, side of the search window in cells, odd, if not the model's own.
         precision: of the network; `bf16` is faster on CPUs and GPUs that have it.
@@ -278,7 +281,7 @@ def label_video(
         progress(done)
 
     began_s = time.perf_counter()
-    with open_source(str(source), images_fps=images_fps) as frames:
+    with open_source(str(source), images_fps=images_fps, strict=strict) as frames:
         written = [Path(output) for output in given] or [default_output(frames.info)]
         with open_sinks(written, frames.info, draw=draw, palette=classes.colours()) as writes:
             on_open(frames)

@@ -92,10 +92,16 @@ class DiskDataContract(VideoDataContract):
         write_image(path, array[:-1])
         self.refused(tmp_path, path, f"height and width are {SIZE[0] - 1}×{SIZE[1]}.*{SIZE[0]}×{SIZE[1]}")
 
-    def test_an_image_of_16_bits_is_named(self, tmp_path):
+    def test_an_image_of_floating_point_is_named(self, tmp_path):
         self.make(tmp_path)
-        write_image(tmp_path / self.image, np.full(SIZE, 1000, np.uint16))
-        self.refused(tmp_path, tmp_path / self.image, "expected 8 bits a channel")
+        Image.fromarray(np.zeros(SIZE, np.float32)).save(tmp_path / self.image, format="tiff")
+        self.refused(tmp_path, tmp_path / self.image, "expected 8 or 16 bits a channel")
+
+    def test_an_animation_is_named(self, tmp_path):
+        self.make(tmp_path)
+        first, second = (Image.fromarray(picture(seed)) for seed in range(2))
+        first.save(tmp_path / self.image, format="png", save_all=True, append_images=[second])
+        self.refused(tmp_path, tmp_path / self.image, "holds 2 frames")
 
     @pytest.mark.parametrize(
         "array", [np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint16)], ids=["RGB", "16 bits"]

@@ -3,9 +3,12 @@ import pytest
 from PIL import Image
 
 from contracts.imagefiles import SIZE, picture, write_image
+from contracts.trees import sequence, write_classes
 from lmanet.classes import generated_palette
 from lmanet.data.files import FileSequence, IdTable, consecutive, image_size, read_image
+from lmanet.data.folder import load_folder
 from lmanet.errors import DataError
+from lmanet.video import open_source
 
 
 def test_images_of_all_kinds_become_rgb(tmp_path):
@@ -34,6 +37,28 @@ def test_photographs_are_turned_upright_as_their_labels_are(tmp_path, orientatio
     table = IdTable.of({0: 0}, "0")
     sequence = FileSequence("s", ("a",), 1.0, (tmp_path / "a.jpg",), (tmp_path / "a.png",), table)
     assert sequence.label(0).shape == size
+
+
+def test_frames_of_videos_and_of_data_sets_are_read_alike(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    colours = Image.fromarray(picture())
+    for name, image, options in [
+        ("turned.png", colours, {"exif": turned}),
+        ("turned.webp", colours, {"exif": turned}),
+        ("a.bmp", colours, {}),
+        ("a.jpg", colours, {"exif": turned}),
+        ("cmyk.jpg", colours.convert("CMYK"), {}),
+        ("alpha.png", colours.convert("RGBA"), {}),
+        ("palette.png", colours.quantize(8), {"transparency": 3}),
+        ("wide.png", Image.fromarray(picture()[..., 0].astype(np.uint16) * 200), {}),
+        ("bits.tiff", colours.convert("1"), {}),
+    ]:
+        image.save(tmp_path / name, **options)
+        with open_source(tmp_path / name) as source:
+            (frame,) = source
+        np.testing.assert_array_equal(read_image(tmp_path / name), frame.image, err_msg=name)
+        assert image_size(tmp_path / name) == frame.image.shape[:2]
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -69,3 +94,18 @@ def test_generated_colours_are_those_of_pascal_voc_and_distinct():
         (64, 0, 0),
     )  # fmt: skip
     assert len(set(palette)) == 254 and (0, 0, 0) not in palette
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tiff", ".webp", ".jpeg", ".PNG"])
+def test_folders_of_frames_take_what_segment_takes(tmp_path, suffix):
+    write_classes(tmp_path)
+    sequence(tmp_path, "drive", ["f1", "f2"], ["f1"])
+    for path in (tmp_path / "images/drive").iterdir():
+        Image.open(path).save(
+            path.with_suffix(suffix.lower()), **({"lossless": True} if suffix == ".webp" else {})
+        )
+        path.with_suffix(suffix.lower()).rename(path.with_suffix(suffix))
+        if suffix != ".PNG":
+            path.unlink()
+    (drive,) = load_folder(tmp_path, "all").sequences
+    assert drive.frame_names == ("f1", "f2") and drive.image(1).shape == (*SIZE, 3)

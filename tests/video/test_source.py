@@ -7,11 +7,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from lmanet.errors import InputError, VideoError
 from lmanet.video import open_source
-from lmanet.video.images import images_in
 
 TICK = Fraction(1, 600)
 
@@ -206,6 +204,7 @@ def test_bad_inputs_are_named(tmp_path):
     (tmp_path / "text.mp4").write_text("hello " * 500)
     (tmp_path / "text.txt").write_text("hello " * 500)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "photo.HEIC").write_bytes(b"a photograph of a telephone")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG not really")
     moov_last = tmp_path / "moov.mp4"
     with av.open(str(moov_last), "w") as container:
@@ -224,6 +223,7 @@ def test_bad_inputs_are_named(tmp_path):
         ("text.txt", "text file"),
         ("folder", "no images"),
         ("bad.png", "not an image"),
+        ("photo.HEIC", "save it as JPEG or PNG"),
         ("cut.mp4", "not a video"),
     ]:
         with pytest.raises(VideoError, match=message) as caught:
@@ -267,53 +267,6 @@ def test_a_source_is_read_once_and_stops_when_told(tmp_path):
         assert source.warnings == []
         with pytest.raises(InputError, match="read once"):
             next(iter(source))
-
-
-def test_a_folder_of_images_in_natural_order(tmp_path):
-    for number, suffix in [(10, "png"), (9, "jpg"), (100, "webp"), (1, "bmp"), (2, "tiff")]:
-        cv2.imwrite(str(tmp_path / f"f{number}.{suffix}"), picture(0, 32, 48)[..., ::-1])
-    (tmp_path / "notes.txt").write_text("not an image")
-    (tmp_path / "._f1.png").write_bytes(b"a leftover of another system")
-    with open_source(tmp_path, images_fps=10) as source:
-        frames = list(source)
-    assert [frame.name for frame in frames] == ["f1", "f2", "f9", "f10", "f100"]
-    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-    assert all(is_red(frame.image, "top left") for frame in frames)
-    info = source.info
-    assert (info.kind, info.frame_count, info.width, info.height) == ("images", 5, 48, 32)
-
-
-def test_a_single_image_upright_by_exif_and_in_three_channels(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned a quarter clockwise
-    Image.fromarray(picture(0, 32, 48)).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    with open_source(tmp_path / "turned.jpg") as source:
-        (frame,) = source
-    assert frame.image.shape == (48, 32, 3)
-    assert is_red(frame.image, "top right")
-    assert (source.info.kind, frame.name) == ("image", "turned")
-
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "grey.png")
-    with open_source(tmp_path / "grey.png") as source:
-        (frame,) = source
-    assert np.all(frame.image == 40000 // 256)
-
-
-def test_mixed_sizes_and_damaged_images_name_the_file(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), picture(0, 32, 48))
-    cv2.imwrite(str(tmp_path / "b.png"), picture(0, 32, 40))
-    with pytest.raises(VideoError, match=r"b\.png.*40×32.*48×32"), open_source(tmp_path) as source:
-        list(source)
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
-    with pytest.raises(VideoError, match=r"b\.png.*decoded"), open_source(tmp_path) as source:
-        list(source)
-
-
-def test_images_whose_outputs_would_collide_are_refused(tmp_path):
-    for suffix in ("png", "jpg"):
-        cv2.imwrite(str(tmp_path / f"a.{suffix}"), picture(0, 8, 8))
-    with pytest.raises(VideoError, match=r"a\.(png|jpg) and a\.(png|jpg)"):
-        images_in(tmp_path)
 
 
 @pytest.mark.parametrize("fps", [0, -1, 1e-4, 1e9, float("nan"), float("inf")])

@@ -24,6 +24,7 @@ def segment(
     window: int | None = None,
     resize: tuple[int, int] | None = None,
     fps: float | None = None,
+    strict: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
     device: str | None = None,
     threads: int | None = None,
@@ -45,6 +46,7 @@ def segment(
         window: side of the search window in cells, odd, if not the model's own.
         resize: height and width that the network sees; the output keeps the input's size.
         fps: frames per second of a folder of images, 30 if not given; videos and cameras have their own.
+        strict: stop at an image that cannot be read or a video that is damaged, instead of leaving it out.
         precision: bf16 is faster on CPUs and GPUs that have it.
         device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
         threads: of PyTorch, on the CPU.
@@ -72,6 +74,7 @@ def segment(
             opacity=opacity,
             resize=resize,
             images_fps=fps,
+            strict=strict,
             memory_size=memory_size,
             window=window,
             precision=precision,

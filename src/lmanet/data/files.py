@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from lmanet import imagefile
 from lmanet.classes import Classes
 from lmanet.data.protocols import Sequence
 from lmanet.errors import DataError
@@ -150,17 +150,13 @@ def refuse_problems(problems: tuple[str, ...]) -> None:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB; grey is repeated over the channels, transparency dropped.
+    """An image file as (H, W, 3) uint8 RGB, read as `lmanet.imagefile.read_image` says.
 
     Raises:
-        DataError: it cannot be read or is a grey one of more than 8 bits; colours of 16 bits are cut to 8.
+        DataError: it cannot be read, holds several frames, or values that are no colours of 8 or 16 bits.
     """
-    with _open(path) as file:
-        if file.mode.startswith(("I", "F")):
-            raise DataError(f"{path}: an image of mode {file.mode}: expected 8 bits a channel")
-        if file.format == "JPEG":
-            ImageOps.exif_transpose(file, in_place=True)
-        return np.array(file if file.mode == "RGB" else file.convert("RGB"))
+    with _data_errors():
+        return imagefile.read_image(path)
 
 
 def read_values(path: Path) -> NDArray[np.uint8]:
@@ -169,7 +165,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read, or is another kind of image.
     """
-    with _open(path) as file:
+    with _data_errors(), imagefile.open_image(path) as file:
         if file.mode not in ("L", "P"):
             raise DataError(
                 f"{path}: an image of mode {file.mode}: expected class ids, one byte a pixel (grey or with a palette)"
@@ -183,10 +179,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it cannot be read.
     """
-    with _open(path) as file:
-        width, height = file.size
-        turned = file.format == "JPEG" and file.getexif().get(0x0112, 1) >= 5
-        return (width, height) if turned else (height, width)
+    with _data_errors():
+        return imagefile.image_size(path)
 
 
 def consecutive(numbers: list[int]) -> list[tuple[int, int]]:
@@ -196,16 +190,11 @@ def consecutive(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _data_errors() -> Iterator[None]:
     try:
-        with Image.open(path) as file:
-            yield file
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing") from error
-    except Exception as error:  # Pillow has a dozen kinds for damaged files, SyntaxError among them
-        raise DataError(f"{path} cannot be read as an image ({error}): download or make it again") from error
+        yield
+    except imagefile.ImageFileError as error:
+        raise DataError(str(error)) from error
 
 
 def _check_size(path: Path, size: tuple[int, ...], expected: tuple[int, int], other: Path) -> None:

@@ -20,8 +20,9 @@ from lmanet.classes import VOID, Classes, generated_palette
 from lmanet.data.files import UNKNOWN, FileData, FileSequence, IdTable
 from lmanet.data.protocols import natural_key
 from lmanet.errors import DataError
+from lmanet.imagefile import IMAGE_SUFFIXES
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = IMAGE_SUFFIXES
 
 
 def load_folder(root: Path, split: str) -> FileData:

@@ -13,7 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.errors import InputError
+from lmanet.errors import InputError, VideoError
 
 SourceKind = Literal["video", "images", "image", "camera"]
 
@@ -25,7 +25,7 @@ class Frame:
     Attributes:
         image: (H, W, 3) uint8 RGB, upright (rotation metadata applied).
         index: place in the stream, from 0.
-        time_s: presentation time in seconds, as the source has it; strictly increasing along a stream.
+        time_s: presentation time in seconds, as the source has it; 0 at least, strictly increasing along a stream.
         name: the file's stem for images, the zero-padded index for videos and cameras.
     """
 
@@ -63,6 +63,9 @@ class SourceInfo:
 class Source(ABC):
     """A stream of frames to be iterated over once, within a `with` block.
 
+    Args:
+        strict: what is wrong with the input and costs frames is an error, instead of a warning.
+
     Attributes:
         info: what is known before reading.
         warnings: one line for each thing that was wrong with the input and did not stop the reading, such
@@ -72,14 +75,21 @@ class Source(ABC):
     info: SourceInfo
     warnings: list[str]
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
         self.warnings = []
+        self._strict = strict
         self._stopping = False
         self._read = False
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
         """Yield the frames in order; errors as `lmanet.errors.VideoError`."""
+
+    def _damaged(self, text: str) -> None:
+        """Tell of something that costs frames: an error of a strict source, a warning otherwise."""
+        if self._strict:
+            raise VideoError(f"{text}; without strict, this is a warning")
+        self.warnings.append(text)
 
     def __iter__(self) -> Iterator[Frame]:
         if self._read:

@@ -7,106 +7,111 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmanet.data.protocols import natural_key
 from lmanet.errors import VideoError
+from lmanet.imagefile import ImageFileError, read_image, series_in_jpeg
 from lmanet.video.frame import Frame, Source, SourceInfo
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
-
-    Grey images are repeated over the channels, 16-bit ones scaled to 8 bits, transparency is dropped.
-
-    Raises:
-        VideoError: if the file cannot be read or decoded.
-    """
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise VideoError(f"{path}: the image cannot be read: {error.strerror}") from error
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:  # Raised for empty and oversized images; None stands for all others that are damaged.
-        bgr = None
-    if bgr is None:
-        raise VideoError(f"{path}: not an image that can be decoded; replace or remove the file")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, not of its subfolders, in natural order: `f2.png` before `f10.png`.
-
-    Raises:
-        VideoError: if there is none, if two differ only in their suffix (their outputs would collide), or if the
-            folder cannot be read.
-    """
-    try:
-        content = list(folder.iterdir())
-    except OSError as error:
-        raise VideoError(f"{folder}: the folder cannot be read: {error.strerror}") from error
-    found = [path for path in content if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    images = sorted(
-        (path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name)
-    )
-    if not images:
-        allowed = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-        raise VideoError(f"{folder}: the folder has no images (expected files of type {allowed})")
-    by_stem: dict[str, Path] = {}
-    for path in images:
-        other = by_stem.setdefault(path.stem, path)
-        if other is not path:
-            raise VideoError(
-                f"{folder}: {other.name} and {path.name} share the name {path.stem!r}, which the outputs are"
-                " named by; rename or remove one"
-            )
-    return images
+from lmanet.video.imagelist import check_sizes, missing_numbers, named, reason, skipped
 
 
 class ImageSource(Source):
     """Image files, one after another, `1 / fps` apart.
+
+    An image that cannot be read is skipped, and told of in `warnings`; the others keep their time stamps.
 
     Args:
         path: what the user named, a folder or a file.
         images: the files, at least one.
         kind: "images" or "image".
         fps: frames per second that the images stand for.
+        strict: an image that cannot be read is an error.
 
     Raises:
-        VideoError: if the first image cannot be read; while iterating, if another cannot be, or if one's
-            size differs from the first one's.
+        VideoError: if no image can be read, or their sizes, which the headers tell, differ; of a strict source
+            also, at once or while iterating, if one cannot be read.
     """
 
     def __init__(
-        self, path: Path, images: Sequence[Path], *, kind: Literal["images", "image"], fps: float | Fraction
+        self,
+        path: Path,
+        images: Sequence[Path],
+        *,
+        kind: Literal["images", "image"],
+        fps: float | Fraction,
+        strict: bool = False,
     ) -> None:
-        super().__init__()
-        self._images = images
-        # As for video, the first image is read here: a wrong input is told at once, and gives the size.
-        self._first: NDArray[np.uint8] | None = read_image(images[0])
+        super().__init__(strict=strict)
+        self._path, self._images = path, images
+        size, self._bad = check_sizes(path, images)
+        if self._bad and strict:
+            raise VideoError(f"{self._told()}: replace or remove them, or do without strict")
+        # As for video, the first image is read here: a wrong input is told at once.
+        self._size = size or (0, 0)
+        self._read_ahead = self._first()
         rate = Fraction(fps).limit_denominator(1001)
         self.info = SourceInfo(
             path=path,
             kind=kind,
-            width=self._first.shape[1],
-            height=self._first.shape[0],
+            width=self._size[1],
+            height=self._size[0],
             fps=rate,
-            frame_count=len(images),
+            frame_count=len(images) - len(self._bad),
             time_base=1 / rate,
         )
+        self._tell_of_the_list()
+
+    def _first(self) -> tuple[int, NDArray[np.uint8]]:
+        """The first image that can be decoded, and its place."""
+        for index, path in enumerate(self._images):
+            image = self._decode(path)
+            if image is not None:
+                return index, image
+        if len(self._images) == 1:
+            raise VideoError(f"{self._path}: the image cannot be read: {self._bad[self._images[0]]}")
+        raise VideoError(f"{self._path}: not one image can be read: {self._told()}; replace or remove them")
+
+    def _tell_of_the_list(self) -> None:
+        missing = missing_numbers(self._images)
+        if missing:
+            self._warn(
+                f"{len(missing)} number{'s' if len(missing) > 1 else ''} missing in the sequence: {named(missing)};"
+                " the images are taken as following one another"
+            )
+        if self.info.kind == "image" and (count := series_in_jpeg(self._images[0])) > 1:
+            self._warn(f"the file holds {count} pictures; the first, which viewers show, was labelled")
 
     def _frames(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._images):
-            image, self._first = (read_image(path) if self._first is None else self._first), None
-            height, width = image.shape[:2]
-            if (width, height) != (self.info.width, self.info.height):
-                raise VideoError(
-                    f"{path}: the image is {width}×{height}, but {self._images[0].name} is"
-                    f" {self.info.width}×{self.info.height}; resize it, or move it out of the folder"
-                )
-            yield Frame(image, index, float(index * self.info.time_base), path.stem)
+        start, first = self._read_ahead
+        del self._read_ahead
+        for index, path in enumerate(self._images[start:], start):
+            image = first if index == start else self._decode(path)
+            if image is not None:
+                yield Frame(image, index, float(index * self.info.time_base), path.stem)
+        if self._bad:
+            self._warn(skipped(self._bad))
+
+    def _decode(self, path: Path) -> NDArray[np.uint8] | None:
+        """The image; None, and noted, if it cannot be decoded."""
+        if path in self._bad:
+            return None
+        try:
+            image = read_image(path)
+        except ImageFileError as error:
+            if self._strict:
+                raise VideoError(str(error)) from error
+            self._bad[path] = reason(error, path)
+            return None
+        if image.shape[:2] != self._size:  # changed since the headers were read
+            raise VideoError(
+                f"{path}: the image is {image.shape[1]}×{image.shape[0]}, the others are"
+                f" {self._size[1]}×{self._size[0]}; resize it, or move it out of the folder"
+            )
+        return image
+
+    def _told(self) -> str:
+        return f"{self._path}: {skipped(self._bad).replace('skipped', 'cannot be read')}"
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(f"{self._path}: {text}")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.errors import VideoError
+from lmanet.imagefile import IMAGE_SUFFIXES
 from lmanet.video.frame import SourceInfo
-from lmanet.video.images import IMAGE_SUFFIXES
 from lmanet.video.pipeline import Write
 from lmanet.video.sink import VIDEO_FORMATS, VideoSink
 from lmanet.video.stills import ImageSink, LabelSink

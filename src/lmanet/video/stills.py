@@ -12,7 +12,7 @@ from PIL import Image
 
 from lmanet.atomic import output_errors, write_whole
 from lmanet.errors import InputError, VideoError
-from lmanet.video.images import IMAGE_SUFFIXES
+from lmanet.imagefile import IMAGE_SUFFIXES
 
 
 class LabelSink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 from collections.abc import Iterator
@@ -12,18 +13,23 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lmanet.errors import VideoError
+from lmanet.video.clock import CODING_ORDER_FORMATS, Clock, goes_back, stamp_of
+from lmanet.video.colour import Colours
 from lmanet.video.frame import Frame, Source, SourceInfo
+from lmanet.video.header import FALLBACK_FPS, frame_rate, promised_end_s, start_s
 
 # FFmpeg takes any text file named .txt for terminal art and would play it.
 NOT_VIDEO_FORMATS = ("tty",)
-FALLBACK_FPS = Fraction(25)  # what FFmpeg assumes of streams that say nothing
-JOIN_S = 1  # time stamps that go back by more are those of another recording, joined to the first
+LOOK_AHEAD = 8  # frames, in which an order of time that is not that of showing is seen
+LATEST_START_S = 10  # a start that is kept; a later one is a clock's that never began at 0
+HOLE_BYTES = 512  # between packets of Matroska are 24 at most
 
 
 def codec_threads() -> int:
@@ -34,35 +40,46 @@ def codec_threads() -> int:
 class VideoFileSource(Source):
     """The frames of a video file's best video stream, with the time stamps that they have in the file.
 
+    Where all players agree on other ones, they are those: in the order in which frames are shown (AVI has stamps of
+    coding alone), from 0 on where the first is below 0, and counted from the start of a clock that starts late.
+
     Nothing is resampled: with a variable frame rate the time stamps are as uneven as they are. A file that
-    ends early or is damaged gives the frames that it has; `warnings` then says so.
+    ends early or is damaged gives the frames that it has; `warnings` then says so. Colours become BT.709, HDR is
+    tone-mapped.
 
     Args:
         path: a file that FFmpeg reads.
+        strict: a file that ends early or is damaged is an error.
 
     Raises:
-        VideoError: if the file is not video, has no video stream, or not one frame can be decoded.
+        VideoError: if the file is not video, has no video stream, or not one frame can be decoded; of a strict source
+            also, at once or while iterating, if the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
+    def __init__(self, path: Path, *, strict: bool = False) -> None:
+        super().__init__(strict=strict)
         self._path = path
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, path)
-            self._packets = self._bad_packets = self._bad_frames = self._restamped = self._rescaled = 0
-            self._offset = 0  # ticks, added to the time stamps of a joined recording
+            self._packets = self._bad_packets = self._bad_frames = self._rescaled = self._holes = 0
+            self._waiting: list[int] = []  # stamps of packets whose frames have not come, a heap
             self._decoded = self._decode()
-            # The first frame gives the size after rotation, and tells a wrong input before any work.
-            self._first = next(self._decoded, None)
-            if self._first is None:
+            # The first frames give the size and the order of time, and tell a wrong input before any work.
+            reordered = self._stream.codec_context.has_b_frames
+            self._first = list(itertools.islice(self._decoded, LOOK_AHEAD if reordered else 1))
+            if not self._first:
                 raise VideoError(f"{path}: not one frame can be decoded: the file is damaged or cut off")
-            self._stored_size = self._first.width, self._first.height
-            self._matrix = _display_matrix(self._first)
-            self.info = self._describe(*self._image(self._first).shape[1::-1])
+            first = self._first[0]
+            self._stored_size = first.width, first.height
+            self._matrix = _display_matrix(first)
+            self._colours = Colours(first)
+            self.info = self._describe(*self._image(first).shape[1::-1])
         except BaseException:
             self._container.close()
             raise
+        for told in self._colours.told:
+            self._warn(told)
 
     def close(self) -> None:
         """Close the file."""
@@ -71,9 +88,9 @@ class VideoFileSource(Source):
     def _describe(self, width: int, height: int) -> SourceInfo:
         stream = self._stream
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        fps = stream.average_rate or stream.guessed_rate or FALLBACK_FPS
-        promised_s = _promised_end_s(self._container, stream)
-        estimate = None if promised_s is None else round((promised_s - _start_s(stream)) * fps)
+        fps = frame_rate(stream)
+        promised_s = promised_end_s(self._container, stream)
+        estimate = None if promised_s is None else round((promised_s - start_s(stream)) * fps)
         return SourceInfo(
             path=self._path,
             kind="video",
@@ -88,79 +105,113 @@ class VideoFileSource(Source):
     def _frames(self) -> Iterator[Frame]:
         time_base = self.info.time_base
         step = max(1, round(1 / (self.info.fps * time_base)))
-        first, self._first = self._first, None
-        pts: int | None = None
-        count, end = 0, 0
-        for index, frame in enumerate(itertools.chain([first] if first else [], self._decoded)):
-            pts = self._stamp(frame, pts, step)
-            count, end = index + 1, pts + (frame.duration or step)
-            self._bad_frames += frame.is_corrupt
+        first, self._first = self._first, []
+        coding_order = self._container.format.name in CODING_ORDER_FORMATS or goes_back(first, time_base)
+        clock = Clock(step, time_base, coding_order=coding_order, offset=self._late_start())
+        count, start, end = 0, 0, 0
+        for index, frame in enumerate(itertools.chain(first, self._decoded)):
+            tick = clock.tick(frame, self._waiting)
+            start = tick if index == 0 else start
+            count, end = index + 1, tick + (frame.duration or step)
+            if frame.is_corrupt:
+                self._bad_frames += 1
+                self._refuse_if_strict(f"frame {index} is damaged")
             self._rescaled += (frame.width, frame.height) != self._stored_size
-            yield Frame(self._image(frame), index, float(pts * time_base), f"{index:06d}")
-        self._tell(count, float(end * time_base))
+            yield Frame(self._image(frame), index, float(tick * time_base), f"{index:06d}")
+        self._tell(clock, count, float(start * time_base), float(end * time_base))
+
+    def _late_start(self) -> int:
+        """Ticks to be added to all stamps so that an output does not begin with hours of nothing."""
+        starts_s = (self._container.start_time or 0) / av.time_base
+        if starts_s <= LATEST_START_S:
+            return 0
+        self._warn(
+            f"the file's clock starts at {starts_s:.2f} s, as recordings of broadcasts do; times count from there"
+        )
+        return -round(starts_s / self.info.time_base)
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Decode packet by packet, so that a damaged one does not lose the others."""
-        packets = self._container.demux(self._stream)
+        # Of Matroska, all streams are read: where no packet is, data were lost.
+        every = self._container.format.name.startswith("matroska")
+        packets = self._container.demux(*([] if every else [self._stream]))
+        begin, end = None, 0  # of the last packet in the file
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
                 return
             except FFmpegError as error:
-                self.warnings.append(f"{self._path}: reading stopped early: {error.strerror}")
+                self._damaged(f"{self._path}: reading stopped early: {error.strerror}")
                 packet = None  # Drains the decoder: the frames that it still holds are good.
-            self._packets += packet is not None and packet.size > 0
-            try:
-                yield from self._stream.decode(packet)
-            except FFmpegError:
-                self._bad_packets += 1
+            if every and packet is not None and packet.size and packet.pos is not None:
+                if packet.pos == begin:  # packets of sound lie several in a block, and all have its place
+                    end += packet.size
+                else:
+                    self._holes += begin is not None and packet.pos > end + HOLE_BYTES
+                    begin, end = packet.pos, packet.pos + packet.size
+            if packet is None or packet.stream is self._stream:
+                yield from self._decode_one(packet)
             if packet is None:
                 return
 
-    def _stamp(self, frame: VideoFrame, last: int | None, step: int) -> int:
-        """The frame's time stamp in ticks, made to increase where the file's are missing or go back."""
-        pts = None if frame.pts is None else frame.pts + self._offset
-        if pts is not None and (last is None or pts > last):
-            return pts
-        self._restamped += 1
-        if last is None:
-            return 0
-        if pts is None:
-            return last + step
-        if (last - pts) * self.info.time_base < JOIN_S:
-            return last + 1  # Out of order after damage: the frames that follow are on time again.
-        self._offset += last + step - pts
-        return last + step
+    def _decode_one(self, packet: Packet | None) -> Iterator[VideoFrame]:
+        stamp = None
+        if packet is not None and packet.size > 0:
+            self._packets += 1
+            stamp = stamp_of(packet, self._container.format.name)
+            if stamp is not None:
+                heapq.heappush(self._waiting, stamp)
+        try:
+            yield from self._stream.decode(packet)  # type: ignore[arg-type] (None drains the decoder)
+        except FFmpegError as error:
+            self._bad_packets += 1
+            if stamp in self._waiting:
+                self._waiting.remove(stamp)
+                heapq.heapify(self._waiting)
+            self._refuse_if_strict(f"a packet cannot be decoded ({error.strerror})")
 
     def _image(self, frame: VideoFrame) -> NDArray[np.uint8]:
         # A stream may change its size on the way: players keep to the first one, and so does this.
-        width, height = self._stored_size
-        # One thread, as swscale would start as many as there are cores, all needed by the network.
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
-        return upright(np.asarray(rgb, np.uint8), self._matrix)
+        return upright(self._colours.rgb(frame, *self._stored_size), self._matrix)
 
-    def _tell(self, count: int, end_s: float) -> None:
-        """Add the warnings that are only known at the end, after `count` frames that last until `end_s`."""
-        promised_s = _promised_end_s(self._container, self._stream)
+    def _tell(self, clock: Clock, count: int, start_s: float, end_s: float) -> None:
+        """Add the warnings that are only known at the end, after `count` frames from `start_s` to `end_s`."""
+        offset_s = float(clock.offset * self.info.time_base)
+        promised = promised_end_s(self._container, self._stream)
+        promised_s = None if promised is None else promised + offset_s
         frames = self._stream.frames
+        usual_s = clock.usual * float(self.info.time_base)
         # By time and, where the header counts, by packets too: trimmed files rightly hold fewer than counted.
-        missing = promised_s is not None and end_s < promised_s - 0.75 / float(self.info.fps)
-        if missing and (self._packets - self._bad_packets < frames or not frames):
+        short = promised_s is not None and end_s < promised_s - 0.75 * usual_s
+        if promised_s is not None and short and (self._packets - self._bad_packets < frames or not frames):
             of_frames = f" of {self.info.frame_count}" if self.info.frame_count else ""
-            self._warn(
-                f"the file is cut off or damaged: it ends after {count}{of_frames} frames,"
+            self._damaged(
+                f"{self._path}: the file is cut off or damaged: it ends after {count}{of_frames} frames,"
                 f" at {end_s:.2f} s of {promised_s:.2f} s; the frames that it has were used"
             )
-        if self._bad_packets or self._bad_frames:
-            self._warn(
-                f"damaged data: {self._bad_packets} packets could not be decoded and"
-                f" {self._bad_frames} frames were decoded in part"
+        elif self._bad_packets or self._bad_frames or (self._holes and clock.lacking):
+            expected = [frames] if frames else []
+            expected += (
+                [round((promised_s - start_s) / usual_s)] if promised_s is not None and usual_s else []
             )
-        if self._restamped:
-            self._warn(f"{self._restamped} frames had no time stamp or one that goes back; they got one")
+            missing = max(min(expected) - count, 0) if expected else clock.lacking
+            self._tell_damage(missing, count)
+        if clock.restamped and not self._bad_packets and not self._bad_frames:
+            self._warn(f"{clock.restamped} frames had no time stamp or one that goes back; they got one")
         if self._rescaled:
             self._warn(f"{self._rescaled} frames had another size than the first; they were scaled to it")
+
+    def _tell_damage(self, missing: int, count: int) -> None:
+        lost = f"{missing} of {missing + count} frames are missing" if missing else ""
+        bad = self._bad_frames
+        partly = f"{bad} frame{'s were' if bad > 1 else ' was'} decoded in part" if bad else ""
+        undecoded = f"{self._bad_packets} packets could not be decoded" if not (lost or partly) else ""
+        self._damaged(f"{self._path}: damaged data: {' and '.join(filter(None, [lost, partly, undecoded]))}")
+
+    def _refuse_if_strict(self, what: str) -> None:
+        if self._strict:
+            self._damaged(f"{self._path}: damaged data: {what}")
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"{self._path}: {text}")
@@ -217,25 +268,3 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
     data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(bytes(data), np.int32)
-
-
-def _start_s(stream: VideoStream) -> float:
-    return float((stream.start_time or 0) * (stream.time_base or 0))
-
-
-def _promised_end_s(container: InputContainer, stream: VideoStream) -> float | None:
-    """When the stream ends by the file's header, in seconds; None if the header does not say."""
-    if container.format.name == "avi" and stream.frames and stream.average_rate:
-        # FFmpeg corrects an AVI's duration by the file's size, but leaves the header's count as it is.
-        return _start_s(stream) + float(stream.frames / stream.average_rate)
-    if stream.duration and stream.time_base:
-        return _start_s(stream) + float(stream.duration * stream.time_base)
-    if "DURATION" in stream.metadata:  # Matroska and WebM: hours:minutes:seconds
-        try:
-            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-        except ValueError:
-            return None
-    if container.duration and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
-    return None
