@@ -18,7 +18,7 @@ LISTED_MEMORY_SIZE = 4
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set once: what it holds, how fast it is read, and everything that is wrong, file by file.
+    """Read a data set once: what it holds, how fast it is read, and everything that is wrong.
 
     Attributes:
         spec: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:; behind it, if need be, ,size=HxW to
@@ -26,11 +26,13 @@ class Check:
         split: which to read, of train, val, test, or others that the data set has; those that a training reads, if
             not given.
         threads: that read; as many as there are processors, if not given.
+        all: list what is wrong file by file; if not given, a few of each kind.
     """
 
     spec: tyro.conf.Positional[str]
     split: tuple[str, ...] = ("train", "val")
     threads: int | None = None
+    all: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,17 @@ def _check(what: Check) -> None:
 
     if what.threads is not None and what.threads < 1:
         raise InputError(f"threads {what.threads}: expected at least 1")
-    wrong = {name: count for name, count in (_check_split(what, split) for split in what.split) if count}
-    if wrong:
-        counts = "; ".join(f"{name}: {n} problem{'s' if n > 1 else ''}" for name, n in wrong.items())
-        raise DataError(f"{counts}, listed above")
+    results = [_check_split(what, split) for split in what.split]
+    wrong = {result.name: len(result.found.problems) for result in results if result.found.problems}
+    counts = [f"{name}: {n} problem{'s' if n > 1 else ''}" for name, n in wrong.items()]
+    if _tell_absent(what, results):
+        counts.append("classes that never occur")
+    if counts:
+        raise DataError(f"{'; '.join(counts)}, listed above")
 
 
-def _check_split(what: Check, split: str) -> tuple[str, int]:
-    """Show what is there; the data's name, and how many problems they have."""
+def _check_split(what: Check, split: str) -> DataCheck:
+    """Show what is there and what is wrong."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -104,12 +109,54 @@ def _check_split(what: Check, split: str) -> tuple[str, int]:
             threads=what.threads,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
-    _print_check(result, Console())
-    return frames.name, len(result.found.problems)
+    _print_check(result, Console(), whole=what.all)
+    return result
 
 
-def _print_check(result: DataCheck, console: Console) -> None:
+def _tell_absent(what: Check, results: list[DataCheck]) -> bool:
+    """Name the classes that never occur; whether that is a problem: in a folder, if it is so in all splits.
+
+    Other data sets have classes that nobody chose, and a split for validation alone may lack some.
+    """
+    results = [result for result in results if result.found.labels and not result.found.problems]
+    if not results:
+        return False
+    nowhere = frozenset.intersection(*(result.absent for result in results))
+    a_problem = what.spec.startswith("folder:") and not {"train", "all"}.isdisjoint(what.split)
+    for result in results:
+        if here := result.absent - nowhere:
+            _say(f"note: no label of {result.name} holds {_classes(result, here)}")
+    if not nowhere:
+        return False
+    where = ", ".join(result.name for result in results)
+    advice = 'see whether classes.json gives each class its value ("values", "first_id"), or remove the name'
+    _say(
+        f"{'problem' if a_problem else 'note'}: no label of {where} holds {_classes(results[0], nowhere)}"
+        f"{f': {advice}' if a_problem else ''}"
+    )
+    return a_problem
+
+
+def _classes(result: DataCheck, numbers: frozenset[int]) -> str:
+    """Some classes by name."""
+    names = [result.classes.names[i] for i in sorted(numbers)]
+    if len(names) == 1:
+        return f"the class {names[0]!r}"
+    return (
+        f"{len(names)} of {len(result.classes)} classes: {', '.join(names[:12])}{', …' if names[12:] else ''}"
+    )
+
+
+def _say(line: str) -> None:
+    from rich.console import Console
+
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
     from rich.table import Table
+
+    from lmanet.data.summary import sum_up
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -135,8 +182,12 @@ def _print_check(result: DataCheck, console: Console) -> None:
         say(f"void: {100 * void:.2f} % of all pixels")
     elif not found.problems:
         say("no frame is labelled: nothing to train on, nothing to score")
-    for problem in found.problems:
-        say(f"problem: {problem}")
+    labels = found.labels + len(found.strays)
+    lines = found.problems if whole else sum_up(found.problems, found.strays, labels)
+    for line in lines:
+        say(f"problem: {line}")
+    if len(lines) < len(found.problems):
+        say(f"{len(found.problems)} problems in all: --all lists each")
 
 
 def _cityscapes(what: Cityscapes) -> None:

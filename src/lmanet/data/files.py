@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -17,42 +16,6 @@ from PIL import Image, ImageOps
 from lmanet.classes import Classes
 from lmanet.data.protocols import Sequence
 from lmanet.errors import DataError
-
-UNKNOWN = 254
-"""Stands in an `IdTable` for values that a label file must not hold: data sets have at most 254 classes."""
-
-
-@dataclass(frozen=True)
-class IdTable:
-    """Reads label files of one value a pixel and turns the values into class ids.
-
-    Attributes:
-        classes: class id, or void 255, of each value 0 to 255; 254 for values that do not occur.
-        expected: those that do, in words.
-    """
-
-    classes: bytes
-    expected: str
-
-    @classmethod
-    def of(cls, ids: dict[int, int], expected: str) -> IdTable:
-        """From the class ids of the values that occur."""
-        return cls(bytes(ids.get(value, UNKNOWN) for value in range(256)), expected)
-
-    def __call__(self, path: Path) -> NDArray[np.uint8]:
-        """Class ids (H, W) uint8, void 255.
-
-        Raises:
-            DataError: the file is no label of one byte a pixel, or holds another value; the message names it.
-        """
-        values = read_values(path)
-        ids = np.asarray(cv2.LUT(values, np.frombuffer(self.classes, np.uint8)), np.uint8)
-        wrong = ids == UNKNOWN
-        if wrong.any():
-            found, counts = np.unique(values[wrong], return_counts=True)
-            each = ", ".join(f"{value} in {count} pixels" for value, count in zip(found, counts, strict=True))
-            raise DataError(f"{path}: label {each}, expected {self.expected}")
-        return ids
 
 
 @dataclass(frozen=True)
@@ -125,12 +88,15 @@ class FileData:
         classes: of its labels.
         sequences: the gap-free runs of frames, in order of name.
         problems: what is wrong with its files, as far as their names tell: one sentence each, naming the file.
+        doubt: what to tell where the labels hold nothing but class 0 and void, which nobody named; nothing, if void
+            is named.
     """
 
     name: str
     classes: Classes
     sequences: tuple[Sequence, ...]
     problems: tuple[str, ...] = ()
+    doubt: str = ""
 
     def complete(self) -> FileData:
         """Itself.
@@ -155,26 +121,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read or is a grey one of more than 8 bits; colours of 16 bits are cut to 8.
     """
-    with _open(path) as file:
+    with open_image(path) as file:
         if file.mode.startswith(("I", "F")):
             raise DataError(f"{path}: an image of mode {file.mode}: expected 8 bits a channel")
         if file.format == "JPEG":
             ImageOps.exif_transpose(file, in_place=True)
         return np.array(file if file.mode == "RGB" else file.convert("RGB"))
-
-
-def read_values(path: Path) -> NDArray[np.uint8]:
-    """A label file of one byte a pixel, grey or with a palette, as (H, W) uint8.
-
-    Raises:
-        DataError: it cannot be read, or is another kind of image.
-    """
-    with _open(path) as file:
-        if file.mode not in ("L", "P"):
-            raise DataError(
-                f"{path}: an image of mode {file.mode}: expected class ids, one byte a pixel (grey or with a palette)"
-            )
-        return np.array(file)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -183,7 +135,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it cannot be read.
     """
-    with _open(path) as file:
+    with open_image(path) as file:
         width, height = file.size
         turned = file.format == "JPEG" and file.getexif().get(0x0112, 1) >= 5
         return (width, height) if turned else (height, width)
@@ -196,7 +148,8 @@ def consecutive(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file as Pillow opens it; what goes wrong in the block with the file is a `DataError` that names it."""
     try:
         with Image.open(path) as file:
             yield file
