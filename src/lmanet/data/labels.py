@@ -90,12 +90,16 @@ class IdTable:
     advise: Advise = general_advice
 
     @cached_property
-    def _tables(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Class id, and 1 for those that mean nothing, of each value 0 to 65535."""
-        classes, stray = np.zeros(LARGEST_VALUE + 1, np.uint8), np.ones(LARGEST_VALUE + 1, np.uint8)
+    def _tables(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_], int | None]:
+        """Class id, and whether it means nothing, of each value 0 to 65535; the id of those that mean nothing.
+
+        The id is None where classes and void take up all 256.
+        """
+        free = next((i for i in range(VOID, -1, -1) if i not in self.ids.values()), None)
+        classes, stray = np.full(LARGEST_VALUE + 1, free or 0, np.uint8), np.ones(LARGEST_VALUE + 1, np.bool_)
         for value, number in self.ids.items():
-            classes[value], stray[value] = number, 0
-        return classes, stray
+            classes[value], stray[value] = number, False
+        return classes, stray, free
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
         """Class ids (H, W) uint8, void 255.
@@ -106,18 +110,17 @@ class IdTable:
         read = read_values(path)
         self._check_palette(path, read)
         values = read.values if read.scale == 1 else self._of_few_bits(path, read)
-        classes, stray = self._tables
-        if values.dtype == np.uint8:
-            ids, wrong = cv2.LUT(values, classes[:256]), cv2.LUT(values, stray[:256])
-        else:
-            places = values.clip(0, LARGEST_VALUE)
-            ids, wrong = classes[places], stray[places] | (places != values)
+        classes, stray, free = self._tables
+        narrow = values.dtype == np.uint8
+        places = values if narrow else values.clip(0, LARGEST_VALUE)
+        ids = np.asarray(cv2.LUT(values, classes[:256]) if narrow else classes[places], np.uint8)
+        wrong = ids == free if narrow and free is not None else stray[places] | (places != values)
         if wrong.any():
-            found, counts = np.unique(values[wrong != 0], return_counts=True)
+            found, counts = np.unique(values[wrong], return_counts=True)
             strays = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
-            seen = {int(value) for value in np.unique(values[wrong == 0])}
+            seen = {int(value) for value in np.unique(values[~wrong])}
             raise StrayLabels(path, strays, seen, self.expected, self.advise)
-        return np.asarray(ids, np.uint8)
+        return ids
 
     def _of_few_bits(self, path: Path, read: Values) -> NDArray[np.uint8]:
         """Values of a grey file of 1, 2 or 4 bits: ids as they are stored, or stretched to 255 as a picture's are."""
