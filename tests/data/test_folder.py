@@ -7,7 +7,6 @@ from lmanet.classes import VOID
 from lmanet.data.folder import load_folder, scan_folder
 from lmanet.errors import DataError
 
-
 COLOURS = [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
 
 

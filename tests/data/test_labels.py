@@ -114,11 +114,8 @@ def test_a_label_turned_by_its_tag_is_turned_as_its_frame_is(tmp_path):
         ("lossy.jpg", Image.fromarray(IDS), "a JPEG image, whose compression changes the values"),
         ("float.tif", Image.fromarray(IDS.astype(np.float32)), "an image of mode F"),
         ("cmyk.tif", Image.fromarray(IDS).convert("CMYK"), "an image of mode CMYK"),
-        (
-            "colours.png",
-            picture(),
-            r"mode RGB in colours, such as .* and \d+ others: .*\"labels\": \"colours\"",
-        ),
+        ("photo.png", picture(), r"colour \(.* and 187 others, expected a class id"),
+        ("few.png", coloured([[0, 0, 9]] * 3), r"colour \(0, 0, 9\) in 192 pixels.*\"labels\": \"colours\""),
         ("alpha.png", np.dstack([IDS, IDS, IDS, IDS * 127]), "192 pixels are transparent"),
         ("mask.png", np.dstack([IDS * 0, IDS * 127]), "192 pixels are transparent.*save that channel"),
     ],
@@ -138,7 +135,7 @@ def test_a_jpeg_under_another_name_is_still_one(tmp_path):
     "options", [{"compression": "jpeg"}, {"save_all": True, "append_images": [Image.fromarray(IDS)]}]
 )
 def test_tiffs_that_are_no_single_lossless_image_are_refused(tmp_path, options):
-    with pytest.raises(DataError, match="compression changes|2 pages"):
+    with pytest.raises(DataError, match=r"compression changes|2 pages"):
         reader(tmp_path)(saved(tmp_path, IDS, "f.tif", **options))
 
 
@@ -224,9 +221,10 @@ def test_a_palette_that_contradicts_the_values_is_refused(tmp_path):
         DataError, match=r"the value 0 the colour \(0, 1, 0\), which is class 2's.*\"labels\""
     ):
         reader(tmp_path, colours=colours)(saved(tmp_path, image))
-    np.testing.assert_array_equal(
-        reader(tmp_path, colours=colours, labels="colours")(saved(tmp_path, image)), 2 - IDS
-    )
+    by_colour = reader(tmp_path, colours=colours, labels="colours")(saved(tmp_path, image))
+    np.testing.assert_array_equal(by_colour, 2 - IDS)
+    by_value = reader(tmp_path, colours=colours, labels="ids")(saved(tmp_path, image))
+    np.testing.assert_array_equal(by_value, IDS)
 
 
 def test_tables_agree_with_looking_up_each_pixel(tmp_path):

@@ -118,7 +118,9 @@ def _tell_absent(what: Check, results: list[DataCheck]) -> bool:
 
     Other data sets have classes that nobody chose, and a split for validation alone may lack some.
     """
-    results = [result for result in results if result.found.labels and not result.found.problems]
+    from lmanet.data.check import only_masks
+
+    results = [r for r in results if r.found.labels and not r.found.strays and not only_masks(r.found.pixels)]
     if not results:
         return False
     nowhere = frozenset.intersection(*(result.absent for result in results))
@@ -129,7 +131,9 @@ def _tell_absent(what: Check, results: list[DataCheck]) -> bool:
     if not nowhere:
         return False
     where = ", ".join(result.name for result in results)
-    advice = 'see whether classes.json gives each class its value ("values", "first_id"), or remove the name'
+    advice = 'see whether classes.json gives each class its value ("values"), or remove the name'
+    if 0 in nowhere:
+        advice = f'if the label files count from 1, write "first_id": 1 into classes.json; otherwise {advice}'
     _say(
         f"{'problem' if a_problem else 'note'}: no label of {where} holds {_classes(results[0], nowhere)}"
         f"{f': {advice}' if a_problem else ''}"

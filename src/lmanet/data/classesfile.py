@@ -116,7 +116,7 @@ def _id_table(path: Path, content: dict[str, Any], classes: Classes) -> IdTable:
         words = f"a class id, {values[0][0]} to {values[-1][0]}"
     expected = f"{words}, or void, {sorted(void)} (see {path})" if void else f"{words} (see {path})"
     colours: dict[RGB, int] = {}
-    if "colours" in content and not _twice(classes.palette):
+    if "colours" in content and "labels" not in content and not _twice(classes.palette):
         colours = {colour: number for number, colour in enumerate(classes.palette)}
     plain = "values" not in content and "first_id" not in content
 
@@ -201,6 +201,13 @@ def _colour_table(path: Path, content: dict[str, Any], classes: Classes) -> Colo
 def _advice(stray: set, seen: set, values: list[list[int]], void: frozenset[int], plain: bool) -> str:
     """What to write into the file, as the end of a sentence."""
     count = len(values)
+    if any(isinstance(value, tuple) for value in stray):
+        if len(stray) > MOST_CLASSES:
+            return f". So many colours ({len(stray)}) are a photograph's, or what smoothed edges leave"
+        return (
+            '. If these colours are the classes, write "labels": "colours", and by "colours": [[red, green, blue], …] '
+            "which is each name's"
+        )
     if plain and stray == {count} and 0 not in void:
         if 0 in seen:
             return (

@@ -27,7 +27,7 @@ class Values:
     """What a label file holds.
 
     Attributes:
-        values: (H, W) uint8, or int32 from files of more than 8 bits.
+        values: (H, W) uint8, or int32 from files of more than 8 bits; (H, W, 3) uint8 where there are colours.
         scale: by how much a picture's viewer would multiply them; 1 but for grey files of 1, 2 and 4 bits.
         palette: the colours of the values; None without.
     """
@@ -38,10 +38,10 @@ class Values:
 
 
 def read_values(path: Path) -> Values:
-    """The values of a label file: grey of 1 to 32 bits, indices into a palette, or colours that are all grey.
+    """What a label file holds: grey of 1 to 32 bits, also as three equal channels, indices into a palette, or colours.
 
     Raises:
-        DataError: it cannot be read, or holds no values; the message says what it holds.
+        DataError: it cannot be read, or holds neither; the message says what it holds.
     """
     with open_image(path) as file:
         stored = _load(path, file)
@@ -62,10 +62,7 @@ def read_values(path: Path) -> Values:
         if mode not in ("RGB", "RGBA"):
             raise DataError(f"{path}: an image of mode {mode}: expected class ids, one byte a pixel, as PNG")
         if (array[..., 0] != array[..., 1]).any() or (array[..., 0] != array[..., 2]).any():
-            raise DataError(
-                f"{path}: an image of mode {mode} in colours, such as {_usual(array)}: expected class ids, one byte a "
-                'pixel; of a folder: of one\'s own, classes.json may say "labels": "colours" and give the "colours"'
-            )
+            return Values(np.ascontiguousarray(array[..., :3]))
         return Values(np.ascontiguousarray(array[..., 0]))
 
 
@@ -120,11 +117,3 @@ def _opaque(path: Path, file: Image.Image) -> NDArray[np.uint8]:
                 "where alpha is the mask, save that channel as a grey PNG"
             )
     return array
-
-
-def _usual(colours: NDArray[np.uint8]) -> str:
-    """The most usual colours of an image and their pixels."""
-    found, counts = np.unique(colours[..., :3].reshape(-1, 3), axis=0, return_counts=True)
-    most = np.argsort(-counts)[:3]
-    each = ", ".join(f"{tuple(int(c) for c in found[i])} in {counts[i]} pixels" for i in most)
-    return f"{each}{f' and {len(found) - 3} others' if len(found) > 3 else ''}"

@@ -108,6 +108,10 @@ class IdTable:
             DataError: the file holds no values, or others; the message names it.
         """
         read = read_values(path)
+        if read.values.ndim == 3:
+            runs, lengths = _runs(_packed(read.values.astype(np.uint8)))
+            strays = _counted(runs, lengths, np.zeros(len(runs), np.bool_))
+            raise StrayLabels(path, *strays, self.expected, self.advise)
         self._check_palette(path, read)
         values = read.values if read.scale == 1 else self._of_few_bits(path, read)
         classes, stray, free = self._tables
@@ -147,8 +151,8 @@ class IdTable:
             said = None if colour is None else self.colours.get(colour)
             if said is not None and index in self.ids and said != self.ids[index]:
                 raise DataError(
-                    f"{path}: its palette gives the value {index} the colour {colour}, which is class {said}'s: if the "
-                    'colours are right, and not the values, write "labels": "colours" into classes.json'
+                    f"{path}: its palette gives the value {index} the colour {colour}, which is class {said}'s: if "
+                    'the colours are right, and not the values, write "labels": "colours" into classes.json, otherwise "labels": "ids"'
                 )
 
 
@@ -174,13 +178,9 @@ class ColourTable:
         """
         packed = _packed(read_colours(path))
         known, order, classes = self._sorted
-        # Neighbours are mostly equal: what changes along the rows alone is looked up.
-        flat = packed.ravel()
-        starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-        runs = flat[starts]
+        runs, lengths = _runs(packed)
         places = np.searchsorted(known, runs).clip(max=len(known) - 1)
         hit = known[places] == runs
-        lengths = np.diff(np.append(starts, flat.size))
         if not hit.all():
             raise StrayLabels(path, *_counted(runs, lengths, hit), self.expected, self.advise)
         return np.repeat(classes[order[places]], lengths).reshape(packed.shape)
@@ -196,7 +196,14 @@ class ColourTable:
 def _packed(colours: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Colours (H, W, 3) as one number a pixel."""
     red, green, blue = (colours[..., i].astype(np.uint32) for i in range(3))
-    return red << 16 | green << 8 | blue
+    return np.asarray(red << 16 | green << 8 | blue, np.uint32)
+
+
+def _runs(packed: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Colours along the rows, and how many pixels each lasts: neighbours are mostly equal."""
+    flat = packed.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    return flat[starts], np.diff(np.append(starts, flat.size))
 
 
 def _counted(
