@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "methods": (*MODELS, "flow"),
     "session": MODELS,
     "zoo": (*MODELS, "atomic"),
-    "data": ("errors", "classes"),
+    "data": ("errors", "classes", "atomic"),
     "video": ("errors", "classes", "atomic", "data.protocols"),
     "training": (
         *MODELS,

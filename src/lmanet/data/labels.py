@@ -151,8 +151,8 @@ class IdTable:
             said = None if colour is None else self.colours.get(colour)
             if said is not None and index in self.ids and said != self.ids[index]:
                 raise DataError(
-                    f"{path}: its palette gives the value {index} the colour {colour}, which is class {said}'s: if "
-                    'the colours are right, and not the values, write "labels": "colours" into classes.json, otherwise "labels": "ids"'
+                    f"{path}: its palette gives the value {index} the colour {colour}, which is class {said}'s: write "
+                    '"labels": "colours" into classes.json if the colours are right, "labels": "ids" if the values are'
                 )
 
 
