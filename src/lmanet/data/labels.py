@@ -24,13 +24,16 @@ BITS = {255: 1, 85: 2, 17: 4}
 LISTED = 5
 """Values or colours that an error lists."""
 
+MOST_KEPT = 1000
+"""That it keeps at most, the commonest: photographs taken for labels have a million colours."""
+
 
 class StrayLabels(DataError):
     """A label file holds values or colours that mean nothing.
 
     Attributes:
         path: the file.
-        stray: pixels of each of them, by the value or colour.
+        stray: pixels of each of them, by the value or colour; of the 1000 commonest, if there are more.
         seen: those that it holds too and that mean something.
         expected: what means something, in words.
         advise: what to do about these, given with those that are known to occur beside them.
@@ -46,6 +49,8 @@ class StrayLabels(DataError):
             ordered = list(stray.items())
         each = ", ".join(f"{value} in {pixels} pixels" for value, pixels in ordered[:LISTED])
         more = f" and {len(stray) - LISTED} others" if len(stray) > LISTED else ""
+        if len(stray) == MOST_KEPT:
+            more = " and very many others"
         super().__init__(f"{path}: {kind} {each}{more}, expected {expected}{advise(set(stray), seen)}")
 
 
@@ -120,7 +125,7 @@ class IdTable:
         ids = np.asarray(cv2.LUT(values, classes[:256]) if narrow else classes[places], np.uint8)
         wrong = ids == free if narrow and free is not None else stray[places] | (places != values)
         if wrong.any():
-            found, counts = np.unique(values[wrong], return_counts=True)
+            found, counts = _commonest(*np.unique(values[wrong], return_counts=True))
             strays = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
             seen = {int(value) for value in np.unique(values[~wrong])}
             raise StrayLabels(path, strays, seen, self.expected, self.advise)
@@ -146,7 +151,7 @@ class IdTable:
         """Refuse indices into a palette that gives them the colour of another class."""
         if not self.colours or read.palette is None:
             return
-        for index in (int(value) for value in np.unique(read.values)):
+        for index in (int(value) for value in np.flatnonzero(np.bincount(read.values.ravel()))):
             colour = read.palette[index] if index < len(read.palette) else None
             said = None if colour is None else self.colours.get(colour)
             if said is not None and index in self.ids and said != self.ids[index]:
@@ -215,6 +220,12 @@ def _counted(
         return number >> 16, number >> 8 & 255, number & 255
 
     found, which = np.unique(runs[~hit], return_inverse=True)
-    pixels = np.bincount(which, lengths[~hit])
+    found, pixels = _commonest(found, np.bincount(which, lengths[~hit]))
     stray = {colour(int(number)): int(count) for number, count in zip(found, pixels, strict=True)}
     return stray, {colour(int(number)) for number in np.unique(runs[hit])}
+
+
+def _commonest(found: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
+    """Those that are kept, in rising order."""
+    kept = np.sort(np.argsort(-counts, kind="stable")[:MOST_KEPT])
+    return found[kept], counts[kept]
