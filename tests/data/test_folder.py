@@ -145,10 +145,12 @@ def test_every_problem_is_told(tmp_path):
     write_image(tmp_path / "labels/s/f3.jpg", picture())
     write_image(tmp_path / "images/loose.png", picture())
     (tmp_path / "images/void").mkdir()
+    write_image(tmp_path / "labels/loose.png", picture())
     write_image(tmp_path / "labels/t/f1.png", np.zeros(SIZE, np.uint8))
     data = scan_folder(tmp_path, "all")
     expected = [
         "images/loose.png: expected folders of frames",
+        "labels/loose.png: expected folders of labels",
         "images/t is missing: the frames of",
         "images/s/f1.png and f1.jpg are the same frame",
         "images/s/notes.txt: expected files of type .png, .jpg, .jpeg",

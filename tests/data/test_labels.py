@@ -64,6 +64,8 @@ def test_values_become_the_classes_that_the_file_gives_them(tmp_path, changes, v
         ({"void": []}, [0, 1, 255], 'If 255 belongs to no class, write "void": 255'),
         ({}, [0, 26001, 26002], "label 26001 in .* instance maps"),
         ({}, [0, 1, 65535], "label 65535"),
+        ({"names": ["a", "b"]}, [0, 128, 255], r"128 is the class 'b', write \"values\": \[0, 128\]"),
+        ({"names": ["a", "b"]}, [0, 65535, 0], r"write \"values\": \[0, 65535\].*\"void\": \[255, 65535\]"),
         ({}, [0, 128, 64], r'say by "values" which.*write "void": \[64, 128, 255\]'),
         ({"values": [0, 1, 255]}, [0, 7, 7], r"expected a value of a class \(0, 1, 255\) \(see"),
     ],

@@ -121,7 +121,7 @@ def _id_table(path: Path, content: dict[str, Any], classes: Classes) -> IdTable:
     plain = "values" not in content and "first_id" not in content
 
     def advise(stray: set, seen: set) -> str:
-        return _advice(stray, seen, values, void, plain)
+        return _advice(stray, seen, values, void, classes.names if plain else ())
 
     return IdTable(ids | dict.fromkeys(void, VOID), expected, assumed, colours, advise)
 
@@ -198,8 +198,10 @@ def _colour_table(path: Path, content: dict[str, Any], classes: Classes) -> Colo
     return ColourTable(ids, f"a colour of a class or of void (see {path})", advise)
 
 
-def _advice(stray: set, seen: set, values: list[list[int]], void: frozenset[int], plain: bool) -> str:
-    """What to write into the file, as the end of a sentence."""
+def _advice(
+    stray: set, seen: set, values: list[list[int]], void: frozenset[int], plain: tuple[str, ...]
+) -> str:
+    """What to write into the file, as the end of a sentence; `plain` are the names if they stand for 0, 1 and so on."""
     count = len(values)
     if any(isinstance(value, tuple) for value in stray):
         if len(stray) > MOST_CLASSES:
@@ -219,6 +221,12 @@ def _advice(stray: set, seen: set, values: list[list[int]], void: frozenset[int]
         return '. If 0 belongs to no class, write "void": 0'
     if stray == {VOID}:
         return f'. If {VOID} belongs to no class, write "void": {[*sorted(void), VOID] if void else VOID}'
+    if len(plain) == 2 and len(stray) == 1 and seen <= {0, VOID}:
+        (value,) = stray
+        return (
+            f'. If {value} is the class {plain[1]!r}, write "values": [0, {value}]; if it belongs to no class, '
+            f'"void": {sorted({*void, value})}'
+        )
     if told := general_advice(stray, seen):
         return told
     return (

@@ -95,6 +95,11 @@ def _sequence_names(root: Path, split: str, problems: list[str]) -> list[str]:
     found = [path.name for path in entries if path.is_dir()]
     labels = root / "labels"
     problems += [
+        f"{path}: expected folders of labels, one for each sequence, as for the frames"
+        for path in (sorted(labels.iterdir()) if labels.is_dir() else [])
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    problems += [
         f"{images / path.name} is missing: the frames of {path}"
         for path in (sorted(labels.iterdir()) if labels.is_dir() else [])
         if path.is_dir() and path.name not in found
@@ -112,7 +117,8 @@ def _sequence_names(root: Path, split: str, problems: list[str]) -> list[str]:
             dict.fromkeys(line.strip() for line in named_by.read_text().splitlines() if line.strip())
         )
     if not wanted:
-        raise DataError(f"{named_by} holds no sequence: expected at least one")
+        loose = "; put the frames that lie in it into a folder" if split == "all" and entries else ""
+        raise DataError(f"{named_by} holds no sequence: expected at least one{loose}")
     problems += [
         f"{images / name} is missing: the frames of a sequence that {named_by} names"
         for name in wanted

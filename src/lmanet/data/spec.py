@@ -30,7 +30,7 @@ KINDS: dict[str, Callable[..., FileData]] = {
 """The data sets on disk and what opens them."""
 
 
-def open_data(spec: str, split: str) -> VideoData:
+def open_data(spec: str, split: str, *, labels: bool = True) -> VideoData:
     """One split of a data set.
 
     Args:
@@ -38,6 +38,7 @@ def open_data(spec: str, split: str) -> VideoData:
             `lmanet.data.folder`) or `synthetic:` (rendered, needs no path). `,size=HxW` behind it resizes frames and
             labels; `,past=N` takes N frames before the labelled one, for Cityscapes.
         split: `train`, `val` or `test`; for CamVid and folders any split that there is.
+        labels: whether they will be used, and one is to be looked at (`refuse_masks`).
 
     Raises:
         DataError: an unknown kind of data set, a missing path, or what the data set itself finds wrong; labels of a
@@ -45,7 +46,8 @@ def open_data(spec: str, split: str) -> VideoData:
     """
     data, problems = scan_data(spec, split)
     refuse_problems(problems)
-    refuse_masks(data)
+    if labels:
+        refuse_masks(data)
     return data
 
 
