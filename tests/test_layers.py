@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "methods": (*MODELS, "flow"),
     "session": MODELS,
     "zoo": (*MODELS, "atomic"),
-    "data": ("errors", "classes", "imagefile"),
+    "data": ("errors", "classes", "atomic", "imagefile"),
     "video": ("errors", "classes", "atomic", "imagefile", "data.protocols"),
     "training": (
         *MODELS,

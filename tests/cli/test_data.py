@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from contracts.imagefiles import SIZE, picture, write_image
-from contracts.trees import segnet, snippet
+from contracts.trees import segnet, sequence, snippet, write_classes
 from lmanet import ERFNet, LMANet, Session, SingleFrame
 from lmanet.cli.main import main
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES, LABEL_IDS
@@ -43,14 +43,11 @@ def test_check_lists_every_problem_and_fails(tmp_path: Path, capsys: pytest.Capt
     segnet(tmp_path, [f"0016E5_{n:05d}" for n in (390, 420, 450)])
     (tmp_path / "trainannot/0016E5_00390.png").unlink()
     write_image(tmp_path / "trainannot/0016E5_00450.png", picture())
-    assert main(["data", "check", f"camvid:{tmp_path}", "--split", "train"]) == 2
+    assert main(["data", "check", f"camvid:{tmp_path}", "--split", "train", "--all"]) == 2
     shown = capsys.readouterr()
     problems = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
     assert len(problems) == 2
-    assert (
-        "0016E5_00390.png is missing" in problems[0]
-        and "0016E5_00450.png: an image of mode RGB" in problems[1]
-    )
+    assert "0016E5_00390.png is missing" in problems[0] and "0016E5_00450.png: colour (" in problems[1]
     assert shown.err.strip().splitlines()[-1] == "lmanet: camvid/train: 2 problems, listed above"
 
 
@@ -72,6 +69,75 @@ def test_check_of_frames_alone_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     snippet(tmp_path, split="test")
     assert main(["data", "check", f"cityscapes:{tmp_path}", "--split", "test"]) == 0
     assert "no frame is labelled" in capsys.readouterr().out
+
+
+def folder(root: Path, *labels: np.ndarray, **classes: object) -> Path:
+    """A folder of one sequence in train and one in val, labelled alike."""
+    write_classes(root, **classes)
+    for split in ("train", "val"):
+        for i, label in enumerate(labels):
+            sequence(root, split, [f"f{i}"], [f"f{i}"], label=label)
+        (root / f"{split}.txt").write_text(split)
+    return root
+
+
+def test_masks_of_0_and_255_are_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[3] = 255
+    root = folder(tmp_path, mask, names=["background", "car"])
+    assert main(["data", "check", f"folder:{root}"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count('write "values": [0, 255] into it') == 2
+    assert "train: 1 problem" in shown.err
+    # ... and nothing is trained or scored.
+    for command in (
+        ["train", "erfnet", "-o", str(tmp_path / "out")],
+        ["evaluate", "--weights", "erfnet-synthetic"],
+    ):
+        assert main([*command, "--data", f"folder:{root}"]) == 2
+        assert 'write "values": [0, 255] into it' in capsys.readouterr().err
+    folder(tmp_path, mask, names=["background", "car"], values=[0, 255])
+    assert main(["data", "check", f"folder:{root}"]) == 0
+    assert "none" not in capsys.readouterr().out
+
+
+def test_classes_that_never_occur_are_a_problem_of_ones_own_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.ones(SIZE, np.uint8)
+    label[0] = 2
+    root = folder(tmp_path / "mine", label)
+    assert main(["data", "check", f"folder:{root}"]) == 2
+    shown = capsys.readouterr()
+    assert "problem: no label of mine/train, mine/val holds the class 'road': if the label" in shown.out
+    assert '"first_id": 1' in shown.out
+    assert "classes that never occur, listed above" in shown.err
+    # Of validation data alone, and of others' data sets, it is no more than worth knowing.
+    assert main(["data", "check", f"folder:{root}", "--split", "val"]) == 0
+    assert "note: no label of mine/val holds the class 'road'" in capsys.readouterr().out
+    segnet(tmp_path, ["0016E5_00390"], label=np.zeros(SIZE, np.uint8))
+    assert main(["data", "check", f"camvid:{tmp_path}", "--split", "train"]) == 0
+    assert "note: no label of camvid/train holds 10 of 11 classes: building, pole" in capsys.readouterr().out
+
+
+def test_a_class_that_is_in_another_split_is_worth_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE) % 3
+    root = folder(tmp_path / "mine", label)
+    sequence(root, "val", ["f0"], ["f0"], label=label // 2)
+    assert main(["data", "check", f"folder:{root}"]) == 0
+    assert "note: no label of mine/val holds the class 'tree'" in capsys.readouterr().out
+
+
+def test_problems_of_one_kind_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder(tmp_path, *[np.full(SIZE, 7, np.uint8)] * 9)
+    assert main(["data", "check", f"folder:{root}", "--split", "train"]) == 2
+    shown = capsys.readouterr().out
+    assert "problem: 9 of 9 labels hold 7, in 1728 pixels: " in shown and "--all lists each" in shown
+    assert shown.count("problem: ") == 2
+    assert main(["data", "check", f"folder:{root}", "--split", "train", "--all"]) == 2
+    assert capsys.readouterr().out.count("problem: ") == 9
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Mine(lmanet.LMANet):
 """
 
 
+@pytest.mark.filterwarnings("ignore:1 of 11 classes occur in no label")  # two frames
 def test_a_method_of_the_users_own_is_trained(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

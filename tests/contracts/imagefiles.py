@@ -103,17 +103,26 @@ class DiskDataContract(VideoDataContract):
         first.save(tmp_path / self.image, format="png", save_all=True, append_images=[second])
         self.refused(tmp_path, tmp_path / self.image, "holds 2 frames")
 
-    @pytest.mark.parametrize(
-        "array", [np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint16)], ids=["RGB", "16 bits"]
-    )
-    def test_a_label_that_holds_no_ids_is_named(self, tmp_path, array):
+    def test_a_label_in_colours_is_named(self, tmp_path):
         if self.wrong_value is None:
             pytest.skip("these labels hold colours")
         self.make(tmp_path)
-        write_image(tmp_path / self.label, array)
+        write_image(tmp_path / self.label, picture())
         self.refused(
-            tmp_path, tmp_path / self.label, "an image of mode .*expected class ids, one byte a pixel"
+            tmp_path, tmp_path / self.label, r"colour \(\d+, \d+, \d+\) in 1 pixels.* others, expected"
         )
+
+    def test_ids_of_16_bits_and_in_grey_colours_are_read(self, tmp_path):
+        if self.wrong_value is None:
+            pytest.skip("these labels hold colours")
+        self.make(tmp_path)
+        before = [sequence.label(-1) for sequence in self.load(tmp_path).sequences]
+        with Image.open(tmp_path / self.label) as file:
+            array = np.array(file)
+        for same in (array.astype(np.uint16), np.dstack([array] * 3)):
+            write_image(tmp_path / self.label, same)
+            for sequence, label in zip(self.load(tmp_path).sequences, before, strict=True):
+                np.testing.assert_array_equal(sequence.label(-1), label)
 
     def test_an_unknown_value_names_file_and_value(self, tmp_path):
         if self.wrong_value is None:

@@ -46,7 +46,7 @@ def test_every_damaged_file_is_told_beside_what_was_known(tmp_path):
         "images/a/3.png: height and width are 5×6",
         "labels/a/3.png: height and width are 12×16",
         "labels/b/1.png: label 77 in",
-        "labels/b/2.png: an image of mode RGB",
+        "labels/b/2.png: colour (",
     ]
     assert len(found.problems) == len(expected)
     assert all(words in problem for words, problem in zip(expected, found.problems, strict=True))

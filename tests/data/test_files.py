@@ -5,8 +5,9 @@ from PIL import Image
 from contracts.imagefiles import SIZE, picture, write_image
 from contracts.trees import sequence, write_classes
 from lmanet.classes import generated_palette
-from lmanet.data.files import FileSequence, IdTable, consecutive, image_size, read_image
+from lmanet.data.files import FileSequence, consecutive, image_size, read_image
 from lmanet.data.folder import load_folder
+from lmanet.data.labels import IdTable
 from lmanet.errors import DataError
 from lmanet.video import open_source
 
@@ -34,7 +35,7 @@ def test_photographs_are_turned_upright_as_their_labels_are(tmp_path, orientatio
     size = (16, 12) if orientation >= 5 else (12, 16)
     assert read_image(tmp_path / "a.jpg").shape[:2] == image_size(tmp_path / "a.jpg") == size
     write_image(tmp_path / "a.png", np.zeros(size, np.uint8))
-    table = IdTable.of({0: 0}, "0")
+    table = IdTable({0: 0}, "0")
     sequence = FileSequence("s", ("a",), 1.0, (tmp_path / "a.jpg",), (tmp_path / "a.png",), table)
     assert sequence.label(0).shape == size
 
@@ -63,7 +64,7 @@ def test_frames_of_videos_and_of_data_sets_are_read_alike(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     path = tmp_path / "gone.png"
-    for read in (read_image, image_size, IdTable.of({0: 0}, "0")):
+    for read in (read_image, image_size, IdTable({0: 0}, "0")):
         with pytest.raises(DataError, match=r"gone\.png is missing"):
             read(path)
 
@@ -72,10 +73,10 @@ def test_the_table_maps_values_and_counts_wrong_ones(tmp_path):
     values = np.zeros(SIZE, np.uint8)
     values[3] = 7
     write_image(tmp_path / "label.png", values)
-    ids = IdTable.of({0: 5, 7: 255}, "")(tmp_path / "label.png")
+    ids = IdTable({0: 5, 7: 255}, "")(tmp_path / "label.png")
     np.testing.assert_array_equal(ids, np.where(values == 7, 255, 5))
     with pytest.raises(DataError, match="label 7 in 16 pixels, expected zeros"):
-        IdTable.of({0: 5}, "zeros")(tmp_path / "label.png")
+        IdTable({0: 5}, "zeros")(tmp_path / "label.png")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from lmanet.classes import VOID
 from lmanet.data.folder import load_folder, scan_folder
 from lmanet.errors import DataError
 
+COLOURS = [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+
 
 class TestFolder(DiskDataContract):
     image = "images/drive/f10.png"
@@ -65,17 +67,37 @@ def test_void_and_colours_are_what_the_file_says(tmp_path):
     [
         ({"names": None}, r'expected \{"names"'),
         ({"fps": None}, r'expected \{"names"'),
-        ({"colors": []}, r'expected \{"names"'),
+        (
+            {"colors": []},
+            "unknown key 'colors': known are names, fps, first_id, values, void, colours, labels",
+        ),
         ({"names": []}, r"names are \[\]"),
         ({"names": "road"}, "names are 'road'"),
-        ({"names": ["a", "a"]}, "expected 1 to 254 different ones"),
-        ({"names": [f"c{i}" for i in range(255)]}, "expected 1 to 254"),
+        ({"names": ["a", "a"]}, "names hold 'a' twice: expected 1 to 255 different ones"),
+        ({"names": [f"c{i}" for i in range(256)]}, "names are 256: expected 1 to 255.*ids go up to 254"),
         ({"fps": 0}, "fps is 0"),
         ({"fps": "25"}, "fps is '25'"),
         ({"fps": True}, "fps is True"),
-        ({"void": [2]}, "void is .* expected values from 3, after the classes, to 255"),
-        ({"void": 255}, "void is 255"),
-        ({"void": [256]}, "void is"),
+        ({"void": [2]}, "void is .* 2 is also the value of the class 'tree'"),
+        ({"void": 0}, "0 is also the value of the class 'road'.*\"first_id\": 1"),
+        ({"void": [-1]}, "void is .* expected a value in the label files, 0 to 65535"),
+        ({"void": "255"}, "void is '255'"),
+        ({"first_id": -1}, "first_id is -1: expected the value of the first class"),
+        ({"first_id": True}, "first_id is True"),
+        ({"first_id": 65534}, "first_id is 65534"),
+        ({"first_id": 1, "values": [1, 2, 3]}, "first_id and values say the same thing in two ways"),
+        ({"values": [0, 255]}, "values are .* expected one for each of the 3 names"),
+        ({"values": [0, 1, []]}, "values are"),
+        ({"values": [0, 1, "2"]}, "values are"),
+        ({"values": [0, 1, 65536]}, "values are"),
+        ({"values": [0, [1, 2], 2]}, "values hold 2 twice"),
+        ({"values": [0, 1, 255], "void": 255}, "255 is also the value of the class 'tree'"),
+        ({"labels": "colors"}, 'labels is \'colors\': expected "ids" or "colours"'),
+        ({"labels": "colours"}, '"labels": "colours" without colours'),
+        ({"labels": "colours", "colours": [[0, 0, 0]] * 3}, "two classes have the colour \\[0, 0, 0\\]"),
+        ({"labels": "colours", "colours": COLOURS, "first_id": 1}, 'first_id with "labels": "colours"'),
+        ({"labels": "colours", "colours": COLOURS, "void": 255}, "void is 255: .*expected a colour"),
+        ({"labels": "colours", "colours": COLOURS, "void": [1, 0, 0]}, "also the colour of the class 'car'"),
         ({"colours": [[0, 0, 0]]}, "colours are"),
         ({"colours": [[0, 0, 0], [0, 0, 256], [0, 0, 0]]}, "colours are"),
         ({"colours": [[0, 0, 0], [0, 0], [0, 0, 0]]}, "colours are"),
@@ -87,6 +109,21 @@ def test_a_malformed_classes_file_is_named(tmp_path, changes, message):
     sequence(tmp_path, "s", ["f"], ["f"])
     with pytest.raises(DataError, match=rf"classes\.json: .*{message}|classes\.json: {message}"):
         load_folder(tmp_path, "all")
+
+
+def test_what_json_gets_wrong_is_told_with_its_line(tmp_path):
+    sequence(tmp_path, "s", ["f"], ["f"])
+    for content, message in {
+        '{"names": ["a"],\n "fps": 3,}': "line 2",
+        '{"names": ["a"], "names": ["b"], "fps": 3}': "the key 'names' is there twice",
+    }.items():
+        (tmp_path / "classes.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            load_folder(tmp_path, "all")
+    (tmp_path / "classes.json").write_text(
+        '\ufeff{"names": ["a", "b"], "fps": 3}'
+    )  # as Windows' editors write
+    assert load_folder(tmp_path, "all").classes.names == ("a", "b")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
@@ -108,14 +145,16 @@ def test_every_problem_is_told(tmp_path):
     write_image(tmp_path / "labels/s/f3.jpg", picture())
     write_image(tmp_path / "images/loose.png", picture())
     (tmp_path / "images/void").mkdir()
+    write_image(tmp_path / "labels/loose.png", picture())
     write_image(tmp_path / "labels/t/f1.png", np.zeros(SIZE, np.uint8))
     data = scan_folder(tmp_path, "all")
     expected = [
         "images/loose.png: expected folders of frames",
+        "labels/loose.png: expected folders of labels",
         "images/t is missing: the frames of",
         "images/s/f1.png and f1.jpg are the same frame",
         "images/s/notes.txt: expected files of type .png, .jpg, .jpeg",
-        "labels/s/f3.jpg: expected files of type .png",
+        "labels/s/f3.jpg: expected files of type .png, .bmp, .tif, .tiff (JPEG changes the values",
         "images/s/f2.png or .jpg is missing: the frame of",
         "images/void holds no frames",
     ]
@@ -131,3 +170,21 @@ def test_without_images_it_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="images holds no sequence"):
         load_folder(tmp_path, "all")
+
+
+@pytest.mark.parametrize("name", ["f2_mask.png", "f2_labelIds.png", "f2.png.png", "f2-seg.tif"])
+def test_labels_of_other_names_are_told_what_to_be_called(tmp_path, name):
+    write_classes(tmp_path)
+    sequence(tmp_path, "s", ["f", "f2", "f22"])
+    write_image(tmp_path / "labels/s" / name, np.zeros(SIZE, np.uint8))
+    assert len(problems := scan_folder(tmp_path, "all").problems) == 1
+    assert problems[0].endswith("if it is that of f2.png, call it f2.png")
+
+
+@pytest.mark.parametrize(("name", "words"), [("f.npy", "an array"), ("f.json", "lmanet data convert")])
+def test_labels_that_are_no_images_are_told_what_to_become(tmp_path, name, words):
+    sequence(write_classes(tmp_path), "s", ["f"])
+    (tmp_path / "labels/s").mkdir(parents=True)
+    (tmp_path / "labels/s" / name).touch()
+    (problem,) = scan_folder(tmp_path, "all").problems
+    assert "expected files of type .png" in problem and words in problem

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from contracts.imagefiles import SIZE
 from contracts.trees import segnet, sequence, snippet, video, write_classes
 from lmanet.data.resize import resize_data
 from lmanet.data.spec import open_data, scan_data
@@ -75,3 +77,47 @@ def test_scanning_leaves_out_what_opening_refuses(tmp_path):
     with pytest.raises(DataError) as error:
         open_data(f"camvid:{root}", "train")
     assert str(error.value) == problems[0]
+
+
+def masks(root, *, bright=255, **changes):
+    """A folder of two labelled frames, each a mask of 0 and `bright`."""
+    label = np.zeros(SIZE, np.uint8)
+    label[2:5] = bright
+    return sequence(write_classes(root, **changes), "s", ["f1", "f2"], ["f1", "f2"], label=label)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["background", "car"], r"255 is the class 'car', write \"values\": \[0, 255\]"),
+        (["background", "car", "bus"], r"255 is the class 'car', write \"values\": \[0, 255, …\]"),
+        (["car"], r'255 is the class \'car\', write "names": \["background", "car"\], "values": \[0, 255\]'),
+    ],
+)
+def test_masks_of_0_and_255_are_refused_with_what_to_write(tmp_path, names, words):
+    root = masks(tmp_path, names=names)
+    for options in ("", ",size=6x8"):
+        with pytest.raises(DataError, match=words):
+            open_data(f"folder:{root}{options}", "all")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"values": [0, 255]},
+        {"void": 255},  # said by name: the foreground is somewhere else
+        {"bright": 1},
+        {"bright": 0},  # no void: nothing that could be the foreground
+    ],
+)
+def test_labels_that_say_what_255_is_are_opened(tmp_path, changes):
+    root = masks(tmp_path, names=["background", "car"], **changes)
+    assert len(open_data(f"folder:{root}", "all").sequences) == 1
+
+
+def test_one_label_with_another_class_is_enough(tmp_path):
+    root = masks(tmp_path, names=["background", "car"])
+    label = np.zeros(SIZE, np.uint8)
+    label[1] = 1
+    sequence(root, "t", ["f"], ["f"], label=label)
+    assert len(open_data(f"folder:{root}", "all").sequences) == 2

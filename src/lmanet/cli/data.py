@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lmanet.data.check import DataCheck
 
 LISTED_MEMORY_SIZE = 4
 
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set once: what it holds, how fast it is read, and everything that is wrong, file by file.
+    """Read a data set once: what it holds, how fast it is read, and everything that is wrong.
 
     Attributes:
         spec: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:; behind it, if need be, ,size=HxW to
@@ -26,11 +21,40 @@ class Check:
         split: which to read, of train, val, test, or others that the data set has; those that a training reads, if
             not given.
         threads: that read; as many as there are processors, if not given.
+        all: list what is wrong file by file; if not given, a few of each kind.
     """
 
     spec: tyro.conf.Positional[str]
     split: tuple[str, ...] = ("train", "val")
     threads: int | None = None
+    all: bool = False
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Make label images of COCO's or labelme's polygons, as a folder of labelled videos (folder:OUT).
+
+    Images of one folder are one video, in natural order of their names. They are hard links where the disk allows it.
+
+    Attributes:
+        format: coco or labelme.
+        source: COCO's JSON file of annotations, or the folder of labelme's JSON files.
+        out: the folder to be made.
+        images: for coco: the folder that the file_names start from.
+        names: for labelme: the classes in the order of their ids; those found, sorted, if not given.
+        unlabelled: what pixels become that are in no shape: a class background, the first, or void.
+        fps: frames per second of the videos.
+        split: also write all videos into SPLIT.txt, such as train or val.
+    """
+
+    format: tyro.conf.Positional[str]
+    source: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    images: Path | None = None
+    names: tuple[str, ...] = ()
+    unlabelled: Literal["background", "void"] = "background"
+    fps: float = 30.0
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,80 +87,24 @@ class Cityscapes:
 def data(
     *,
     what: Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
     | Annotated[Cityscapes, tyro.conf.subcommand("cityscapes", prefix_name=False)],
 ) -> None:
-    """Check labelled data before anything is trained on them; Cityscapes' downloads and submissions.
+    """Check labelled data before anything is trained on them, convert them; Cityscapes' downloads and submissions.
 
     Args:
         what: what to do.
     """
     if isinstance(what, Check):
-        _check(what)
+        from lmanet.cli.data_check import check
+
+        check(what)
+    elif isinstance(what, Convert):
+        from lmanet.cli.data_convert import convert
+
+        convert(what)
     else:
         _cityscapes(what)
-
-
-def _check(what: Check) -> None:
-    from lmanet.errors import DataError, InputError
-
-    if what.threads is not None and what.threads < 1:
-        raise InputError(f"threads {what.threads}: expected at least 1")
-    wrong = {name: count for name, count in (_check_split(what, split) for split in what.split) if count}
-    if wrong:
-        counts = "; ".join(f"{name}: {n} problem{'s' if n > 1 else ''}" for name, n in wrong.items())
-        raise DataError(f"{counts}, listed above")
-
-
-def _check_split(what: Check, split: str) -> tuple[str, int]:
-    """Show what is there; the data's name, and how many problems they have."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from lmanet.data.check import check_data
-    from lmanet.data.spec import scan_data
-
-    frames, problems = scan_data(what.spec, split)
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(f"reading {frames.name}", total=None)
-        result = check_data(
-            frames,
-            problems,
-            threads=what.threads,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
-        )
-    _print_check(result, Console())
-    return frames.name, len(result.found.problems)
-
-
-def _print_check(result: DataCheck, console: Console) -> None:
-    from rich.table import Table
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    found, lengths = result.found, result.lengths
-    if lengths:
-        each = str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)} to {max(lengths)}"
-        spacings = " or ".join(f"{spacing:.3g}" for spacing in result.spacings_s)
-        sequences = f"{len(lengths)} sequences" if len(lengths) > 1 else "a sequence"
-        say(f"{result.name}: {sum(lengths)} frames in {sequences} of {each}, {spacings} s apart")
-        sizes = ", ".join(f"{h}×{w} ({n})" for (h, w), n in found.sizes.most_common(8))
-        say(f"heights and widths: {sizes}{', …' if len(found.sizes) > 8 else ''}")
-        say(
-            f"read {found.images} images and {found.labels} labels in {result.seconds:.1f} s: "
-            f"{found.images / result.seconds:.0f} images a second (threads: {result.threads})"
-        )
-    if found.labels:
-        void = found.pixels[255] / found.pixels.sum()
-        table = Table("id", "class", "share of pixels", box=None)
-        for i, (name, share) in enumerate(zip(result.classes.names, result.shares, strict=True)):
-            table.add_row(str(i), name, f"{100 * share:6.2f} %" if share > 0 else "none")
-        console.print(table)
-        say(f"void: {100 * void:.2f} % of all pixels")
-    elif not found.problems:
-        say("no frame is labelled: nothing to train on, nothing to score")
-    for problem in found.problems:
-        say(f"problem: {problem}")
 
 
 def _cityscapes(what: Cityscapes) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.classes import VOID, Classes
-from lmanet.data.files import FileData, FileSequence, IdTable, read_image
+from lmanet.data.files import FileData, FileSequence
+from lmanet.data.labels import ColourTable, IdTable
 from lmanet.errors import DataError
 
 CAMVID_CLASSES = Classes(
@@ -28,9 +29,7 @@ CAMVID_CLASSES = Classes(
 """The 11 classes of the SegNet split and their usual colours."""
 
 SEGNET_VOID = 11
-SEGNET_IDS = IdTable.of(
-    {**{i: i for i in range(11)}, SEGNET_VOID: VOID}, f"0 to 10 or {SEGNET_VOID} for void"
-)
+SEGNET_IDS = IdTable({**{i: i for i in range(11)}, SEGNET_VOID: VOID}, f"0 to 10 or {SEGNET_VOID} for void")
 FRAME_RATE = 30.0
 """The cameras' frames per second; the numbers in frame names count them."""
 
@@ -70,6 +69,10 @@ CAMBRIDGE_COLOURS: dict[tuple[int, int, int], int] = {
 }
 """The 32 colours of `LabeledApproved_full` (RGB) and the class of the SegNet split that each belongs to."""
 
+CAMBRIDGE_LABELS = ColourTable(
+    CAMBRIDGE_COLOURS, "CamVid's 32 label colours: the label may have been resized or saved as JPEG"
+)
+
 _Frame = tuple[int, Path, Path]
 """Number, image and label of a frame."""
 
@@ -98,7 +101,7 @@ def scan_camvid(root: Path, split: str) -> FileData:
         labels = root / "LabeledApproved_full"
         if not labels.is_dir():
             raise DataError(f"{labels} is missing: the colour labels of CamVid go there")
-        images, suffix, read_label = root / "701_StillsRaw_full", "_L.png", _read_colours
+        images, suffix, read_label = root / "701_StillsRaw_full", "_L.png", CAMBRIDGE_LABELS
     else:
         images, labels = root / split, root / f"{split}annot"
         suffix, read_label = ".png", SEGNET_IDS
@@ -189,20 +192,3 @@ def _even_runs(numbers: list[int]) -> list[tuple[int, int, int]]:
             start = i + 1
     runs.append((start, len(numbers), step if len(numbers) - start > 1 else usual))
     return runs
-
-
-def _read_colours(path: Path) -> NDArray[np.uint8]:
-    """A label file in Cambridge colours as (H, W) uint8 class ids."""
-    colours = read_image(path)
-    packed = (colours.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(-1, dtype=np.uint32)
-    known = np.array([r << 16 | g << 8 | b for r, g, b in CAMBRIDGE_COLOURS], np.uint32)
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], packed).clip(max=len(known) - 1)
-    hit = known[order][place] == packed
-    if not hit.all():
-        row, column = np.argwhere(~hit)[0]
-        raise DataError(
-            f"{path}: colour {tuple(int(c) for c in colours[row, column])} at row {row}, column {column} is none "
-            f"of CamVid's 32 label colours: the label may have been resized or saved as JPEG"
-        )
-    return np.array(list(CAMBRIDGE_COLOURS.values()), np.uint8)[order][place]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmanet.classes import VOID, Classes
+from lmanet.data.labels import StrayLabels
 from lmanet.data.protocols import Sequence as FrameSequence
 from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError
@@ -28,6 +29,7 @@ class Found:
         sizes: images by (H, W).
         pixels: of the labels, by value.
         problems: one sentence each.
+        strays: of these, the labels that hold values or colours that mean nothing, by their sentence.
     """
 
     images: int = 0
@@ -35,6 +37,7 @@ class Found:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     problems: list[str] = field(default_factory=list)
+    strays: dict[str, StrayLabels] = field(default_factory=dict)
 
     def add(self, other: Found) -> None:
         """Take in another part."""
@@ -43,6 +46,7 @@ class Found:
         self.sizes += other.sizes
         self.pixels += other.pixels
         self.problems += other.problems
+        self.strays |= other.strays
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class DataCheck:
         classes: of the data set.
         lengths: frames of each sequence.
         spacings_s: the different spacings of the sequences.
-        found: what its files hold; `problems` are without repetition, those known before the reading first.
+        found: what its files hold; `problems` are without repetition, those known before the reading first, and what
+            is wrong with all labels together last.
         seconds: that the reading took.
         threads: that read.
     """
@@ -72,6 +77,18 @@ class DataCheck:
         """Share of each class (K,) of the labelled pixels that are not void; NaN where there are none."""
         counts = self.found.pixels[: len(self.classes)]
         return counts / counts.sum() if counts.any() else np.full(len(counts), np.nan)
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Classes that occur in no label; none where there are no labels."""
+        if not self.found.labels:
+            return frozenset()
+        return frozenset(i for i in range(len(self.classes)) if not self.found.pixels[i])
+
+
+def only_masks(pixels: np.ndarray) -> bool:
+    """Whether labels hold both class 0 and void and nothing else: by the pixels (256,) of each value."""
+    return bool(pixels[0] and pixels[VOID] and not pixels[1:VOID].any())
 
 
 def check_data(
@@ -105,6 +122,8 @@ def check_data(
         stop.set()  # an interrupt need not wait for the end of a long sequence
         pool.shutdown(cancel_futures=True)
     found.problems = list(dict.fromkeys(found.problems))
+    if (doubt := getattr(data, "doubt", "")) and not found.strays and only_masks(found.pixels):
+        found.problems.append(f"{data.name}: {doubt}")
     spacings = tuple(sorted({sequence.spacing_s for sequence in data.sequences}))
     return DataCheck(data.name, data.classes, lengths, spacings, found, seconds, threads)
 
@@ -124,6 +143,8 @@ def _read(sequence: FrameSequence, num_classes: int, stop: threading.Event) -> F
             label = sequence.label(i)
         except DataError as error:
             found.problems.append(str(error))
+            if isinstance(error, StrayLabels):
+                found.strays[str(error)] = error
             continue
         if label is not None:
             found.labels += 1

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.classes import VOID, Classes
-from lmanet.data.files import FileData, FileSequence, IdTable
+from lmanet.data.files import FileData, FileSequence
+from lmanet.data.labels import IdTable
 from lmanet.errors import DataError, InputError
 
 CITYSCAPES_CLASSES = Classes(
@@ -46,11 +47,11 @@ SPLITS = ("train", "val", "test")
 
 _READERS = {
     # -1, the licence plates, is 255 in a byte.
-    "labelIds": IdTable.of(
+    "labelIds": IdTable(
         {**dict.fromkeys((*range(34), 255), VOID), **{value: i for i, value in enumerate(LABEL_IDS)}},
         "an id of Cityscapes' labels, 0 to 33",
     ),
-    "labelTrainIds": IdTable.of({**{i: i for i in range(19)}, 255: VOID}, "0 to 18, or 255 for void"),
+    "labelTrainIds": IdTable({**{i: i for i in range(19)}, 255: VOID}, "0 to 18, or 255 for void"),
 }
 
 

@@ -9,50 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lmanet import imagefile
 from lmanet.classes import Classes
 from lmanet.data.protocols import Sequence
 from lmanet.errors import DataError
-
-UNKNOWN = 254
-"""Stands in an `IdTable` for values that a label file must not hold: data sets have at most 254 classes."""
-
-
-@dataclass(frozen=True)
-class IdTable:
-    """Reads label files of one value a pixel and turns the values into class ids.
-
-    Attributes:
-        classes: class id, or void 255, of each value 0 to 255; 254 for values that do not occur.
-        expected: those that do, in words.
-    """
-
-    classes: bytes
-    expected: str
-
-    @classmethod
-    def of(cls, ids: dict[int, int], expected: str) -> IdTable:
-        """From the class ids of the values that occur."""
-        return cls(bytes(ids.get(value, UNKNOWN) for value in range(256)), expected)
-
-    def __call__(self, path: Path) -> NDArray[np.uint8]:
-        """Class ids (H, W) uint8, void 255.
-
-        Raises:
-            DataError: the file is no label of one byte a pixel, or holds another value; the message names it.
-        """
-        values = read_values(path)
-        ids = np.asarray(cv2.LUT(values, np.frombuffer(self.classes, np.uint8)), np.uint8)
-        wrong = ids == UNKNOWN
-        if wrong.any():
-            found, counts = np.unique(values[wrong], return_counts=True)
-            each = ", ".join(f"{value} in {count} pixels" for value, count in zip(found, counts, strict=True))
-            raise DataError(f"{path}: label {each}, expected {self.expected}")
-        return ids
 
 
 @dataclass(frozen=True)
@@ -125,12 +89,15 @@ class FileData:
         classes: of its labels.
         sequences: the gap-free runs of frames, in order of name.
         problems: what is wrong with its files, as far as their names tell: one sentence each, naming the file.
+        doubt: what to tell where the labels hold nothing but class 0 and void, which nobody named; nothing, if void
+            is named.
     """
 
     name: str
     classes: Classes
     sequences: tuple[Sequence, ...]
     problems: tuple[str, ...] = ()
+    doubt: str = ""
 
     def complete(self) -> FileData:
         """Itself.
@@ -159,20 +126,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         return imagefile.read_image(path)
 
 
-def read_values(path: Path) -> NDArray[np.uint8]:
-    """A label file of one byte a pixel, grey or with a palette, as (H, W) uint8.
-
-    Raises:
-        DataError: it cannot be read, or is another kind of image.
-    """
-    with _data_errors(), imagefile.open_image(path) as file:
-        if file.mode not in ("L", "P"):
-            raise DataError(
-                f"{path}: an image of mode {file.mode}: expected class ids, one byte a pixel (grey or with a palette)"
-            )
-        return np.array(file)
-
-
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image as `read_image` gives it, from the file's header alone.
 
@@ -187,6 +140,13 @@ def consecutive(numbers: list[int]) -> list[tuple[int, int]]:
     """(start, stop) of each longest run of numbers that follow one another; the numbers are in rising order."""
     cuts = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
     return list(zip([0, *cuts], [*cuts, len(numbers)], strict=True)) if numbers else []
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file as Pillow opens it; what goes wrong in the block with the file is a `DataError` that names it."""
+    with _data_errors(), imagefile.open_image(path) as file:
+        yield file
 
 
 @contextmanager

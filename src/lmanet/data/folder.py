@@ -2,27 +2,37 @@
 
     ROOT/classes.json           {"names": ["road", "car"], "fps": 30}
     ROOT/images/SEQUENCE/*.png  or *.jpg: the frames, in natural order of their names (f2 before f10)
-    ROOT/labels/SEQUENCE/*.png  class ids, under the name of their frame; not every frame needs one
+    ROOT/labels/SEQUENCE/*.png  or .bmp, .tif: class ids, under the name of their frame; not every frame needs one
     ROOT/SPLIT.txt              the names of the split's sequences, one a line
 
-In `classes.json`, `names` are the classes in the order of their ids from 0 on and `fps` the frames per second. Optional
-are `colours`, one [red, green, blue] per class, each 0 to 255, and `void`, the values in the labels that belong to no
-class ([255] if not given). The split `all`, which needs no file, is every sequence.
+In `classes.json`, `names` are the classes in the order of their ids from 0 on and `fps` the frames per second; what
+else it may say, for labels of other values or of colours, is in `lmanet.data.classesfile`. The split `all`, which needs
+no file, is every sequence.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from lmanet.classes import VOID, Classes, generated_palette
-from lmanet.data.files import UNKNOWN, FileData, FileSequence, IdTable
+from lmanet.data.classesfile import read_classes
+from lmanet.data.files import FileData, FileSequence
 from lmanet.data.protocols import natural_key
 from lmanet.errors import DataError
 from lmanet.imagefile import IMAGE_SUFFIXES
 
 SUFFIXES = IMAGE_SUFFIXES
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+OTHER_LABELS = {
+    ".jpg": "JPEG changes the values of labels: save them as PNG, from what they were made of",
+    ".jpeg": "JPEG changes the values of labels: save them as PNG, from what they were made of",
+    ".webp": "WebP may change the values of labels: save them as PNG, from what they were made of",
+    ".npy": "an array: save it as PNG, by PIL.Image.fromarray(array.astype('uint8')).save(…)",
+    ".npz": "arrays: save each as PNG, by PIL.Image.fromarray(array.astype('uint8')).save(…)",
+    ".json": "polygons: make label images of COCO's and labelme's by lmanet data convert",
+    ".xml": "polygons or boxes: export label images, or COCO's JSON for lmanet data convert",
+    ".txt": "polygons or boxes: export label images, or COCO's JSON for lmanet data convert",
+}
+"""What to do about label files of kinds that hold no values or change them."""
 
 
 def load_folder(root: Path, split: str) -> FileData:
@@ -45,16 +55,14 @@ def scan_folder(root: Path, split: str) -> FileData:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give the one that holds classes.json, images and labels")
-    classes, void, fps = _read_classes(root / "classes.json")
-    expected = f"a class id, 0 to {len(classes) - 1}, or void, {sorted(void)} (see {root / 'classes.json'})"
-    read_label = IdTable.of({**{i: i for i in range(len(classes))}, **dict.fromkeys(void, VOID)}, expected)
+    meaning = read_classes(root / "classes.json")
     problems: list[str] = []
     sequences = []
     for name in _sequence_names(root, split, problems):
         images = _by_stem(root / "images" / name, SUFFIXES, problems)
-        labels = _by_stem(root / "labels" / name, (".png",), problems)
+        labels = _by_stem(root / "labels" / name, LABEL_SUFFIXES, problems)
         problems += [
-            f"{root / 'images' / name / stem}.png or .jpg is missing: the frame of {path}"
+            f"{root / 'images' / name / stem}.png or .jpg is missing: the frame of {path}{_renaming(stem, images)}"
             for stem, path in labels.items()
             if stem not in images
         ]
@@ -66,52 +74,15 @@ def scan_folder(root: Path, split: str) -> FileData:
             FileSequence(
                 name=name,
                 frame_names=tuple(stems),
-                spacing_s=1 / fps,
+                spacing_s=1 / meaning.fps,
                 image_paths=tuple(images[stem] for stem in stems),
                 label_paths=tuple(labels.get(stem) for stem in stems),
-                read_label=read_label,
+                read_label=meaning.read_label,
             )
         )
-    return FileData(f"{root.resolve().name}/{split}", classes, tuple(sequences), tuple(problems))
-
-
-def _read_classes(path: Path) -> tuple[Classes, set[int], float]:
-    """Classes, void values and frames per second."""
-    form = '{"names": ["road", "car"], "fps": 30}, and if need be "colours": [[128, 64, 128], …] and "void": [255]'
-    try:
-        content: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): expected {form}") from error
-    if not isinstance(content, dict) or not {"names", "fps"} <= set(content) <= {
-        "names",
-        "fps",
-        "colours",
-        "void",
-    }:
-        raise DataError(f"{path}: expected {form}")
-    names, fps, void = content["names"], content["fps"], content.get("void", [VOID])
-    if not _list_of(names, str) or not 1 <= len(names) <= UNKNOWN or len(set(names)) < len(names):
-        raise DataError(f"{path}: names are {names!r}: expected 1 to {UNKNOWN} different ones")
-    if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps < float("inf"):
-        raise DataError(f"{path}: fps is {fps!r}: expected the frames per second, above 0")
-    if not _list_of(void, int) or not all(len(names) <= value <= 255 for value in void):
-        raise DataError(
-            f"{path}: void is {void!r}: expected values from {len(names)}, after the classes, to 255"
-        )
-    colours = content.get("colours", [list(colour) for colour in generated_palette(len(names))])
-    if not isinstance(colours, list) or len(colours) != len(names) or not all(map(_is_colour, colours)):
-        raise DataError(
-            f"{path}: colours are {colours!r}: expected [red, green, blue], 0 to 255, for each name"
-        )
-    return Classes(tuple(names), tuple((r, g, b) for r, g, b in colours)), set(void), float(fps)
-
-
-def _is_colour(value: Any) -> bool:
-    return _list_of(value, int) and len(value) == 3 and 0 <= min(value) <= max(value) <= 255
-
-
-def _list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(x, kind) and not isinstance(x, bool) for x in value)
+    return FileData(
+        f"{root.resolve().name}/{split}", meaning.classes, tuple(sequences), tuple(problems), meaning.doubt
+    )
 
 
 def _sequence_names(root: Path, split: str, problems: list[str]) -> list[str]:
@@ -124,6 +95,11 @@ def _sequence_names(root: Path, split: str, problems: list[str]) -> list[str]:
     ]
     found = [path.name for path in entries if path.is_dir()]
     labels = root / "labels"
+    problems += [
+        f"{path}: expected folders of labels, one for each sequence, as for the frames"
+        for path in (sorted(labels.iterdir()) if labels.is_dir() else [])
+        if path.is_file() and not path.name.startswith(".")
+    ]
     problems += [
         f"{images / path.name} is missing: the frames of {path}"
         for path in (sorted(labels.iterdir()) if labels.is_dir() else [])
@@ -142,7 +118,8 @@ def _sequence_names(root: Path, split: str, problems: list[str]) -> list[str]:
             dict.fromkeys(line.strip() for line in named_by.read_text().splitlines() if line.strip())
         )
     if not wanted:
-        raise DataError(f"{named_by} holds no sequence: expected at least one")
+        loose = "; put the frames that lie in it into a folder" if split == "all" and entries else ""
+        raise DataError(f"{named_by} holds no sequence: expected at least one{loose}")
     problems += [
         f"{images / name} is missing: the frames of a sequence that {named_by} names"
         for name in wanted
@@ -157,9 +134,21 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> di
         if path.name.startswith("."):
             continue
         if path.suffix.lower() not in suffixes:
-            problems.append(f"{path}: expected files of type {', '.join(suffixes)}")
+            why = OTHER_LABELS.get(path.suffix.lower()) if suffixes is LABEL_SUFFIXES else None
+            problems.append(
+                f"{path}: expected files of type {', '.join(suffixes)}{f' ({why})' if why else ''}"
+            )
         elif path.stem in files:
             problems.append(f"{path} and {files[path.stem].name} are the same frame: remove one")
         else:
             files[path.stem] = path
     return files
+
+
+def _renaming(stem: str, images: dict[str, Path]) -> str:
+    """What to say of a label whose name is a frame's with something behind it, such as `f1_mask` or `f1.jpg`."""
+    frames = [frame for frame in images if stem.startswith(frame) and not stem[len(frame)].isalnum()]
+    if not frames:
+        return ""
+    frame = max(frames, key=len)
+    return f"; a label has its frame's name: if it is that of {images[frame].name}, call it {frame}.png"

@@ -48,6 +48,8 @@ class ResizedData:
     name: str
     classes: Classes
     sequences: tuple[ResizedSequence, ...]
+    doubt: str = ""
+    """The source's, if it has one."""
 
 
 def resize_data(data: VideoData, size: tuple[int, int]) -> ResizedData:
@@ -66,4 +68,5 @@ def resize_data(data: VideoData, size: tuple[int, int]) -> ResizedData:
         f"{data.name},size={size[0]}x{size[1]}",
         data.classes,
         tuple(ResizedSequence(sequence, size) for sequence in data.sequences),
+        getattr(data, "doubt", ""),
     )

@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from lmanet.classes import VOID
 from lmanet.data.camvid import scan_camvid
+from lmanet.data.check import only_masks
 from lmanet.data.cityscapes import scan_cityscapes
 from lmanet.data.files import FileData, refuse_problems
 from lmanet.data.folder import scan_folder
-from lmanet.data.protocols import VideoData
+from lmanet.data.protocols import VideoData, labelled_frames
 from lmanet.data.resize import resize_data
 from lmanet.data.vspw import scan_vspw
 from lmanet.errors import DataError
@@ -26,7 +30,7 @@ KINDS: dict[str, Callable[..., FileData]] = {
 """The data sets on disk and what opens them."""
 
 
-def open_data(spec: str, split: str) -> VideoData:
+def open_data(spec: str, split: str, *, labels: bool = True) -> VideoData:
     """One split of a data set.
 
     Args:
@@ -34,13 +38,36 @@ def open_data(spec: str, split: str) -> VideoData:
             `lmanet.data.folder`) or `synthetic:` (rendered, needs no path). `,size=HxW` behind it resizes frames and
             labels; `,past=N` takes N frames before the labelled one, for Cityscapes.
         split: `train`, `val` or `test`; for CamVid and folders any split that there is.
+        labels: whether they will be used, and one is to be looked at (`refuse_masks`).
 
     Raises:
-        DataError: an unknown kind of data set, a missing path, or what the data set itself finds wrong.
+        DataError: an unknown kind of data set, a missing path, or what the data set itself finds wrong; labels of a
+            folder that hold nothing but 0 and 255, where `classes.json` does not say what 255 is.
     """
     data, problems = scan_data(spec, split)
     refuse_problems(problems)
+    if labels:
+        refuse_masks(data)
     return data
+
+
+def refuse_masks(data: VideoData) -> None:
+    """Raise DataError where labels hold nothing but class 0 and void that nobody named, as masks of 0 and 255 do.
+
+    Labels are read until one holds something else, which mostly is the first.
+    """
+    doubt = getattr(data, "doubt", "")
+    if not doubt:
+        return
+    seen = np.zeros(256, bool)
+    for n, i in labelled_frames(data):
+        label = data.sequences[n].label(i)
+        if label is not None:
+            seen |= np.bincount(label.ravel(), minlength=256) > 0
+        if seen[1:VOID].any():
+            return
+    if only_masks(seen):
+        raise DataError(f"{data.name}: {doubt}")
 
 
 def scan_data(spec: str, split: str) -> tuple[VideoData, tuple[str, ...]]:

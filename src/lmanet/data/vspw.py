@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmanet.classes import VOID, Classes, generated_palette
-from lmanet.data.files import FileData, FileSequence, IdTable, consecutive
+from lmanet.data.files import FileData, FileSequence, consecutive
+from lmanet.data.labels import IdTable
 from lmanet.errors import DataError
 
 _NAMES = """
@@ -32,7 +33,7 @@ VSPW_CLASSES = Classes(tuple(_NAMES.split()), generated_palette(124))
 FRAME_RATE = 15.0
 """Frames per second, after the numbers in their names."""
 
-_IDS = IdTable.of(
+_IDS = IdTable(
     {0: VOID, VOID: VOID, **{i + 1: i for i in range(124)}},
     "1 to 124 for a class, 0 (others) or 255 for void",
 )

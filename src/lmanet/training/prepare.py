@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lmanet.training.frames import StoredData, store_frames
 from lmanet.training.losses import class_weights
 from lmanet.training.options import RunOptions
 from lmanet.training.progress import reading
+from lmanet.training.unlabelled import SelfLabelled
 
 
 def store_splits(
@@ -25,7 +27,8 @@ def store_splits(
     """Both splits' frames, decoded once by the main process into `folder/frames`; without `val` None for it.
 
     Raises:
-        DataError: frames do not fit, or the validation data have nothing to choose the best epoch by.
+        DataError: frames do not fit, the training data's labels hold one class alone, or the validation data have
+            nothing to choose the best epoch by.
         OutputError: the folder cannot be written to.
     """
 
@@ -38,6 +41,8 @@ def store_splits(
             )
 
     stored = store("train", train)
+    if not isinstance(train, SelfLabelled):
+        _check_labels(stored, tell=options.accelerator.is_main_process)
     if val is None:
         return stored, None
     stored_val = store("val", val)
@@ -88,6 +93,26 @@ def check_network(backbone: Backbone, data: VideoData) -> None:
         )
     if backbone.classes is not None:
         check_same_classes(backbone.classes, "the network", data.classes, data.name, advice)
+
+
+def _check_labels(data: StoredData, *, tell: bool) -> None:
+    """Warn of classes that never occur, if `tell`; raise DataError if one alone does, as in masks read as void."""
+    pixels = sum((np.bincount(label.ravel(), minlength=256) for label in _labels(data)), np.zeros(256, int))
+    names = data.classes.names
+    occur = [name for name, count in zip(names, pixels, strict=False) if count]
+    if len(occur) == 1 and len(names) > 1 and pixels[VOID]:
+        raise DataError(
+            f"the labels of {data.name} hold nothing but the class {occur[0]!r} and void ({VOID}): there is nothing to "
+            f"tell apart. If {VOID} is a class in the label files, give it an id of its own"
+        )
+    absent = [name for name in names if name not in occur]
+    if absent and occur and tell:
+        more = ", …" if absent[12:] else ""
+        warnings.warn(
+            f"{len(absent)} of {len(names)} classes occur in no label of {data.name} and cannot be learned: "
+            f"{', '.join(absent[:12])}{more}. lmanet data check says more",
+            stacklevel=2,
+        )
 
 
 def _labels(data: StoredData) -> Iterator[NDArray[np.uint8]]:
