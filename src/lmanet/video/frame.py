@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,9 @@ class Source(ABC):
         self.warnings = []
         self._stopping = False
         self._read = False
+        self._told: list[Callable[[], None]] = []
+        self._busy = threading.Lock()  # held while a frame is being read
+        self._left = False  # the reader has to close the source, as nobody may while it reads
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
@@ -85,14 +89,32 @@ class Source(ABC):
         if self._read:
             raise InputError(f"{self.info.path}: a source is read once; open it again to read it again")
         self._read = True
-        for frame in self._frames():
-            yield frame
-            if self._stopping:
+        frames = self._frames()
+        while not self._stopping:
+            with self._busy:
+                frame = next(frames, None)
+            if self._left:
+                self.close()
+            if frame is None or self._left:
                 return
+            if self.wanted(frame.index, frame.name):
+                yield frame
+
+    def wanted(self, index: int, name: str) -> bool:
+        """Whether a frame of this index and name is yielded; others need not be decoded. To be replaced."""
+        return True
 
     def stop(self) -> None:
         """End the iteration after the current frame, from any thread: how to end a camera's stream."""
         self._stopping = True
+        for call in self._told:
+            call()
+
+    def when_stopped(self, call: Callable[[], None]) -> None:
+        """Have `call` called by `stop`, in its thread; at once, if it was stopped before."""
+        self._told.append(call)
+        if self._stopping:
+            call()
 
     def close(self) -> None:  # noqa: B027 (not every source holds something open)
         """Give back what the source holds open; safe to call twice."""
@@ -103,4 +125,10 @@ class Source(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if self._busy.acquire(blocking=False):
+            try:
+                self.close()
+            finally:
+                self._busy.release()
+        else:  # A read that hangs, in another thread: to close what it reads from would crash it.
+            self._left = True
