@@ -100,7 +100,7 @@ def test_image_folder_keeps_names(weights: Path, tmp_path: Path) -> None:
     for name in ("b_2", "a_1"):
         cv2.imwrite(str(images / f"{name}.jpg"), np.full((40, 33, 3), 90, np.uint8))
     assert run(images, "-o", tmp_path / "labels", "--weights", weights) == 0
-    assert {path.name for path in (tmp_path / "labels").iterdir()} == {"a_1.png", "b_2.png"}
+    assert {path.name for path in (tmp_path / "labels").glob("*.png")} == {"a_1.png", "b_2.png"}
 
 
 @pytest.mark.parametrize(("option", "fps"), [([], 30), (["--fps", "12.5"], 12.5)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -79,6 +80,7 @@ class Source(ABC):
         self._read = False
         self._told: list[Callable[[], None]] = []
         self._busy = threading.Lock()  # held while a frame is being read
+        self._begun: Iterator[Frame] | None = None
         self._left = False  # the reader has to close the source, as nobody may while it reads
 
     @abstractmethod
@@ -89,7 +91,7 @@ class Source(ABC):
         if self._read:
             raise InputError(f"{self.info.path}: a source is read once; open it again to read it again")
         self._read = True
-        frames = self._frames()
+        frames = self._begun or self._frames()
         while not self._stopping:
             with self._busy:
                 frame = next(frames, None)
@@ -99,6 +101,22 @@ class Source(ABC):
                 return
             if self.wanted(frame.index, frame.name):
                 yield frame
+
+    def peek(self) -> Frame | None:
+        """The first frame, which the iteration gives again; None if there is none. Not while iterating."""
+        frames = self._begun or self._frames()
+        first = next(frames, None)
+        self._begun = itertools.chain([] if first is None else [first], frames)
+        return first
+
+    def name_of(self, index: int) -> str | None:
+        """The name that the frame of an index has, if there is such a frame; None if it is known that there is none."""
+        return f"{index:06d}"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
 
     def wanted(self, index: int, name: str) -> bool:
         """Whether a frame of this index and name is yielded; others need not be decoded. To be replaced."""

@@ -100,8 +100,14 @@ class ImageSource(Source):
             time_base=1 / rate,
         )
 
+    def name_of(self, index: int) -> str | None:
+        """The file's stem; None beyond the last."""
+        return self._images[index].stem if index < len(self._images) else None
+
     def _frames(self) -> Iterator[Frame]:
         for index, path in enumerate(self._images):
+            if not self.wanted(index, path.stem):
+                continue
             image, self._first = (read_image(path) if self._first is None else self._first), None
             height, width = image.shape[:2]
             if (width, height) != (self.info.width, self.info.height):
