@@ -197,9 +197,7 @@ def _warn_of_others(outputs: Sequence[Path], record: dict[str, Any] | None) -> N
             warn_of_others(path, record)
 
 
-def _gaps(
-    folder: Path, source: Source, session: Session, record: dict[str, Any] | None
-) -> Gaps:
+def _gaps(folder: Path, source: Source, session: Session, record: dict[str, Any] | None) -> Gaps:
     assert record is not None
     if folder.is_dir():
         check_same_run(folder, record)

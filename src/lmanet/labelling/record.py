@@ -79,8 +79,8 @@ def check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
     if before is None:
         if _count(folder):
             raise InputError(
-                f"{folder} holds label maps, but no {RECORD_NAME} that says how they were made: make them again without "
-                f"--resume, or choose another folder"
+                f"{folder} holds label maps, but no {RECORD_NAME} that says how they were made: make them again "
+                f"without --resume, or choose another folder"
             )
         return
     differing = [

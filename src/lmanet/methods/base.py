@@ -13,7 +13,6 @@ from lmanet.backbones.base import Backbone, Features
 from lmanet.classes import Classes, numbered_classes
 from lmanet.errors import InputError
 
-
 RECURRENT_PAST = 64
 """Frames after which at most 1 % of the pixels of the bundled models differ (docs/guide/label-video.md)."""
 

@@ -138,7 +138,9 @@ def open_sinks(
     opened = Outputs(sinks)
     try:
         for output in outputs:
-            sinks.append(_open(Path(output), info, draw, lambda path: LabelSink(path, palette, run=run, record=record)))
+            sinks.append(
+                _open(Path(output), info, draw, lambda path: LabelSink(path, palette, run=run, record=record))
+            )
         yield opened
     except BaseException as error:
         try:

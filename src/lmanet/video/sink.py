@@ -89,7 +89,9 @@ class VideoSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_parts(self.path)
             self._part = Part(self.path)
-            self._container = _create(self._part.path, VIDEO_FORMATS[self.path.suffix.lower()], self._time_base)
+            self._container = _create(
+                self._part.path, VIDEO_FORMATS[self.path.suffix.lower()], self._time_base
+            )
             self._stream = self._add_stream(self._container, rate, pixel_aspect)
             self._container.start_encoding()
         except (FFmpegError, OSError) as error:

@@ -16,7 +16,6 @@ from lmanet.atomic import output_errors, remove_parts_in, write_whole
 from lmanet.errors import InputError, VideoError
 from lmanet.video.images import IMAGE_SUFFIXES
 
-
 RUN_NOTE = "lmanet-run"
 """The text of a PNG that says of which run it is."""
 
