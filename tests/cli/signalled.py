@@ -1,8 +1,8 @@
 """Runs `lmanet` in processes forked after the imports, sends them signals, and says how they ended.
 
-Reads on stdin a JSON list of jobs: `arguments`, `signals` as [seconds after the one before, number], and `prepare`, a
-line of Python that is run first. Writes a JSON list: `status`, `seconds`, `sent` (signals that found the process
-running) and `stderr`. A process that does not end within 20 s is killed, and its status is -9.
+Reads on stdin a JSON list of jobs a line: `folder`, `arguments`, `signals` as [seconds after the one before, number],
+and `prepare`, Python that is run first. Writes a JSON list a line: `status`, `seconds`, `sent` (signals that found the
+process running) and `stderr`. A process that does not end within 20 s is killed, and its status is -9.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 import rich.progress
@@ -34,11 +33,15 @@ def child(job: dict[str, Any], stderr: int) -> None:
     os.dup2(stderr, 2)
     status = 70
     try:
+        os.chdir(job["folder"])
+        sys.path.insert(0, job["folder"])
         exec(job.get("prepare", ""), {})
         sys.argv = ["lmanet", *job["arguments"]]
         status = lmanet.cli.main.main()
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
+    except SystemExit as end:
+        status = end.code
     except BaseException:
         traceback.print_exc()
     finally:
@@ -82,5 +85,5 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path.cwd()))
-    print(json.dumps([run(job) for job in json.load(sys.stdin)]))
+    for line in sys.stdin:
+        print(json.dumps([run(job) for job in json.loads(line)]), flush=True)

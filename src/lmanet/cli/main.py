@@ -68,18 +68,26 @@ def _run(arguments: Sequence[str], signals: Signals) -> int:
             config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
         )
         sys.stdout.flush()
-    except LmanetError as error:
-        said = [str(error), *getattr(error, "__notes__", ())]
-        print(f"lmanet: {'. '.join(' '.join(text.split()).rstrip('.') for text in said)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"lmanet: stopped by {signals.name or 'Ctrl-C'}", file=sys.stderr)
-        return signals.status or 130
     except BrokenPipeError:
         # What is left to be written must not fail again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except KeyboardInterrupt:
+        return _stopped(signals)
+    except Exception as error:
+        if signals.nothing_to_keep:  # A library made an error of its own of the interrupt.
+            return _stopped(signals)
+        if not isinstance(error, LmanetError):
+            raise
+        said = [str(error), *getattr(error, "__notes__", ())]
+        print(f"lmanet: {'. '.join(' '.join(text.split()).rstrip('.') for text in said)}", file=sys.stderr)
+        return 2
     return signals.status
+
+
+def _stopped(signals: Signals) -> int:
+    print(f"lmanet: stopped by {signals.name or 'Ctrl-C'}", file=sys.stderr)
+    return signals.status or 130
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:

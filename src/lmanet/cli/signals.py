@@ -68,6 +68,11 @@ class Signals:
         """The first signal's name as users know it; nothing if none came."""
         return NUMBERS.get(self.first, "")
 
+    @property
+    def nothing_to_keep(self) -> bool:
+        """Whether a signal came before anything was being labelled."""
+        return bool(self.first) and self._run is None
+
     def __enter__(self) -> Self:
         global _current
         if threading.current_thread() is threading.main_thread():
