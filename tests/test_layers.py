@@ -34,6 +34,7 @@ MAY_IMPORT = {
     ),
     "evaluation": (*MODELS, "atomic", "flow", "session", "data.protocols"),
     "third_party": (*MODELS, "zoo.architectures"),
+    "labelling": (*MODELS, "session", "evaluation.shares", "video"),
     "api": (
         *MODELS,
         "devices",
@@ -44,7 +45,7 @@ MAY_IMPORT = {
         "data.spec",
         "evaluation.models",
         "evaluation.run",
-        "evaluation.shares",
+        "labelling",
         "video",
     ),
     "demo": (*MODELS, "session", "zoo", "data", "video", "evaluation"),

@@ -24,7 +24,6 @@ from lmanet.cli.segment import segment
 from lmanet.cli.signals import Signals, leave
 from lmanet.cli.train import train
 from lmanet.errors import LmanetError
-from lmanet.video.pipeline import READER
 
 VERBS = {
     "segment": segment,
@@ -53,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     with errors_said_if_possible(), Signals(last=arguments is None) as signals:
         status = _run(sys.argv[1:] if arguments is None else arguments, signals)
-    if any(thread.name == READER for thread in threading.enumerate()):
-        leave(status)  # It hangs in a camera or a pipe.
+    if any(thread.name == "lmanet-read" for thread in threading.enumerate()):
+        leave(status)  # The pipeline's reader hangs in a camera or a pipe.
     return status
 
 

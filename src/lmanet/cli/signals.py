@@ -78,7 +78,8 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             taken = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
             self._reads, self._writes = os.pipe()
-            os.set_blocking(self._writes, False)
+            if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and does not need it.
+                os.set_blocking(self._writes, False)
             self._wakeup_before = signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
             self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
             self._thread.start()

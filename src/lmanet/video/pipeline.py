@@ -18,8 +18,6 @@ Write = Callable[[Frame, Result], None]
 """What takes a frame and its result to an output; called in frame order, in the writer's thread."""
 
 
-READER = "lmanet-read"
-"""Name of the reader thread."""
 READER_ENDS_S = 0.5
 """How long a reader is waited for that nobody needs any more: a camera or a pipe that hangs never ends."""
 
