@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -348,3 +349,34 @@ def test_other_verbs_end_and_leave_no_hidden_file(
     assert "stopped by" in result["stderr"] and "Traceback" not in result["stderr"]
     assert result["seconds"] < 10
     assert not [path for path in folder.rglob(".*") if "pycache" not in str(path)]
+
+
+@pytest.mark.slow
+def test_thirty_moments_of_real_start_ups(folder: Path) -> None:
+    """As above, imports included, in which Python itself ends the process."""
+    command = [sys.executable, "-m", "lmanet.cli.main"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = job("clip.mp4", 0, outputs=("whole.mp4", "whole"))
+    began_s = time.monotonic()
+    subprocess.run([*command, *whole["arguments"]], cwd=folder, env=environment, check=True)
+    longest_s = time.monotonic() - began_s
+    rng = random.Random(1)
+    for index in range(30):
+        number = NUMBERS[index % 3]
+        asked = job(
+            "clip.mp4", number, *[0.05] * (index // 3 % 3 + 1), outputs=(f"{index}.mp4", f"{index}-labels")
+        )
+        with subprocess.Popen(
+            [*command, *asked["arguments"]], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            time.sleep((index + rng.random()) / 30 * 1.05 * longest_s)
+            sent = 0
+            for delay_s, _ in asked["signals"]:
+                if process.poll() is None:
+                    process.send_signal(number)
+                    sent += 1
+                    time.sleep(delay_s)
+            said = process.communicate(timeout=30)[1]
+        importing = "KeyboardInterrupt" in said
+        status = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        check(folder, asked, {"status": status, "sent": sent, "stderr": "" if importing else said})
