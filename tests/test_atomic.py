@@ -9,7 +9,9 @@ import pytest
 
 from contracts.disk import files_no_larger_than
 from lmanet.atomic import (
+    Part,
     check_folder,
+    discard_parts,
     output_errors,
     part_path,
     remove_parts,
@@ -130,3 +132,26 @@ def test_errors_that_say_more_pass(tmp_path):
 def test_the_error_says_what_why_and_what_to_do(number, advice):
     message = str(unwritable(Path("out/x.png"), OSError(number, os.strerror(number))))
     assert message.startswith(f"out/x.png: cannot be written ({os.strerror(number)}): {advice}")
+
+
+def test_a_part_that_another_writes_is_neither_removed_nor_taken_over(tmp_path):
+    first = Part(tmp_path / "a.mp4")  # stands for a process of the same id in another container
+    remove_parts(tmp_path / "a.mp4")
+    second = Part(tmp_path / "a.mp4")
+    assert first.path != second.path and second.path.suffix == ".mp4"
+    assert names(tmp_path) == sorted([first.path.name, second.path.name])
+    second.path.write_bytes(b"second")
+    second.finish()
+    for part in (second, first):
+        part.discard()
+    assert names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"second"
+
+
+def test_a_process_that_ends_at_once_takes_its_parts_with_it(tmp_path):
+    parts = [Part(tmp_path / "a.mp4"), Part(tmp_path / "folder", folder=True)]
+    (parts[1].path / "half").touch()
+    discard_parts()
+    assert names(tmp_path) == []
+    for part in parts:
+        part.discard()

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     ),
     "evaluation": (*MODELS, "atomic", "flow", "session", "data.protocols"),
     "third_party": (*MODELS, "zoo.architectures"),
+    "labelling": (*MODELS, "session", "evaluation.shares", "video"),
     "api": (
         *MODELS,
         "devices",
@@ -45,7 +46,7 @@ MAY_IMPORT = {
         "data.spec",
         "evaluation.models",
         "evaluation.run",
-        "evaluation.shares",
+        "labelling",
         "video",
     ),
     "demo": (*MODELS, "session", "zoo", "data", "video", "evaluation"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from lmanet.backbones import Backbone, as_backbone
 from lmanet.classes import check_same_classes
 from lmanet.devices import find_device
 from lmanet.errors import InputError, WeightsError
+from lmanet.labelling.result import LabelledVideo
 from lmanet.methods.base import VideoModel, as_video_model
 from lmanet.methods.registry import METHODS, is_built_in
 from lmanet.methods.wrap import check_no_model, put_on
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from lmanet.data.protocols import VideoData
     from lmanet.evaluation.results import EvaluationReport
     from lmanet.evaluation.temporal import Mode
-    from lmanet.video import Source
+    from lmanet.labelling.live import Labelling
     from lmanet.video.view import View
 
 DEFAULT_WEIGHTS = "label-memory-erfnet-camvid"
@@ -185,29 +184,6 @@ def _without_training(backbone: Backbone, kind: type[VideoModel]) -> VideoModel:
     return made
 
 
-@dataclass(frozen=True)
-class LabelledVideo:
-    """What came of labelling a video.
-
-    Attributes:
-        outputs: what was written.
-        frames: how many were labelled.
-        seconds: from opening the source until the outputs were closed.
-        shares: the share of each class in all pixels, 0 to 1, by name.
-        method: that labelled.
-        device: that it ran on.
-        warnings: what is wrong with the source, such as frames that could not be decoded.
-    """
-
-    outputs: tuple[Path, ...]
-    frames: int
-    seconds: float
-    shares: dict[str, float]
-    method: str
-    device: str
-    warnings: tuple[str, ...]
-
-
 def label_video(
     source: str | Path,
     outputs: str | Path | Sequence[str | Path] | None = None,
@@ -222,10 +198,15 @@ def label_video(
     window: int | None = None,
     precision: Precision = "fp32",
     device: str | None = None,
-    on_open: Callable[[Source], None] = lambda source: None,
+    resume: bool = False,
+    on_open: Callable[[Labelling], None] = lambda run: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> LabelledVideo:
     """Label a video, a folder of images or an image; decoding, the network and encoding overlap.
+
+    However it ends, what was labelled is kept: the outputs are finished with the frames that they have, under their
+    names, before an error or a KeyboardInterrupt is raised, whose notes then say what was kept. Before the first frame
+    nothing is written, and what was there stays.
 
     ```python
     lmanet.label_video("street.mp4", "labelled.mp4")
@@ -247,17 +228,21 @@ def label_video(
         window: R, side of the search window in cells, odd, if not the model's own.
         precision: of the network; `bf16` is faster on CPUs and GPUs that have it.
         device: `cpu`, `cuda`, `cuda:1` and so on; a GPU where PyTorch has one, if not given.
-        on_open: told of the source when it is open: `source.info.frame_count`, and `source.stop()` to end a camera.
+        resume: label maps of the same run that are in the folder, whole, are not made again; the memory is warmed up by
+            the frames before those that are missing.
+        on_open: told of the run when all is open: `run.info.frame_count`, and `run.stop()`, which any thread may call,
+            to end it with what is labelled.
         progress: told after each frame how many are done.
 
     Raises:
-        InputError: the model or a setting is not what it must be.
+        InputError: the model or a setting is not what it must be; or the folder holds maps that were made otherwise.
+        NetworkError: the network fails at a frame.
         VideoError: the source cannot be read, or an output of this kind cannot be made.
         OutputError: an output cannot be written.
         WeightsError: see `lmanet.load`.
     """
-    from lmanet.evaluation.shares import ClassShares
-    from lmanet.video import default_output, open_sinks, open_source, run_pipeline
+    from lmanet.labelling.live import label
+    from lmanet.video import open_source
     from lmanet.video.view import drawer
 
     chosen = find_device(device)
@@ -269,37 +254,17 @@ def label_video(
         memory_size=memory_size,
         window=window,
     )
-    classes = labeller.classes
-    shares = ClassShares(len(classes))
-    draw = drawer(view, classes, opacity)
     given = [outputs] if isinstance(outputs, str | Path) else list(outputs or ())
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        progress(done)
-
-    began_s = time.perf_counter()
-    with open_source(str(source), images_fps=images_fps, strict=strict) as frames:
-        written = [Path(output) for output in given] or [default_output(frames.info)]
-        with open_sinks(written, frames.info, draw=draw, palette=classes.colours()) as writes:
-            on_open(frames)
-            count = run_pipeline(
-                frames,
-                lambda frame: session.step(frame.image).labels,
-                [lambda frame, label: shares.update(label), *writes],
-                progress=lambda frame: advance(),
-            )
-    # Only now the outputs are closed, which is part of the work.
-    return LabelledVideo(
-        outputs=tuple(written),
-        frames=count,
-        seconds=time.perf_counter() - began_s,
-        shares=dict(zip(classes.names, shares.compute().tolist(), strict=True)),
-        method=labeller.method,
+    return label(
+        lambda: open_source(str(source), images_fps=images_fps, strict=strict),
+        [Path(output) for output in given],
+        labeller,
+        session,
+        draw=drawer(view, labeller.classes, opacity),
         device=str(chosen),
-        warnings=tuple(frames.warnings),
+        resume=resume,
+        on_open=on_open,
+        progress=progress,
     )
 
 

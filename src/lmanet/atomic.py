@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from lmanet.errors import LmanetError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 class SystemFault(Protocol):
@@ -40,19 +46,18 @@ def write_whole(path: Path, data: bytes | memoryview, *, durable: bool = False) 
     Raises:
         OutputError: it cannot be written; nothing is left then, and what was there before stays.
     """
-    part = part_path(path)
-    try:
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        remove(part)
+        part = Part(path)
+        try:
+            with part.path.open("wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            part.finish()
+        finally:
+            part.discard()
 
 
 @contextlib.contextmanager
@@ -67,23 +72,83 @@ def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made or renamed.
     """
-    part = part_path(path)
-    # A killed process with the same id, as containers give out again, may have left one.
-    shutil.rmtree(part, ignore_errors=True)
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_parts(path)
+        part = Part(path, folder=True)
     try:
-        with output_errors(path):
-            part.mkdir(parents=True)
-        yield part
+        yield part.path
         with output_errors(path):
             if replace and path.exists():
                 shutil.rmtree(path)
             try:
-                part.rename(path)
+                part.path.rename(path)
             except OSError:
                 if replace or not path.is_dir():
                     raise
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        part.discard()
+
+
+class Part:
+    """The hidden file or folder, beside the final name, under which an output is written; made empty.
+
+    While it is written it is locked, where the system has locks: so that `remove_parts` of another process can tell it
+    from one that a killed process left, whatever the process ids are (containers give out the same ones again).
+
+    Args:
+        final: the output's final name; its folder is there.
+        folder: whether a folder is made.
+
+    Attributes:
+        path: the hidden name, which keeps the suffix.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, final: Path, *, folder: bool = False) -> None:
+        self._final = final
+        for turn in itertools.count():
+            self.path = part_path(final, turn)
+            try:
+                if folder:
+                    self.path.mkdir()
+                else:
+                    self.path.touch(exist_ok=False)
+            except FileExistsError:
+                # Left by a killed process, or written by one with the same id in another container.
+                if not _remove_left(self.path):
+                    continue
+                self.path.mkdir() if folder else self.path.touch()
+            break
+        self._lock = _lock(self.path)
+        _being_written.add(self)
+
+    def finish(self) -> None:
+        """Give a file its final name, in place of what is there.
+
+        Raises:
+            OSError: it cannot be renamed.
+        """
+        self.path.replace(self._final)
+
+    def discard(self) -> None:
+        """Remove what has not got its final name, and unlock; safe to call at any time."""
+        _remove_all(self.path)
+        _being_written.discard(self)
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+_being_written: set[Part] = set()
+
+
+def discard_parts() -> None:
+    """Remove every hidden file and folder that this process is writing: for a process that ends at once."""
+    for part in tuple(_being_written):
+        _remove_all(part.path)
 
 
 def check_folder(folder: Path) -> None:
@@ -110,15 +175,61 @@ def output_errors(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from error
 
 
-def part_path(path: Path) -> Path:
-    """The hidden name, beside the final one, under which an output is written; it keeps the suffix."""
-    return path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
+def part_path(path: Path, turn: int = 0) -> Path:
+    """The hidden name, beside the final one, under which an output is written; it keeps the suffix.
+
+    Args:
+        path: the final name.
+        turn: of several names, where the first are taken.
+    """
+    number = f"{os.getpid()}-{turn}" if turn else f"{os.getpid()}"
+    return path.with_name(f".{path.stem}.part-{number}{path.suffix}")
 
 
 def remove_parts(path: Path) -> None:
-    """Delete what killed processes left of an output; nobody else may be writing it."""
+    """Delete what killed processes left of an output; what another process is writing stays."""
     for part in path.parent.glob(f".{glob.escape(path.stem)}.part-*{glob.escape(path.suffix)}"):
-        remove(part)
+        _remove_left(part)
+
+
+def remove_parts_in(folder: Path, suffix: str) -> None:
+    """Delete what killed processes left of all outputs of a type in a folder, as `remove_parts` does of one."""
+    for part in folder.glob(f".*.part-*{glob.escape(suffix)}"):
+        _remove_left(part)
+
+
+def _lock(part: Path) -> int | None:
+    """A lock that goes with the process, as an open file; None where the system has none or another holds it."""
+    if fcntl is None:
+        return None
+    try:
+        # Network file systems lock only what is open for writing.
+        opened = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
+
+
+def _remove_left(part: Path) -> bool:
+    """Delete a part that nobody is writing; whether that was done."""
+    lock = _lock(part)
+    if lock is None:
+        return False
+    _remove_all(part)
+    os.close(lock)
+    return not part.exists()
+
+
+def _remove_all(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        remove(path)
 
 
 def remove(path: Path) -> None:

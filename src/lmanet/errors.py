@@ -30,3 +30,7 @@ class WeightsError(LmanetError, ValueError):
 
 class MissingDependencyError(LmanetError, ImportError):
     """An optional library is needed; the message names the extra that installs it."""
+
+
+class NetworkError(LmanetError, RuntimeError):
+    """A network, or a method, failed while it labelled a frame; the cause is its own error."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmanet.errors import InputError, VideoError
-from lmanet.video import Frame, VideoSink, open_source, run_pipeline
+from lmanet.video import Frame, Source, VideoSink, open_source, run_pipeline
 
 
 def frames(count: int) -> Iterator[Frame]:
@@ -167,6 +167,89 @@ def test_a_source_that_fails_on_the_way_discards_the_video(tmp_path):
     ):
         run_pipeline(source(), lambda f: f.image, [lambda f, image: sink.write(image, f.time_s)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_read_before_a_failure_is_written():
+    written: list[int] = []
+
+    def source() -> Iterator[Frame]:
+        yield from frames(37)
+        raise Trouble
+
+    with pytest.raises(Trouble):
+        run_pipeline(source(), lambda frame: 0, [lambda frame, _: written.append(frame.index)])
+    assert written == list(range(37))
+
+
+@pytest.mark.parametrize("error", [Trouble, KeyboardInterrupt])
+def test_what_was_processed_before_a_failure_is_written(error):
+    written: list[int] = []
+
+    def process(frame: Frame) -> int:
+        if frame.index == 37:
+            raise error
+        return 0
+
+    with pytest.raises(error):
+        run_pipeline(frames(10**9), process, [lambda frame, _: written.append(frame.index)])
+    assert written == list(range(37))
+
+
+class Endless(Source):
+    """Frames until it is stopped; from frame `hangs_at` on it hangs in reading, as cameras do."""
+
+    def __init__(self, hangs_at: int = 10**9) -> None:
+        super().__init__()
+        self.hangs_at, self.goes_on = hangs_at, threading.Event()
+        self.closed = False
+
+    def _frames(self) -> Iterator[Frame]:
+        for frame in frames(10**9):
+            if frame.index >= self.hangs_at:
+                self.goes_on.wait()
+            yield frame
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_stopped_source_ends_the_run_with_what_is_processed():
+    processed: list[int] = []
+    written: list[int] = []
+    with Endless() as source:
+
+        def process(frame: Frame) -> int:
+            processed.append(frame.index)
+            if frame.index == 20:
+                source.stop()
+            return 0
+
+        count = run_pipeline(source, process, [lambda frame, _: written.append(frame.index)])
+    assert source.closed
+    assert processed == written == list(range(21))
+    assert count == 21
+
+
+def test_a_source_stopped_before_gives_nothing():
+    with Endless() as source:
+        source.stop()
+        assert run_pipeline(source, lambda frame: 0, []) == 0
+
+
+def test_a_source_that_hangs_is_left_and_closed_when_it_goes_on():
+    with Endless(hangs_at=5) as source:
+
+        def progress(frame: Frame) -> None:
+            if frame.index == 4:
+                threading.Timer(0.1, source.stop).start()
+
+        assert run_pipeline(source, lambda frame: 0, [], progress=progress) == 5
+    assert not source.closed  # what it reads from must not be closed while it reads
+    source.goes_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "lmanet-read":
+            thread.join(20)
+    assert source.closed
 
 
 def test_queues_need_room():

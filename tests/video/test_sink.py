@@ -1,5 +1,6 @@
 """Outputs: what is in the files, and that no half file is left whatever goes wrong."""
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from contracts.disk import files_no_larger_than
 from lmanet.errors import InputError, OutputError, VideoError
 from lmanet.video import ImageSink, LabelSink, VideoSink, open_sinks, open_source
 from lmanet.video.frame import Frame, SourceInfo
+from lmanet.video.stills import whole_map
 
 PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
 TICK = Fraction(1, 600)
@@ -204,34 +206,122 @@ def test_outputs_are_chosen_by_name(tmp_path):
 
     label = np.zeros((48, 64), np.uint8)
     outputs = [tmp_path / "out.mp4", tmp_path / "labels"]
-    with open_sinks(outputs, info(), draw=draw, palette=PALETTE) as writes:
+    with open_sinks(outputs, info(), draw=draw, palette=PALETTE) as opened:
         for index in range(3):
-            for output in writes:
-                output(Frame(smooth(index), index, index / 30, f"{index:06d}"), label)
+            opened.write(Frame(smooth(index), index, index / 30, f"{index:06d}"), label)
     with open_source(outputs[0]) as source:
         assert (source.info.width, source.info.height, len(list(source))) == (128, 48, 3)
     assert sorted(path.name for path in outputs[1].iterdir()) == ["000000.png", "000001.png", "000002.png"]
 
-    with open_sinks([tmp_path / "a.png"], info("image", "b.png"), draw=draw, palette=PALETTE) as (output,):
-        output(Frame(smooth(0), 0, 0.0, "b"), label)
+    with open_sinks([tmp_path / "a.png"], info("image", "b.png"), draw=draw, palette=PALETTE) as opened:
+        opened.write(Frame(smooth(0), 0, 0.0, "b"), label)
     assert cv2.imread(str(tmp_path / "a.png")).shape == (48, 128, 3)
 
     (tmp_path / "run.v2").mkdir()
-    with open_sinks([tmp_path / "run.v2"], info(), draw=draw, palette=PALETTE) as (output,):
-        output(Frame(smooth(0), 0, 0.0, "b"), label)
+    with open_sinks([tmp_path / "run.v2"], info(), draw=draw, palette=PALETTE) as opened:
+        opened.write(Frame(smooth(0), 0, 0.0, "b"), label)
     assert (tmp_path / "run.v2" / "b.png").is_file()
 
 
-def test_an_exception_discards_all_videos(tmp_path):
-    outputs = [tmp_path / "a.mp4", tmp_path / "b.mkv"]
+def test_an_exception_keeps_what_is_written_and_says_so(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"of an earlier run")
+    outputs = [tmp_path / "a.mp4", tmp_path / "labels", tmp_path / "b.mkv"]
     with (
-        pytest.raises(ZeroDivisionError),
-        open_sinks(outputs, info(), draw=lambda image, label: image, palette=PALETTE) as writes,
+        pytest.raises(ZeroDivisionError) as caught,
+        open_sinks(outputs, info(), draw=lambda image, label: image, palette=PALETTE) as opened,
     ):
-        for output in writes:
-            output(Frame(smooth(0), 0, 0.0, "0"), np.zeros((48, 64), np.uint8))
+        for index in range(2):
+            opened.write(Frame(smooth(index), index, index / 30, f"{index}"), np.zeros((48, 64), np.uint8))
         raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
+    assert caught.value.__notes__ == [
+        f"Kept: {outputs[0]} (2 frames), {outputs[1]} (2 frames), {outputs[2]} (2 frames)"
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "labels", "b.mkv"}
+    assert {path.name for path in outputs[1].iterdir()} == {"0.png", "1.png"}
+    for path in (outputs[0], outputs[2]):
+        with open_source(path) as source:
+            assert len(list(source)) == 2
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, None])
+def test_without_a_frame_there_is_no_output_and_the_earlier_one_stays(tmp_path, error):
+    (tmp_path / "a.mp4").write_bytes(b"of an earlier run")
+    outputs = [tmp_path / "a.mp4", tmp_path / "labels", tmp_path / "b.mkv"]
+    with (
+        pytest.raises(error) if error else contextlib.nullcontext(),
+        open_sinks(outputs, info(), draw=lambda image, label: image, palette=PALETTE),
+    ):
+        if error:
+            raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"of an earlier run"
+
+
+@pytest.mark.parametrize("limit", [2000, 15_000])
+def test_a_full_disk_loses_the_video_and_keeps_the_label_maps(tmp_path, limit):
+    noise = np.random.default_rng(0).integers(0, 256, (150, 48, 64, 3), dtype=np.uint8)
+    outputs = [tmp_path / "a.mp4", tmp_path / "labels"]
+    with (
+        pytest.raises(OutputError, match=r"a\.mp4.*free some space") as caught,
+        files_no_larger_than(limit),
+        open_sinks(outputs, info(), draw=lambda image, label: image, palette=PALETTE) as opened,
+    ):
+        for index, image in enumerate(noise):
+            opened.write(Frame(image, index, index / 30, f"{index}"), np.zeros((48, 64), np.uint8))
+    maps = len(list(outputs[1].iterdir()))
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+    assert 0 < maps < 150 and caught.value.__notes__ == [f"Kept: {outputs[1]} ({maps} frames)"]
+
+
+def test_closed_outputs_take_nothing(tmp_path):
+    with open_sinks([tmp_path / "a.mp4"], info(), draw=lambda i, label: i, palette=PALETTE) as opened:
+        opened.write(Frame(smooth(0), 0, 0.0, "0"), np.zeros((48, 64), np.uint8))
+        opened.close()
+        with pytest.raises(VideoError, match="closed"):
+            opened.write(Frame(smooth(1), 1, 0.1, "1"), np.zeros((48, 64), np.uint8))
+        assert opened.kept == {tmp_path / "a.mp4": 1}
+
+
+def test_what_killed_processes_left_goes_and_what_another_writes_stays(tmp_path):
+    left = [".a.part-1.mp4", ".a.part-12345.mp4", "labels/.000001.part-12345.png"]
+    (tmp_path / "labels").mkdir()
+    for name in (*left, ".b.part-1.mp4"):
+        (tmp_path / name).touch()
+    with VideoSink(tmp_path / "a.mp4", width=64, height=48, fps=30) as first:
+        first.write(smooth(0), 0.0)
+        with open_sinks(
+            [tmp_path / "a.mp4", tmp_path / "labels"], info(), draw=lambda i, label: i, palette=PALETTE
+        ) as opened:
+            opened.write(Frame(smooth(0), 0, 0.0, "0"), np.zeros((48, 64), np.uint8))
+        first.write(smooth(0), 1.0)
+    with open_source(tmp_path / "a.mp4") as source:
+        assert len(list(source)) == 2
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found == {"a.mp4", "labels", "labels/0.png", ".b.part-1.mp4"}
+
+
+def test_a_whole_map_is_one_of_the_run_and_undamaged(tmp_path):
+    label = np.random.default_rng(1).integers(0, 11, (37, 53), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    size = {"width": 53, "height": 37}
+    assert not whole_map(path, **size, run="x")
+    LabelSink(tmp_path, PALETTE, run="x").write(label, "a")
+    assert whole_map(path, **size, run="x")
+    assert not whole_map(path, **size, run="y")
+    assert not whole_map(path, width=37, height=53, run="x")
+    data = path.read_bytes()
+    for damaged in (b"", data[:20], data[: len(data) // 2], data[:-12], data[:-60] + b"\0" * 60):
+        path.write_bytes(damaged)
+        assert not whole_map(path, **size, run="x")
+    flipped = bytearray(data)
+    flipped[len(data) - 40] ^= 1
+    path.write_bytes(flipped)
+    assert not whole_map(path, **size, run="x")
+    LabelSink(tmp_path, PALETTE).write(label, "a")
+    assert not whole_map(path, **size, run="x")
+    path.unlink()
+    path.mkdir()
+    assert not whole_map(path, **size, run="x")
 
 
 def test_outputs_that_make_no_sense_are_refused(tmp_path):

@@ -165,12 +165,12 @@ def _file_to_file(session: lmanet.Session, clip: Clip, part: Part) -> tuple[floa
             source.info,
             draw=lambda i, label: overlay(i, label, palette),
             palette=palette,
-        ) as writes,
+        ) as outputs,
     ):
         count = run_pipeline(
             read(source),
             timed("network", lambda frame: session.step(frame.image).labels),
-            [timed("encoding", write) for write in writes],
+            [timed("encoding", outputs.write)],
         )
     seconds = time.perf_counter() - began_s
     return 1000 * seconds / count, {stage: 1000 * s / count for stage, s in busy.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lmanet.api import LabelledVideo
-from lmanet.video import Source
+from lmanet.video.outputs import frames_in_words
 
 MOST_CLASSES_SHOWN = 12
 
@@ -46,32 +45,32 @@ def labelling_progress(total: int | None, console: Console) -> Iterator[Callable
         yield advance
 
 
-@contextmanager
-def stopping_camera(source: Source) -> Iterator[None]:
-    """Make Ctrl-C end a camera's stream, which has no end of its own, and keep what was labelled."""
-    if source.info.kind != "camera":
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: source.stop())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def print_summary(console: Console, labelled: LabelledVideo, network: str) -> None:
+def print_summary(console: Console, labelled: LabelledVideo, network: str, stopped_by: str = "") -> None:
     """Frames, frames per second, warnings, and the share of each class, the largest first.
 
     Args:
         console: where to.
         labelled: what was done.
         network: its name.
+        stopped_by: the signal that ended the run before the source did.
     """
     for warning in labelled.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     fps, outputs = labelled.frames / labelled.seconds, ", ".join(map(str, labelled.outputs))
+    if labelled.found:
+        console.print(f"{labelled.found} label maps were there and were kept", markup=False, highlight=False)
+    if stopped_by:
+        count = frames_in_words(labelled.frames)
+        wrote = (
+            f"after {count}; wrote {outputs} ({count})"
+            if labelled.frames
+            else "before the first frame; nothing written"
+        )
+        console.print(f"stopped by {stopped_by} {wrote}", markup=False, highlight=False, soft_wrap=True)
+    if not labelled.frames:
+        return
     console.print(
-        f"{labelled.frames} frames by {network}, method {labelled.method}, on {labelled.device} in "
+        f"{frames_in_words(labelled.frames)} by {network}, method {labelled.method}, on {labelled.device} in "
         f"{labelled.seconds:.1f} s: {fps:.1f} frames/s; wrote {outputs}",
         markup=False,
         highlight=False,

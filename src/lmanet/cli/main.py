@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -17,7 +19,9 @@ from lmanet.cli.info import info
 from lmanet.cli.inspect import inspect
 from lmanet.cli.renamed import with_new_names
 from lmanet.cli.reproduce import reproduce
+from lmanet.cli.said import errors_said_if_possible
 from lmanet.cli.segment import segment
+from lmanet.cli.signals import Signals, leave
 from lmanet.cli.train import train
 from lmanet.errors import LmanetError
 
@@ -36,23 +40,53 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; on an error of the user's, one line on stderr and exit status 2."""
+    """Run one verb.
+
+    Args:
+        arguments: those of the process if not given, which is then taken to end afterwards.
+
+    Returns:
+        The exit status: 2, after one line on stderr, on an error of the user's; 128 + n if signal n ended the work
+        (Ctrl-C 130, SIGTERM 143, SIGHUP 129); 141 if nobody reads stdout any more.
+    """
     warnings.showwarning = _show_warning
+    with errors_said_if_possible(), Signals(last=arguments is None) as signals:
+        status = _run(sys.argv[1:] if arguments is None else arguments, signals)
+    if any(thread.name == "lmanet-read" for thread in threading.enumerate()):
+        leave(status)  # The pipeline's reader hangs in a camera or a pipe.
+    return status
+
+
+def _run(arguments: Sequence[str], signals: Signals) -> int:
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="lmanet",
-            args=with_new_names(sys.argv[1:] if arguments is None else arguments),
+            args=with_new_names(arguments),
             description="Video semantic segmentation: a single-frame network, steadied by what it saw before.",
             config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
         )
-    except LmanetError as error:
-        print(f"lmanet: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left to be written must not fail again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except KeyboardInterrupt:
-        print("lmanet: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        return _stopped(signals)
+    except Exception as error:
+        if signals.nothing_to_keep:  # A library made an error of its own of the interrupt.
+            return _stopped(signals)
+        if not isinstance(error, LmanetError):
+            raise
+        said = [str(error), *getattr(error, "__notes__", ())]
+        print(f"lmanet: {'. '.join(' '.join(text.split()).rstrip('.') for text in said)}", file=sys.stderr)
+        return 2
+    return signals.status
+
+
+def _stopped(signals: Signals) -> int:
+    print(f"lmanet: stopped by {signals.name or 'Ctrl-C'}", file=sys.stderr)
+    return signals.status or 130
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:

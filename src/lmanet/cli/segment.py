@@ -28,6 +28,7 @@ def segment(
     precision: Literal["fp32", "bf16"] = "fp32",
     device: str | None = None,
     threads: int | None = None,
+    resume: bool = False,
 ) -> None:
     """Label a video, a folder of images or an image.
 
@@ -50,21 +51,29 @@ def segment(
         precision: bf16 is faster on CPUs and GPUs that have it.
         device: cpu, cuda or cuda:1 and so on; a GPU where PyTorch has one, if not given.
         threads: of PyTorch, on the CPU.
+        resume: go on with a folder of label maps: those that are there and whole are not made again.
     """
     from rich.console import Console
 
     from lmanet.api import DEFAULT_WEIGHTS, find_model, label_video, set_threads
-    from lmanet.cli.labelling import labelling_progress, print_summary, stopping_camera
-    from lmanet.video import Source
+    from lmanet.cli.labelling import labelling_progress, print_summary
+    from lmanet.cli.signals import current
+    from lmanet.labelling.live import Labelling
+    from lmanet.labelling.result import LabelledVideo
 
     set_threads(threads)
-    console = Console(stderr=True)
+    console, signals = Console(stderr=True), current()
     with ExitStack() as shown:
         advance = []
 
-        def on_open(opened: Source) -> None:
-            advance.append(shown.enter_context(labelling_progress(opened.info.frame_count, console)))
-            shown.enter_context(stopping_camera(opened))
+        def report(labelled: LabelledVideo) -> None:
+            shown.close()
+            stopped_by = signals.name if labelled.stopped else ""
+            print_summary(console, labelled, weights or model or DEFAULT_WEIGHTS, stopped_by)
+
+        def on_open(run: Labelling) -> None:
+            advance.append(shown.enter_context(labelling_progress(run.info.frame_count, console)))
+            signals.labelling(run, report)
 
         labelled = label_video(
             source,
@@ -79,7 +88,9 @@ def segment(
             window=window,
             precision=precision,
             device=device,
+            resume=resume,
             on_open=on_open,
             progress=lambda done: advance[0](),
         )
-    print_summary(console, labelled, weights or model or DEFAULT_WEIGHTS)
+        signals.labelled()
+        report(labelled)

@@ -13,6 +13,9 @@ from lmanet.backbones.base import Backbone, Features
 from lmanet.classes import Classes, numbered_classes
 from lmanet.errors import InputError
 
+RECURRENT_PAST = 64
+"""Frames after which at most 1 % of the pixels of the bundled models differ (docs/guide/label-video.md)."""
+
 
 class VideoModel(nn.Module, ABC):
     """A single-frame network and the way it labels a video: what a `Session` runs.
@@ -75,6 +78,15 @@ class VideoModel(nn.Module, ABC):
     def arguments(self) -> dict[str, Any]:
         """What builds this model on its backbone again, as JSON values: `type(model)(backbone, **model.arguments)`."""
         return {}
+
+    @property
+    def past_frames(self) -> int:
+        """How many frames a stream that begins late must see, until its labels are those of one that began early.
+
+        Here a number for methods whose memory holds what they said before: they forget slowly, and a few pixels stay
+        other for longer. Methods that need fewer say so, those that need none 0.
+        """
+        return RECURRENT_PAST
 
     @property
     def classes(self) -> Classes:

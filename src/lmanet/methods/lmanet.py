@@ -170,6 +170,11 @@ class LMANet(TrainableVideoModel):
         return self.decode(Features(fused[:, -1], rest), MemoryState(keys, values), size)
 
     @property
+    def past_frames(self) -> int:
+        """S: the memory holds features of the last S frames, which do not depend on those before."""
+        return self.memory_size
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Channels, S, R, fusion, convolutions and border, as the constructor takes them."""
         return {

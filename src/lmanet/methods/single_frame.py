@@ -35,6 +35,11 @@ class SingleFrame(VideoModel):
         """
         return self.backbone.segment(images), NoState()
 
+    @property
+    def past_frames(self) -> int:
+        """None: every frame is labelled by itself."""
+        return 0
+
     def forward(self, clip: Tensor) -> Tensor:
         """Logits (B, K, H, W) of the last frame of a clip (B, T, 3, H, W); the others are not looked at."""
         check_clip(clip)

@@ -1,7 +1,7 @@
 """Video in and out: files, image folders and cameras to frames; frames to videos and label maps."""
 
 from lmanet.video.frame import Frame, Source, SourceInfo
-from lmanet.video.outputs import default_output, open_sinks
+from lmanet.video.outputs import Outputs, default_output, open_sinks
 from lmanet.video.pipeline import run_pipeline
 from lmanet.video.sink import VideoSink
 from lmanet.video.source import open_source
@@ -11,6 +11,7 @@ __all__ = [
     "Frame",
     "ImageSink",
     "LabelSink",
+    "Outputs",
     "Source",
     "SourceInfo",
     "VideoSink",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +82,10 @@ class Source(ABC):
         self._strict = strict
         self._stopping = False
         self._read = False
+        self._told: list[Callable[[], None]] = []
+        self._busy = threading.Lock()  # held while a frame is being read
+        self._begun: Iterator[Frame] | None = None
+        self._left = False  # the reader has to close the source, as nobody may while it reads
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
@@ -95,14 +101,48 @@ class Source(ABC):
         if self._read:
             raise InputError(f"{self.info.path}: a source is read once; open it again to read it again")
         self._read = True
-        for frame in self._frames():
-            yield frame
-            if self._stopping:
+        frames = self._begun or self._frames()
+        while not self._stopping:
+            with self._busy:
+                frame = next(frames, None)
+            if self._left:
+                self.close()
+            if frame is None or self._left:
                 return
+            if self.wanted(frame.index, frame.name):
+                yield frame
+
+    def peek(self) -> Frame | None:
+        """The first frame, which the iteration gives again; None if there is none. Not while iterating."""
+        frames = self._begun or self._frames()
+        first = next(frames, None)
+        self._begun = itertools.chain([] if first is None else [first], frames)
+        return first
+
+    def name_of(self, index: int) -> str | None:
+        """The name that the frame of an index has, if there is such a frame; None if it is known that there is none."""
+        return f"{index:06d}"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    def wanted(self, index: int, name: str) -> bool:
+        """Whether a frame of this index and name is yielded; others need not be decoded. To be replaced."""
+        return True
 
     def stop(self) -> None:
         """End the iteration after the current frame, from any thread: how to end a camera's stream."""
         self._stopping = True
+        for call in self._told:
+            call()
+
+    def when_stopped(self, call: Callable[[], None]) -> None:
+        """Have `call` called by `stop`, in its thread; at once, if it was stopped before."""
+        self._told.append(call)
+        if self._stopping:
+            call()
 
     def close(self) -> None:  # noqa: B027 (not every source holds something open)
         """Give back what the source holds open; safe to call twice."""
@@ -113,4 +153,10 @@ class Source(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if self._busy.acquire(blocking=False):
+            try:
+                self.close()
+            finally:
+                self._busy.release()
+        else:  # A read that hangs, in another thread: to close what it reads from would crash it.
+            self._left = True

@@ -82,10 +82,16 @@ class ImageSource(Source):
         if self.info.kind == "image" and (count := series_in_jpeg(self._images[0])) > 1:
             self._warn(f"the file holds {count} pictures; the first, which viewers show, was labelled")
 
+    def name_of(self, index: int) -> str | None:
+        """The file's stem; None beyond the last."""
+        return self._images[index].stem if index < len(self._images) else None
+
     def _frames(self) -> Iterator[Frame]:
         start, first = self._read_ahead
         del self._read_ahead
         for index, path in enumerate(self._images[start:], start):
+            if not self.wanted(index, path.stem):
+                continue
             image = first if index == start else self._decode(path)
             if image is not None:
                 yield Frame(image, index, float(index * self.info.time_base), path.stem)

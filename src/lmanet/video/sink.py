@@ -17,7 +17,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lmanet.atomic import part_path, remove, unwritable
+from lmanet.atomic import Part, remove_parts, unwritable
 from lmanet.errors import InputError, OutputError, VideoError
 from lmanet.video.videofile import codec_threads
 
@@ -32,7 +32,8 @@ AVCOL_SPC_BT709 = 1
 class VideoSink:
     """An H.264 video (yuv420p, BT.709, in mp4 ready for streaming) that plays anywhere.
 
-    A context manager: the file appears under its final name when the block ends without an exception.
+    A context manager: the file appears under its final name when the block ends without an exception and there is a
+    frame in it. Until then what is there under that name stays.
     H.264 in yuv420p needs even sizes: an odd width or height is made even by repeating the last column or
     row. Time stamps are kept to the tick of `time_base`; Matroska itself rounds to milliseconds.
 
@@ -43,6 +44,10 @@ class VideoSink:
         fps: average frames per second, for the header.
         time_base: seconds per tick of the time stamps; 1 / fps if None.
         pixel_aspect: width of a pixel over its height.
+
+    Attributes:
+        path: the final name.
+        frames: how many were written; none if they are lost.
 
     Raises:
         VideoError: if the suffix is not known or H.264 cannot be encoded.
@@ -77,11 +82,16 @@ class VideoSink:
         rate = Fraction(fps).limit_denominator(1001)
         self._time_base = time_base or 1 / rate
         self._last_pts: int | None = None
-        self._part = part_path(self.path)
+        self.frames = 0
+        self._part: Part | None = None
         self._container: OutputContainer | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = _create(self._part, VIDEO_FORMATS[self.path.suffix.lower()], self._time_base)
+            remove_parts(self.path)
+            self._part = Part(self.path)
+            self._container = _create(
+                self._part.path, VIDEO_FORMATS[self.path.suffix.lower()], self._time_base
+            )
             self._stream = self._add_stream(self._container, rate, pixel_aspect)
             self._container.start_encoding()
         except (FFmpegError, OSError) as error:
@@ -136,6 +146,7 @@ class VideoSink:
             )
         self._last_pts = frame.pts
         self._mux(frame)
+        self.frames += 1
 
     def _mux(self, frame: VideoFrame | None) -> None:
         if self._container is None:
@@ -147,32 +158,42 @@ class VideoSink:
             raise unwritable(self.path, error) from error
 
     def close(self) -> None:
-        """Finish the file and give it its final name.
+        """Finish the file and give it its final name; without a frame, there is none.
 
         Raises:
             OutputError: if it cannot be written; nothing is left then.
         """
-        if self._container is None:
+        if self._container is None or self._part is None:
             return
+        if not self.frames:
+            self.discard()
+            return
+        finished = False
         try:
             self._mux(None)
             self._container.close()
-            self._part.replace(self.path)
+            self._part.finish()
+            self._container, finished = None, True
         except OutputError:
             raise
         except (FFmpegError, OSError) as error:
             raise unwritable(self.path, error) from error
         finally:
-            self.discard()
+            if finished:
+                self._part.discard()
+            else:
+                self.discard()
 
     def discard(self) -> None:
         """Drop what was written; safe to call at any time, a finished file stays."""
         container, self._container = self._container, None
         if container is not None:
+            self.frames = 0
             # Closing writes the end of the file, which fails again on a full disk: it goes anyway.
             with contextlib.suppress(FFmpegError, OSError):
                 container.close()
-            remove(self._part)
+        if self._part is not None:
+            self._part.discard()
 
     def __enter__(self) -> Self:
         return self

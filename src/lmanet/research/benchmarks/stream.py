@@ -66,6 +66,6 @@ def _file_to_file(session: Session, clip: Path, out: Path, classes: Classes) -> 
         open_source(clip) as source,
         open_sinks(
             [out], source.info, draw=lambda image, label: overlay(image, label, palette), palette=palette
-        ) as writes,
+        ) as outputs,
     ):
-        run_pipeline(source, lambda frame: session.step(frame.image).labels, writes)
+        run_pipeline(source, lambda frame: session.step(frame.image).labels, [outputs.write])
