@@ -240,7 +240,8 @@ def _to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
 def _upright(file: Image.Image) -> Image.Image:
     file.load()  # what is wrong with the pixels is told here, not taken for damaged EXIF data
     try:
-        return ImageOps.exif_transpose(file)
+        # Asked first, as Pillow copies the image where there is nothing to turn.
+        return ImageOps.exif_transpose(file) if file.getexif().get(ORIENTATION, 1) != 1 else file
     except Exception:  # damaged EXIF data say nothing of the pixels: shown as stored, as viewers do
         return file
 
