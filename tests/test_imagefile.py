@@ -105,6 +105,14 @@ def test_cmyk_and_profiles(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "b.png"), picture())
 
 
+def test_large_images_are_read(tmp_path):
+    """Beyond Pillow's limit, which stays as it is for others."""
+    Image.new("1", (20000, 10000)).save(tmp_path / "a.png")
+    before = Image.MAX_IMAGE_PIXELS
+    assert image_size(tmp_path / "a.png") == (10000, 20000)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
 @pytest.mark.parametrize("kind", ["float32", "int32"])
 def test_values_that_are_no_colours_are_refused(tmp_path, kind):
     Image.fromarray(np.zeros((4, 4), kind)).save(tmp_path / "a.tiff")

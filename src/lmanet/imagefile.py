@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -17,11 +18,14 @@ from lmanet.errors import LmanetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+MOST_PIXELS = 1 << 30
 ORIENTATION = 0x0112  # EXIF: 1 to 8, from 5 on width and height are exchanged
 SUBFILE_TYPE = 0x00FE  # TIFF: bit 0 for a small copy of another page
 MULTI_FRAME = "Multi-Frame"  # what JPEGs of several pictures call series; others hold previews or gain maps
 PNG_END_BYTES = 1 << 17  # EXIF data behind the pixels, which have 64 KB at most, are in the last of the file
 UNSAID_S = Fraction(1, 10)  # how long browsers show a frame of an animation whose duration is 0
+
+_limit = threading.Lock()
 
 
 class ImageFileError(LmanetError, OSError):
@@ -76,7 +80,7 @@ def _refuse_several(file: Image.Image, path: Path) -> None:
 def open_image(path: Path) -> Iterator[Image.Image]:
     """The file opened by Pillow; what it raises within the block becomes `ImageFileError`, naming the file."""
     try:
-        with Image.open(path) as file:
+        with _open(path) as file:
             yield file
     except LmanetError:
         raise
@@ -91,6 +95,16 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow has a dozen kinds for damaged files, SyntaxError among them
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise ImageFileError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
+
+
+def _open(path: Path) -> Image.Image:
+    # Pillow's limit guards web servers; photographs of telephones and maps are larger.
+    with _limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _what_it_is(path: Path) -> str:
@@ -226,7 +240,8 @@ def _to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
 def _upright(file: Image.Image) -> Image.Image:
     file.load()  # what is wrong with the pixels is told here, not taken for damaged EXIF data
     try:
-        return ImageOps.exif_transpose(file)
+        # Asked first, as Pillow copies the image where there is nothing to turn.
+        return ImageOps.exif_transpose(file) if file.getexif().get(ORIENTATION, 1) != 1 else file
     except Exception:  # damaged EXIF data say nothing of the pixels: shown as stored, as viewers do
         return file
 

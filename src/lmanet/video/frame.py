@@ -26,7 +26,7 @@ class Frame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright (rotation metadata applied).
-        index: place in the stream, from 0.
+        index: place in the stream, from 0; an image that is skipped keeps its place.
         time_s: presentation time in seconds, as the source has it; 0 at least, strictly increasing along a stream.
         name: the file's stem for images, the zero-padded index for videos and cameras.
     """
