@@ -46,7 +46,7 @@ class ImageSource(Source):
         self._path, self._images = path, images
         size, self._bad = check_sizes(path, images)
         if self._bad and strict:
-            raise VideoError(f"{self._told()}: replace or remove them, or do without strict")
+            raise VideoError(f"{self._listed()}: replace or remove them, or do without strict")
         # As for video, the first image is read here: a wrong input is told at once.
         self._size = size or (0, 0)
         self._read_ahead = self._first()
@@ -70,7 +70,7 @@ class ImageSource(Source):
                 return index, image
         if len(self._images) == 1:
             raise VideoError(f"{self._path}: the image cannot be read: {self._bad[self._images[0]]}")
-        raise VideoError(f"{self._path}: not one image can be read: {self._told()}; replace or remove them")
+        raise VideoError(f"{self._path}: not one image can be read: {self._listed()}; replace or remove them")
 
     def _tell_of_the_list(self) -> None:
         missing = missing_numbers(self._images)
@@ -116,7 +116,7 @@ class ImageSource(Source):
             )
         return image
 
-    def _told(self) -> str:
+    def _listed(self) -> str:
         return f"{self._path}: {skipped(self._bad).replace('skipped', 'cannot be read')}"
 
     def _warn(self, text: str) -> None:
