@@ -80,7 +80,7 @@ def train(
     if isinstance(recipe, MethodRecipe):
         recipe = replace(recipe, method=method_of(recipe.method).method)
     network, initial = _network(recipe, weights, model, at), _start(start_from)
-    train_data = open_data(data, "train", labels=not unlabelled)
+    train_data = open_data(data, "train", labels=False) if unlabelled else open_data(data, "train")
     val = None if unlabelled else open_data(val_data or data, val_split)
     check_folder(out)
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,16 +80,16 @@ def _mask(annotation: Annotation, size: tuple[int, int], path: Path) -> NDArray[
     """The pixels of an annotation, (H, W) of 0 and 1."""
     from pycocotools import mask as run_lengths
 
-    shape = annotation.segmentation
-    packed = isinstance(shape, dict) and isinstance(shape["counts"], str)
+    shape: Any = annotation.segmentation
+    packed: bool = isinstance(shape, dict) and isinstance(shape["counts"], str)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools' own, about NumPy 2
-            encoded = shape if packed else run_lengths.frPyObjects(shape, *size)
+            encoded: Any = shape if packed else run_lengths.frPyObjects(cast(Any, shape), *size)
             filled = run_lengths.decode(run_lengths.merge(encoded) if isinstance(encoded, list) else encoded)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}, {annotation.name}: a damaged segmentation ({error})") from error
     # Damaged run lengths leave a part of the mask as it was in memory: what is there is encoded again.
-    if packed and run_lengths.encode(filled)["counts"] != shape["counts"].encode():
+    if packed and run_lengths.encode(filled)["counts"] != cast(Any, shape)["counts"].encode():
         raise DataError(f"{path}, {annotation.name}: damaged run lengths: export them again")
     return filled
