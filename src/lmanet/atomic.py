@@ -169,7 +169,7 @@ def output_errors(path: Path) -> Iterator[None]:
     """Turn an `OSError` of the block into the `OutputError` that `path` cannot be written."""
     try:
         yield
-    except LmanetError:  # some are OSErrors too, and say already what to do
+    except (LmanetError, BrokenPipeError):  # some are OSErrors too, and say already what to do
         raise
     except OSError as error:
         raise unwritable(path, error) from error

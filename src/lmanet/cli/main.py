@@ -7,9 +7,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import tyro
 
+from lmanet.atomic import output_errors
 from lmanet.cli.bench import bench
 from lmanet.cli.convert import convert
 from lmanet.cli.data import data
@@ -47,13 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 2, after one line on stderr, on an error of the user's; 128 + n if signal n ended the work
-        (Ctrl-C 130, SIGTERM 143, SIGHUP 129); 141 if nobody reads stdout any more.
+        (Ctrl-C 130, SIGTERM 143, SIGHUP 129); 1 if nobody reads stdout any more.
     """
     warnings.showwarning = _show_warning
     with errors_said_if_possible(), Signals(last=arguments is None) as signals:
         status = _run(sys.argv[1:] if arguments is None else arguments, signals)
-    if any(thread.name == "lmanet-read" for thread in threading.enumerate()):
-        leave(status)  # The pipeline's reader hangs in a camera or a pipe.
+    # The pipeline's reader may hang in a camera or a pipe; and in an orderly end Python no longer handles signals.
+    hangs = any(thread.name == "lmanet-read" for thread in threading.enumerate())
+    if hangs or (arguments is None and signals.first and not signals.nothing_to_keep):
+        leave(status)
     return status
 
 
@@ -66,11 +70,13 @@ def _run(arguments: Sequence[str], signals: Signals) -> int:
             description="Video semantic segmentation: a single-frame network, steadied by what it saw before.",
             config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes),
         )
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            with output_errors(Path("stdout")):
+                sys.stdout.flush()
     except BrokenPipeError:
         # What is left to be written must not fail again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return 1
     except KeyboardInterrupt:
         return _stopped(signals)
     except Exception as error:

@@ -29,6 +29,8 @@ NUMBERS = {int(getattr(signal, name)): said for name, said in NAMES.items() if h
 """Windows has no SIGHUP."""
 UNWINDING_S = 2.0
 """How long the first signal's exception may take to end the process, where nothing was to be kept."""
+SHOW_CURSOR = "\x1b[?25h"
+"""For terminals: progress bars hide it."""
 SAYING_S = 0.2
 """How long a message may take: a terminal that is held or gone must not hold the end up."""
 
@@ -205,6 +207,9 @@ def leave(status: int) -> NoReturn:
     """End the process at once; threads that hang in a library would crash an orderly end."""
 
     def flush() -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if sys.stderr.isatty():
+                sys.stderr.write(SHOW_CURSOR)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
