@@ -16,18 +16,24 @@ class Normalise(nn.Module):
     Args:
         mean: per channel.
         std: per channel.
+        bgr: whether the order of the channels is turned round afterwards.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        bgr: bool = False,
     ) -> None:
         super().__init__()
+        self.bgr = bgr
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to the same shape."""
-        return (images - self.mean) / self.std
+        images = (images - self.mean) / self.std
+        return images.flip(1) if self.bgr else images
