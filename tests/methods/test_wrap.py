@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lmanet
+from backbones.third_party import logits_in
 from contracts.networks import TinyBackbone, seeded
 from lmanet.backbones import Wrapped, as_backbone
-from lmanet.backbones.wrapped.probing import logits_of
 from lmanet.errors import InputError
 from lmanet.methods import METHODS, find_method
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -72,7 +72,7 @@ def test_a_network_of_any_library_labels_a_video(network):
     images = F.pad(images, (0, width - 80, 0, height - 60), mode="replicate")
     wrapped = model.backbone
     assert isinstance(wrapped, Wrapped) and wrapped.model is network
-    logits = logits_of(network((images - wrapped.normalise.mean) / wrapped.normalise.std))
+    logits = logits_in(network((images - wrapped.normalise.mean) / wrapped.normalise.std))
     logits = F.interpolate(logits, (height, width), mode="bilinear")[..., :60, :80]
     first, second = logits.topk(2, 1).values.unbind(1)
     sure = (first - second > 1e-3 * logits.std())[0].numpy()

@@ -42,6 +42,7 @@ class Backbone(nn.Module, ABC):
         num_classes: K, channels of the logits.
         classes: names and colours of the classes, where they are known; `lmanet.load` sets them.
         card: where the weights came from, where that is known; `lmanet.load` sets it.
+        notes: what was recognised of a network of one's own, in sentences for people.
         optimized: whether this is a copy that `optimize` made.
         architecture: the name that it is registered under (`lmanet.zoo.register_backbone`), where it was built by name.
         config: optional; arguments that a registered architecture is built again from.
@@ -52,6 +53,7 @@ class Backbone(nn.Module, ABC):
     num_classes: int
     classes: Classes | None = None
     card: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
     architecture: str | None = None
     config: dict[str, Any]
     optimized: bool = False

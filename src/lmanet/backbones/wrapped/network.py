@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from lmanet.backbones.base import Backbone, Features
@@ -15,7 +14,7 @@ from lmanet.backbones.wrapped.cut import calls_around, run_after, run_before
 from lmanet.backbones.wrapped.exporting import unnoted
 from lmanet.backbones.wrapped.forwards import copied
 from lmanet.backbones.wrapped.layout import Layout, RecentLayouts, check_leaves, number_of_map
-from lmanet.backbones.wrapped.probing import find_probe, first_parameter, in_eval_mode, logits_of
+from lmanet.backbones.wrapped.probing import check_size, find_probe, first_parameter, in_eval_mode
 from lmanet.backbones.wrapped.sides import parts_of, what_logits_need
 from lmanet.errors import InputError
 from lmanet.nn.folding import fold_norms_of
@@ -41,10 +40,15 @@ class Wrapped(Backbone):
         entry: which entry of that output, if it is a list, tuple or dict.
         mean: of the images that the model was trained on, per RGB channel in [0, 1].
         std: their standard deviation, likewise.
-        probe: (H, W) of images that the model takes, if it does not take the usual ones.
+        probe: (H, W) of images that the model takes, if it does not take the usual ones. A model that takes no other
+            is given images of this size alone.
+        output: key or index of the logits among what the model returns, nested ones with dots between (`aux.0`); if
+            not given, `out`, `logits`, or the only map there is.
 
     Attributes:
         multiple: what heights and widths are padded to multiples of; as found, the least that the model takes.
+        fixed_size: (H, W) of a model that takes images of one size alone, otherwise None.
+        outputs: how logits are made of what the model returns.
 
     Raises:
         InputError: the model does not run, or cannot be cut there; the message says why.
@@ -59,6 +63,7 @@ class Wrapped(Backbone):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         probe: tuple[int, int] | None = None,
+        output: str | int | None = None,
     ) -> None:
         super().__init__()
         if at not in dict(model.named_modules()) or not at:
@@ -73,13 +78,16 @@ class Wrapped(Backbone):
         self.at, self.entry = at, entry
         # Outside of inference mode, in which tensors do not count how often they were written to.
         with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
-            images, self.multiple = find_probe(model, probe)
+            found = find_probe(model, probe, output=output)
+            images, self.multiple, self.fixed_size = found.images, found.multiple, found.fixed_size
+            self.outputs, self.notes = found.outputs, found.outputs.notes
             self._probe_size = (images.shape[-2], images.shape[-1])
             self._find_cut(images)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, images: Tensor) -> Features:
         """Images (B, 3, H, W) in [0, 1] to the map at the cut, and what else the rest of the network needs."""
+        check_size(images, self.fixed_size)
         made, layout = self._before(images)
         # A graph is made once: it may not depend on, nor leave anything of, what was called before it.
         if not torch.compiler.is_compiling():
@@ -93,10 +101,7 @@ class Wrapped(Backbone):
         batch = features.fused.shape[0]
         images = features.fused.new_zeros(()).expand(batch, 3, *size)
         returned = self._layout(images).build(known, batch, images)
-        logits = logits_of(run_after(self.model, self._early(), returned, images))
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        return logits
+        return self.outputs(run_after(self.model, self._early(), returned, images), size)
 
     def _before(self, images: Tensor) -> tuple[list[Any], Layout]:
         """What is made of images up to the cut."""
@@ -139,9 +144,9 @@ class Wrapped(Backbone):
 
     @property
     def setting(self) -> dict[str, Any]:
-        """Where the network is cut, and how its images are normalised."""
+        """Where the network is cut, how its images are normalised, and what of its output logits are made of."""
         mean, std = (x.flatten().tolist() for x in (self.normalise.mean, self.normalise.std))
-        return {"at": self.at, "entry": self.entry, "mean": mean, "std": std}
+        return {"at": self.at, "entry": self.entry, "mean": mean, "std": std, **self.outputs.setting}
 
     def train(self, mode: bool = True) -> Self:
         """Training or `eval` mode of all parts; what lies on both sides of the cut itself stays in `eval` mode.
@@ -173,7 +178,7 @@ class Wrapped(Backbone):
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(1, 3, *self._probe_size, generator=generator).to(first_parameter(self.model))
         before = {inner for module in self._early() for inner in module.modules()}
-        fold_norms_of(self.model, lambda: logits_of(self.model(images)), before)
+        fold_norms_of(self.model, lambda: self.outputs(self.model(images)), before)
 
     def _early(self) -> list[nn.Module]:
         return [self.model.get_submodule(name) for name in self._early_names]
@@ -194,13 +199,13 @@ class Wrapped(Backbone):
         made, layout = Layout.of(returned, len(images))
         self._fused = number_of_map(returned, self.entry, self.at)
         fused = made[self._fused]
-        needed, used = what_logits_need(model, early, made, layout, images)
+        needed, used = what_logits_need(model, early, made, layout, images, self.outputs)
         if self._fused not in needed:
             raise InputError(
                 f"what {self.at!r} returns has no part in the logits (an auxiliary head?): choose another submodule"
             )
         self._needed = tuple(n for n in needed if n != self._fused)
-        expected = logits_of(model(images))
+        expected = self.outputs(model(images))
         self.num_classes, self.channels = expected.shape[1], fused.shape[1]
         self.stride = round(images.shape[-2] / fused.shape[-2])
         self._parts = parts_of(model, set(early), late, used)
@@ -212,7 +217,7 @@ class Wrapped(Backbone):
         # So would what is not needed: it is not a number here.
         nothing = images.new_full((), torch.nan).expand_as(images)
         try:
-            again = logits_of(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
+            again = self.outputs(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
         except Exception as error:
             raise InputError(f"{self._not_a_cut()} ({type(error).__name__}: {error})") from error
         if not torch.equal(again, expected):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lmanet.backbones.wrapped.outputs import Outputs, value_at
 from lmanet.errors import InputError
 
 PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
@@ -18,29 +20,49 @@ LARGER = (64, 128)
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, int]:
-    """Two random images that the model takes, and the number that heights and widths must be multiples of.
+@dataclass(frozen=True)
+class Probe:
+    """What was found out about a network by running it on random images.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1] that it takes, on its device and of its type.
+        multiple: what heights and widths must be multiples of; 1 for a network of one size.
+        fixed_size: (H, W) of a network that takes images of one size alone, otherwise None.
+        outputs: how logits are made of what it returns.
+    """
+
+    images: Tensor
+    multiple: int
+    fixed_size: tuple[int, int] | None
+    outputs: Outputs
+
+
+def find_probe(
+    model: nn.Module, size: tuple[int, int] | None, *, output: str | int | None = None, batch: int = 2
+) -> Probe:
+    """Random images that the model takes, which sizes it takes beside them, and what it returns.
 
     Args:
         model: as `Wrapped` takes it, in `eval` mode.
         size: (H, W); None tries the usual ones.
+        output: key or index of the logits among what it returns, nested ones with dots between; None: as found.
+        batch: how many images it is given at once.
 
     Raises:
-        InputError: it runs at none, or at one only, or does not return logits.
+        InputError: it runs at none, or at one only and `size` was not given, or does not return logits.
     """
     parameter = first_parameter(model)
     generator = torch.Generator().manual_seed(0)
 
     @torch.no_grad()
-    def run(height: int, width: int) -> Tensor:
-        images = torch.rand(2, 3, height, width, generator=generator).to(parameter)
-        logits_of(model(images))
-        return images
+    def run(height: int, width: int) -> tuple[Tensor, Outputs]:
+        images = torch.rand(batch, 3, height, width, generator=generator).to(parameter)
+        return images, find_outputs(model(images), images, output)
 
     failures = []
     for height, width in (size,) if size else PROBE_SIZES:
         try:
-            images = run(height, width)
+            images, outputs = run(height, width)
         except InputError:
             raise
         except Exception as error:  # whatever a network raises of a size that it does not take
@@ -50,6 +72,8 @@ def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, 
         try:
             run(*larger)
         except Exception as error:
+            if size:
+                return Probe(images, 1, size, outputs)
             raise InputError(
                 f"{type(model).__name__} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} "
                 f"({type(error).__name__}: {error}): networks of one fixed size, or of squares alone, are not "
@@ -60,7 +84,7 @@ def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, 
                 run(height + multiple, width + multiple)
             except Exception:
                 continue
-            return images, multiple
+            return Probe(images, multiple, None, outputs)
         raise InputError(
             f"{type(model).__name__} takes images of {height}×{width}, but none a little larger: sides must be "
             f"multiples of at most {MULTIPLES[-1]}"
@@ -71,20 +95,33 @@ def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, 
     )
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits (B, K, h, w) among what a segmentation network returns.
+def find_outputs(returned: Any, images: Tensor, output: str | int | None) -> Outputs:
+    """How logits are made of what a network returned for images (B, 3, H, W).
 
     Raises:
-        InputError: there are none.
+        InputError: it cannot be told, or there are none.
     """
-    found = output.get("out", output.get("logits")) if isinstance(output, Mapping) else output
+    path = next(((k,) for k in ("out", "logits") if isinstance(returned, Mapping) and k in returned), ())
+    found = value_at(returned, path)
     if not isinstance(found, Tensor) or found.ndim != 4:
-        got = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(output).__name__}"
+        got = (
+            f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(returned).__name__}"
+        )
         raise InputError(
             f"the model returned {got}: expected logits (B, K, h, w), as they are or under the key 'out' or 'logits'; "
             f"give it a forward that returns them"
         )
-    return found
+    return Outputs(path)
+
+
+def check_size(images: Tensor, fixed: tuple[int, int] | None) -> None:
+    """Raise InputError where images (B, 3, H, W) are not of the one size (H, W) that a network takes."""
+    height, width = images.shape[-2:]
+    if fixed is not None and (height, width) != fixed:
+        raise InputError(
+            f"images of {height}×{width} for a network that takes images of {fixed[0]}×{fixed[1]} alone: give "
+            f"--resize {fixed[0]} {fixed[1]}, in Python Session(model, resize=({fixed[0]}, {fixed[1]}))"
+        )
 
 
 def gradients(logits: Tensor, values: list[Tensor]) -> list[Tensor | None]:
