@@ -25,6 +25,8 @@ MOST_OPERATIONS = 200
 COLOURS = ((0.2, 0.5, 0.8), (0.7, 0.3, 0.4), (0.9, 0.9, 0.2), (0.1, 0.6, 0.3), (0.5, 0.1, 0.6), (0.35, 0.75, 0.95))
 BEYOND = 4.0
 """Colours times this less half of it are like those of normalised images: beyond [0, 1] on both sides."""
+ROUNDING = 0.01
+"""What precisions down to bfloat16 make of numbers, relative to the largest."""
 MOST = 0.8
 """Of what enters, the share that must be one function of the colours; the rest is a border."""
 
@@ -36,14 +38,14 @@ class Entering:
     Attributes:
         kind: `image`: the image as it is. `affine`: each channel times a number, plus another. `by image`: the
             same for images that differ in brightness and contrast alone, so each is standardised by itself. `range`:
-            the image as it is, but only where its values are in [0, 1]. `unknown`: something else, or not found out.
+            the image as it is, but only where its values are in [0, 1]. `other`: something else. `unknown`: not found.
         mean: for `affine`, what is taken from the channels, which are in the order of the image.
         std: for `affine`, what they are divided by.
         bgr: for `affine`, whether the channels are turned round.
         statistics: running mean and variance per channel, where the first layer is a BatchNorm on the image.
     """
 
-    kind: Literal["image", "affine", "by image", "range", "unknown"]
+    kind: Literal["image", "affine", "by image", "range", "other", "unknown"]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     bgr: bool = False
@@ -69,13 +71,12 @@ def entering(model: nn.Module, sizes: tuple[tuple[int, int], ...]) -> Entering:
     else:
         return Entering("unknown")
     colours = torch.tensor(COLOURS)
-    eps = torch.finfo(like.dtype).eps
-    found = _fitted(colours, run, eps)
+    found = _fitted(colours, run)
     if found.kind == "image":
-        if _fitted(colours * BEYOND - BEYOND / 2, run, eps).kind != "image":
+        if _fitted(colours * BEYOND - BEYOND / 2, run).kind != "image":
             return Entering("range")
         return Entering("image", statistics=first.statistics)
-    if found.kind == "unknown" and _by_image(model, like, size, eps):
+    if found.kind == "other" and _by_image(model, like, size):
         return Entering("by image")
     return found
 
@@ -142,60 +143,53 @@ def _is_layer(func: Any, args: tuple[Any, ...]) -> bool:
     return True
 
 
-def _fitted(colours: Tensor, run: Callable[[Tensor], _FirstLayer], eps: float) -> Entering:
+def _fitted(colours: Tensor, run: Callable[[Tensor], _FirstLayer]) -> Entering:
     """How what enters depends on the colours (n, 3) of images."""
-    entered = [run(colour).entering for colour in colours]
-    if any(x is None or x.shape != entered[0].shape for x in entered):  # pyright: ignore[reportOptionalMemberAccess]
+    entered = [_plain(x) for x in (run(colour).entering for colour in colours) if x is not None]
+    if len(entered) < len(colours) or len({x.shape for x in entered}) > 1:
         return Entering("unknown")
-    shape = entered[0].shape  # pyright: ignore[reportOptionalMemberAccess]
-    values = torch.stack([_plain(x).flatten() for x in entered if x is not None])
+    shape, values = entered[0].shape, torch.stack([x.flatten() for x in entered])
     if not values.isfinite().all():
-        return Entering("unknown")
+        return Entering("other")
     known = torch.cat([colours.double(), torch.ones(len(colours), 1, dtype=torch.double)], 1)
     fit = torch.linalg.pinv(known) @ values
-    tolerance = (16 * eps + 1e-5) * values.abs().max()
-    fits = (known @ fit - values).abs().amax(0) <= tolerance
+    tolerance = ROUNDING * values.abs().max()
     slopes = fit[:3].abs()
     largest, channel = slopes.max(0)
     depends = largest > 1e-3 * largest.max().clamp_min(1e-12)
-    alone = slopes.sum(0) - largest <= 0.02 * largest + 4 * tolerance
-    count = int(depends.sum())
-    if largest.max() < 1e-6 or count == 0:
-        return Entering("unknown")
-    factors, offsets = [], []
-    agreeing = 0
+    alone = slopes.sum(0) - largest <= 2 * ROUNDING * largest + tolerance
+    usable = depends & alone & ((known @ fit - values).abs().amax(0) <= tolerance)
+    factors, offsets, agreeing = [], [], 0
     for n in range(3):
-        mine = depends & alone & fits & (channel == n)
-        if not mine.any():
-            return Entering("unknown")
-        factor, offset = fit[n, mine].median(), fit[3, mine].median()
-        close = (fit[n, mine] - factor).abs() <= 0.02 * factor.abs() + tolerance
-        agreeing += int(close.sum())
+        mine = fit[:, usable & (channel == n)]
+        if not mine.numel():
+            return Entering("other")
+        factor, offset = mine[n].median(), mine[3].median()
+        agreeing += int(((mine[n] - factor).abs() <= 2 * ROUNDING * factor.abs() + tolerance).sum())
         factors.append(float(factor))
         offsets.append(float(offset))
-    if agreeing < MOST * count:
-        return Entering("unknown")
-    order = [0, 1, 2]
-    if len(shape) == 4 and shape[1] == 3:
-        by_channel = channel.view(3, -1) if shape[0] == 1 else channel.view(*shape)[0].flatten(1)
-        order = [int(row.mode().values) for row in by_channel]
-    near = 4 * eps + 1e-4
-    as_given = all(abs(f - 1) < near for f in factors) and all(abs(o) < near for o in offsets)
-    bgr = order == [2, 1, 0]
-    if as_given and not bgr:
+    if agreeing < MOST * int(depends.sum()):
+        return Entering("other")
+    bgr = len(shape) == 4 and shape[1] == 3 and _order(channel.view(shape)) == [2, 1, 0]
+    if not bgr and all(abs(f - 1) < ROUNDING for f in factors) and all(abs(o) < ROUNDING for o in offsets):
         return Entering("image")
-    pairs = list(zip(factors, offsets, strict=True))
-    return Entering("affine", tuple(-o / f for f, o in pairs), tuple(1 / f for f, _ in pairs), bgr)
+    mean = tuple(-offset / factor for factor, offset in zip(factors, offsets, strict=True))
+    return Entering("affine", mean, tuple(1 / factor for factor in factors), bgr)
 
 
-def _by_image(model: nn.Module, like: Tensor, size: tuple[int, int], eps: float) -> bool:
+def _order(channel: Tensor) -> list[int]:
+    """The channels of the image that most of each channel of (B, 3, h, w) is of."""
+    return [int(x.flatten().mode().values) for x in channel[0]]
+
+
+def _by_image(model: nn.Module, like: Tensor, size: tuple[int, int]) -> bool:
     """Whether brightness and contrast of a whole image are lost before the first layer."""
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(like)
     one, other = (_run(model, x).entering for x in (image, image * 0.5 + 0.25))
     if one is None or other is None or one.shape != other.shape:
         return False
     one, other = _plain(one), _plain(other)
-    return bool((one - other).abs().max() <= (64 * eps + 1e-3) * one.abs().max()) and float(one.std()) > 0
+    return bool((one - other).abs().max() <= 2 * ROUNDING * one.abs().max()) and float(one.std()) > 0
 
 
 def _plain(x: Tensor) -> Tensor:

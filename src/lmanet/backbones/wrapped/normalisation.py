@@ -107,6 +107,8 @@ def _own(found: Entering) -> Normalisation | None:
         return Normalisation(*NONE, False, "its own forward takes values beyond [0, 1] otherwise, so it wants [0, 1]")
     if found.kind != "affine":
         return None
+    if max(map(abs, found.mean)) < 0.02 and max(abs(s - 1) for s in found.std) < 0.02:
+        return Normalisation(*NONE, False, "its own forward turns RGB into BGR")
     order = ", channels as BGR" if found.bgr else ""
     values = f"mean {_told(found.mean)}, std {_told(found.std)}{order}"
     if min(found.mean) > 1.5 or min(map(abs, found.std)) > 20:
@@ -117,11 +119,14 @@ def _own(found: Entering) -> Normalisation | None:
 def _assumed(found: Entering) -> Normalisation:
     if found.statistics is not None and (told := _of_statistics(*found.statistics)) is not None:
         return told
+    if found.kind == "other":
+        changes = "its own forward changes colours before its first layer, in a way that could not be told"
+        return Normalisation(*NONE, False, f"assumed: {changes}; {SAY}")
     if found.kind == "unknown":
-        reason = "assumed: what its own forward does to images before the first layer could not be told"
+        reason = "what enters its first layer could not be found out, and nothing else is known of it"
     else:
-        reason = "assumed: it does not normalise by itself, and nothing else is known of it"
-    return Normalisation(*IMAGENET, False, f"{reason}; {SAY}")
+        reason = "it does not normalise by itself, and nothing else is known of it"
+    return Normalisation(*IMAGENET, False, f"assumed: {reason}; {SAY}")
 
 
 def _of_statistics(mean: tuple[float, ...], variance: tuple[float, ...]) -> Normalisation | None:

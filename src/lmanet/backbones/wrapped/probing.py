@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.wrapped.outputs import Outputs, value_at
+from lmanet.backbones.wrapped.unwrapping import set_mode
 from lmanet.errors import InputError
+from lmanet.nn.place import place_of
 
 PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
 """Heights and widths that networks are tried at, until one runs."""
@@ -51,12 +53,12 @@ def find_probe(
     Raises:
         InputError: it runs at none, or at one only and `size` was not given, or does not return logits.
     """
-    parameter = first_parameter(model)
+    place = place_of(model)
     generator = torch.Generator().manual_seed(0)
 
     @torch.no_grad()
     def run(height: int, width: int) -> tuple[Tensor, Outputs]:
-        images = torch.rand(batch, 3, height, width, generator=generator).to(parameter)
+        images = torch.rand(batch, 3, height, width, generator=generator).to(place)
         return images, find_outputs(model(images), images, output)
 
     failures = []
@@ -153,8 +155,8 @@ def first_parameter(model: nn.Module) -> Tensor:
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in `eval` mode, and afterwards back in its own."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
+    set_mode(model, False)
     try:
         yield
     finally:
