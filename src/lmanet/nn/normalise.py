@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,12 @@ class Normalise(nn.Module):
         self.bgr = bgr
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What it does, as JSON values."""
+        mean, std = (x.flatten().tolist() for x in (self.mean, self.std))
+        return {"mean": mean, "std": std, **({"bgr": True} if self.bgr else {})}
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to the same shape."""

@@ -22,7 +22,14 @@ LAYER = re.compile(r"(^|_)(conv(?!ert)|linear|addmm|baddbmm|bmm|mm|matmul|batch_
 """Names of operations that have weights, or that pack an image for one that has."""
 MOST_OPERATIONS = 200
 """Before the first layer; where there are more, it is of a kind that is not known."""
-COLOURS = ((0.2, 0.5, 0.8), (0.7, 0.3, 0.4), (0.9, 0.9, 0.2), (0.1, 0.6, 0.3), (0.5, 0.1, 0.6), (0.35, 0.75, 0.95))
+COLOURS = (
+    (0.2, 0.5, 0.8),
+    (0.7, 0.3, 0.4),
+    (0.9, 0.9, 0.2),
+    (0.1, 0.6, 0.3),
+    (0.5, 0.1, 0.6),
+    (0.35, 0.75, 0.95),
+)
 BEYOND = 4.0
 """Colours times this less half of it are like those of normalised images: beyond [0, 1] on both sides."""
 ROUNDING = 0.01

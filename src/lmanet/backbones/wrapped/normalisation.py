@@ -104,7 +104,9 @@ def _own(found: Entering) -> Normalisation | None:
     if found.kind == "by image":
         return Normalisation(*NONE, False, "its own forward standardises each image by itself")
     if found.kind == "range":
-        return Normalisation(*NONE, False, "its own forward takes values beyond [0, 1] otherwise, so it wants [0, 1]")
+        return Normalisation(
+            *NONE, False, "its own forward takes values beyond [0, 1] otherwise, so it wants [0, 1]"
+        )
     if found.kind != "affine":
         return None
     if max(map(abs, found.mean)) < 0.02 and max(abs(s - 1) for s in found.std) < 0.02:
@@ -170,7 +172,8 @@ def given_normalisation(
     if len(numbers) != 6:
         raise InputError(
             f"normalise {normalise!r}: expected imagenet, none, or six numbers, the mean and then the standard "
-            f"deviation per channel, such as 0.5,0.5,0.5,0.25,0.25,0.25; with ,bgr behind it for a network that takes BGR"
+            f"deviation per channel, such as 0.5,0.5,0.5,0.25,0.25,0.25; with ,bgr behind it for a network that "
+            f"takes BGR"
         )
     return _checked(numbers[:3], numbers[3:], bgr, "as given")
 
@@ -184,7 +187,9 @@ def _checked(mean: Sequence[float], std: Sequence[float], bgr: bool, reason: str
         if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
             raise InputError(f"{what} {_shown(values)}: expected three numbers, one per channel R, G, B")
     if min(std) <= 0:
-        raise InputError(f"std {_shown(std)}: expected more than 0; 1, with a mean of 0, leaves images as they are")
+        raise InputError(
+            f"std {_shown(std)}: expected more than 0; 1, with a mean of 0, leaves images as they are"
+        )
     if max(map(abs, mean)) > 2 or max(std) > 5:
         divided = [" ".join(f"{x / 255:.4g}" for x in values) for values in (mean, std)]
         raise InputError(
@@ -199,6 +204,8 @@ def _told(values: Sequence[float]) -> str:
 
 
 def _shown(values: Any) -> str:
-    return " ".join(f"{x:g}" if isinstance(x, int | float) else repr(x) for x in values) if isinstance(
-        values, list | tuple
-    ) else repr(values)
+    return (
+        " ".join(f"{x:g}" if isinstance(x, int | float) else repr(x) for x in values)
+        if isinstance(values, list | tuple)
+        else repr(values)
+    )

@@ -116,6 +116,17 @@ def find_outputs(returned: Any, images: Tensor, output: str | int | None) -> Out
     return Outputs(path)
 
 
+def notes_of(
+    model: nn.Module, size: tuple[int, int] | None, *, output: str | int | None = None
+) -> tuple[str, ...]:
+    """What is recognised of a network's output, in sentences for people; see `find_probe`."""
+    with in_eval_mode(model):
+        try:
+            return find_probe(model, size, output=output).outputs.notes
+        except InputError:  # it may take one image at a time
+            return find_probe(model, size, output=output, batch=1).outputs.notes
+
+
 def check_size(images: Tensor, fixed: tuple[int, int] | None) -> None:
     """Raise InputError where images (B, 3, H, W) are not of the one size (H, W) that a network takes."""
     height, width = images.shape[-2:]

@@ -29,7 +29,7 @@ class Published(NamedTuple):
 
 
 HALF = (0.5, 0.5, 0.5)
-DPN = (124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3
+DPN = (124 / 255, 117 / 255, 104 / 255), (1 / 4.2585, 1 / 4.2585, 1 / 4.2585)
 SMP_ENCODERS: dict[str, tuple[RGB, RGB]] = {
     "xception": (HALF, HALF),
     "inception": (HALF, HALF),
@@ -49,7 +49,9 @@ def of_timm(model: nn.Module) -> Published | None:
         facts = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
         if isinstance(facts, dict) and len(facts.get("mean", ())) == len(facts.get("std", ())) == 3:
             name = facts.get("architecture") or type(module).__name__
-            return Published(tuple(facts["mean"]), tuple(facts["std"]), False, f"timm's configuration of {name}")
+            return Published(
+                tuple(facts["mean"]), tuple(facts["std"]), False, f"timm's configuration of {name}"
+            )
     return None
 
 
@@ -69,14 +71,19 @@ def of_transformers(model: nn.Module) -> Published | None:
     from transformers.models.auto import image_processing_auto
 
     known = getattr(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES", {}).get(kind)
-    names = [known] if isinstance(known, str) else [*(known.values() if isinstance(known, dict) else known or ())]
+    names = (
+        [known] if isinstance(known, str) else [*(known.values() if isinstance(known, dict) else known or ())]
+    )
     if isinstance(known, tuple):
         names = names[::-1]  # the newer kind first, whose defaults can be read without building it
     facts, source = {}, ""
     for name in names:
         found = _defaults(getattr(transformers, name, None)) if isinstance(name, str) else {}
         if found:
-            facts, source = found, f"the defaults of transformers' {name.removesuffix('Fast').removesuffix('Pil')}"
+            facts, source = (
+                found,
+                f"the defaults of transformers' {name.removesuffix('Fast').removesuffix('Pil')}",
+            )
             break
     checkpoint = getattr(config, "_name_or_path", "")
     saved = _saved(checkpoint) if checkpoint else {}
@@ -121,7 +128,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 def _saved(checkpoint: str) -> dict[str, Any]:
     """The settings in a checkpoint's preprocessor_config.json, where that is on this machine."""
-    from transformers.image_processing_utils import ImageProcessingMixin
+    from transformers.image_processing_base import ImageProcessingMixin
 
     try:
         facts, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint, local_files_only=True)
@@ -166,7 +173,7 @@ def _of_weights(encoder: str, weights: Any) -> Published | None:
 
 
 def of_torchvision(model: nn.Module) -> Published | None:
-    """torchvision's own segmentation networks, whose weights all want ImageNet's."""
+    """The segmentation networks of torchvision, whose weights all want ImageNet's."""
     if _is_of(model, "torchvision"):
         return Published(IMAGENET_MEAN, IMAGENET_STD, False, "as torchvision's weights want it")
     return None
@@ -178,7 +185,7 @@ def _is_of(module: nn.Module, library: str) -> bool:
 
 def _three(values: Any) -> RGB | None:
     if isinstance(values, int | float):
-        return (float(values),) * 3
+        return float(values), float(values), float(values)
     if isinstance(values, list | tuple) and len(values) == 3:
-        return tuple(float(x) for x in values)  # pyright: ignore[reportReturnType]
+        return float(values[0]), float(values[1]), float(values[2])
     return None

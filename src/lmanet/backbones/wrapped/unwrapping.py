@@ -53,10 +53,14 @@ def unwrapped(model: Any) -> nn.Module:
 def why_not_cut(model: nn.Module) -> str | None:
     """Why a network cannot be cut in two behind a submodule, by what it is; None where that is not known before."""
     if isinstance(model, torch.jit.ScriptModule):
-        return f"a TorchScript module cannot be cut in two: give the Python module that it was made of, {ADVICE}"
+        return (
+            f"a TorchScript module cannot be cut in two: give the Python module that it was made of, {ADVICE}"
+        )
     if _is_exported(model):
         return f"an exported program cannot be cut in two: give the Python module that it was exported from, {ADVICE}"
-    inside = next((m for m in model.modules() if isinstance(m, torch.jit.ScriptModule) or _is_exported(m)), None)
+    inside = next(
+        (m for m in model.modules() if isinstance(m, torch.jit.ScriptModule) or _is_exported(m)), None
+    )
     if inside is not None and not any(
         _has_weights(m) for m in model.modules() if type(m) is not type(inside) and not list(m.children())
     ):
@@ -123,7 +127,9 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _what(model: Any) -> str:
     if isinstance(model, str | bytes) or hasattr(model, "__fspath__"):
-        return f"{str(model)!r}, a file or a name (load it first: torch.jit.load, torch.export.load, torch.load)"
+        return (
+            f"{str(model)!r}, a file or a name (load it first: torch.jit.load, torch.export.load, torch.load)"
+        )
     if isinstance(model, type):
         return f"the class {model.__name__} (call it: {model.__name__}())"
     if isinstance(model, dict):
