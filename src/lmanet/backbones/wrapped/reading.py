@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,13 +29,13 @@ Origin = Literal["unbounded", "no gradient", "another"]
 MOVES = {
     "View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "Clone", "ToCopy", "Slice", "Squeeze", "Unsqueeze",
     "Alias", "Expand", "ConstantPadNd", "Index", "Select", "Split", "Crop", "AvgPool2D", "UpsampleBilinear2D",
-    "UpsampleNearest2D", "UpsampleBicubic2D", "UpsampleBilinear2DAa",
+    "UpsampleNearest2D", "UpsampleBicubic2D", "UpsampleBilinear2DAa", "Add", "Sub", "Mul", "Div", "Neg", "Cat",
 }  # fmt: skip
 UNBOUNDED = {
     "Convolution", "ConvolutionOverrideable", "MkldnnConvolution", "Addmm", "Mm", "Bmm", "Baddbmm", "NativeBatchNorm",
     "CudnnBatchNorm", "NativeGroupNorm", "NativeLayerNorm", "Relu", "LeakyRelu", "Gelu", "Silu", "Elu", "Softplus",
 }  # fmt: skip
-"""Steps of gradients: those that move, cut or resize a map, and those that make one of any values."""
+"""Steps of gradients: those that move, cut, resize, scale or add maps, and those that make one of any values."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Seen:
         channels: C.
         within: whether all values are in [0, 1].
         sums: whether they sum to 1 over the channels.
-        ones: whether all are 1.
+        same: whether all are 0, or all are 1.
         whole: whether all are whole numbers.
         nan: whether one is NaN.
     """
@@ -54,7 +54,7 @@ class Seen:
     channels: int
     within: bool
     sums: bool
-    ones: bool
+    same: bool
     whole: bool
     nan: bool
 
@@ -68,7 +68,7 @@ class Seen:
             channels=x.shape[1],
             within=bool(((x >= 0) & (x <= 1)).all()),
             sums=bool(((x.sum(1) - 1).abs() <= off).all()),
-            ones=bool((x == 1).all()),
+            same=bool((x == 0).all() | (x == 1).all()),
             whole=bool((x == x.round()).all()),
             nan=bool(x.isnan().any()),
         )
@@ -109,9 +109,10 @@ def with_reading(outputs: Outputs, seen: Sequence[Seen], origin: Origin) -> Outp
             "the model returned whole numbers alone: classes that are chosen already, as of argmax or a threshold; "
             "expected logits (B, K, h, w): return what these are taken of"
         )
-    if channels == 1 and all(s.ones for s in seen):
+    if channels == 1 and all(s.same for s in seen):
         raise InputError(
-            "the model returned 1 everywhere: a softmax of one class; return its logit, or its sigmoid"
+            "the model returned one class, and the same value everywhere, as a softmax of one class does: return its "
+            "logit, or its sigmoid"
         )
     if channels > 1 and all(s.within and s.sums for s in seen):
         return _noted(outputs, "probabilities")
@@ -126,17 +127,26 @@ def _noted(outputs: Outputs, reading: Reading) -> Outputs:
 
 
 def origin_of(found: Tensor) -> Origin:
-    """What made a map, by its gradient, through all that only moves or resizes it.
+    """What made a map, by its gradient, through all that only moves, scales or adds maps.
 
     Args:
         found: computed with gradients.
     """
-    step = found.grad_fn
-    if step is None:
+    left = [found.grad_fn]
+    if left[0] is None:
         return "no gradient"
-    while step is not None:
-        name = step.name().rpartition("::")[2].partition("Backward")[0]
-        if name not in MOVES:
-            return "unbounded" if name in UNBOUNDED else "another"
-        step = next((inner for inner, _ in step.next_functions if inner is not None), None)
-    return "another"
+    seen: set[Any] = set()
+    unbounded = False
+    while left:
+        step = left.pop()
+        name = type(step).__name__.partition("Backward")[0]
+        if step is None or step in seen or name == "AccumulateGrad":  # a parameter
+            continue
+        seen.add(step)
+        if name in MOVES:
+            left += [inner for inner, _ in step.next_functions]
+        elif name in UNBOUNDED:
+            unbounded = True
+        else:
+            return "another"
+    return "unbounded" if unbounded else "another"

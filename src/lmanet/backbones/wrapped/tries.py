@@ -17,6 +17,8 @@ from lmanet.errors import InputError
 
 PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
 """Heights and widths that networks are tried at, until one runs."""
+EXTREME = 1e4
+"""Values of images that no network is made for."""
 LONGEST = 300
 """Letters of an error that are told."""
 
@@ -99,7 +101,7 @@ class Tries:
         origin: Origin = "another"
         if doubtful(self._seen):
             origin = self._origin(self._outputs, images)
-            extreme = (self._random(*images.shape[-2:]) - 0.5) * 100
+            extreme = (self._random(*images.shape[-2:]) - 0.5) * EXTREME
             seen = Seen.of(self._outputs.map_of(self._run(extreme)))
             self._seen += [] if seen.nan else [seen]
         return with_reading(self._outputs, self._seen, origin)
@@ -170,8 +172,8 @@ def check_forward(model: nn.Module) -> None:
     if not wanted:
         return
     task = (
-        "; of OneFormer these are processor.tokenizer(['the task is semantic'], padding='max_length', "
-        "max_length=model.config.task_seq_len, return_tensors='pt').input_ids, expanded to the batch"
+        "; of OneFormer: processor(images=image, task_inputs=['semantic'], return_tensors='pt')['task_inputs'], for "
+        "each image the same"
         if wanted == ["task_inputs"]
         else ""
     )
