@@ -376,7 +376,7 @@ class OfObjects(Network):
 
 class Listed(Network):
     def forward(self, images: Tensor):
-        return [super().forward(images)]
+        return [super().forward(images).flatten(2)]
 
 
 class Flat(Network):
@@ -403,7 +403,11 @@ REFUSED = [
     (Fixed, {"at": "neck"}, r"takes images of 224×224, but not of 288×352 \(AssertionError: 224×224 only"),
     (OfBatch, {"at": "neck"}, r"needs a tensor \(12, 1\) that does not belong to single images"),
     (OfObjects, {"at": "neck"}, "returns a Maps that depends on the images"),
-    (Listed, {"at": "neck"}, "the model returned a list: expected logits"),
+    (
+        Listed,
+        {"at": "neck"},
+        r"output '0' of the model is a tensor \(2, 5, 24576\): expected logits .* a sequence",
+    ),
     (Flat, {"at": "neck"}, r"the model returned a tensor \(2, 5\): expected logits"),
     (Empty, {"at": "neck"}, "Empty has no such submodule"),
 ]

@@ -117,11 +117,21 @@ def test_what_cannot_be_inspected_is_told_in_one_line(module, function, message,
 @pytest.mark.parametrize(
     ("function", "normalisation", "message"),
     [
-        ("uncuttable", "ImageNet's (assumed: ", "Sequential has no submodule that is called once and returns a map"),
-        ("scripted", "ImageNet's (assumed: ", "a TorchScript module cannot be cut in two: give the Python module"),
+        (
+            "uncuttable",
+            "ImageNet's (assumed: ",
+            "Sequential has no submodule that is called once and returns a map",
+        ),
+        (
+            "scripted",
+            "ImageNet's (assumed: ",
+            "a TorchScript module cannot be cut in two: give the Python module",
+        ),
     ],
 )
-def test_what_cannot_be_cut_is_told_beside_its_normalisation(module, function, normalisation, message, capsys):
+def test_what_cannot_be_cut_is_told_beside_its_normalisation(
+    module, function, normalisation, message, capsys
+):
     assert main(["inspect", f"{module}:{function}"]) == 2
     shown = capsys.readouterr()
     assert message in shown.err and shown.err.count("\n") == 1

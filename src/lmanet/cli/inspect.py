@@ -31,7 +31,7 @@ def inspect(
     from lmanet.backbones.wrapped.inspection import best_cut
     from lmanet.backbones.wrapped.inspection import inspect as candidates_of
     from lmanet.backbones.wrapped.normalisation import find_normalisation
-    from lmanet.backbones.wrapped.probing import notes_of
+    from lmanet.backbones.wrapped.probing import try_out
     from lmanet.cli.network import output_of
     from lmanet.third_party import load_third_party
 
@@ -45,8 +45,8 @@ def inspect(
         what = f"{model} is a {type(network).__name__}, a Backbone, which says itself where it is cut"
         return say(what, f"normalisation: {network.normalisation}", *network.notes)
     output = output_of(model_output)
-    notes = notes_of(network, probe, output=output)
-    say(f"normalisation: {find_normalisation(network, probe=probe)}", *notes)
+    tried = try_out(network, probe, output=output)
+    say(f"normalisation: {find_normalisation(network, probe=probe)}", *tried.outputs.notes)
     candidates = candidates_of(network, probe=probe, output=output)
     default, around = best_cut(network, candidates, probe=probe, output=output)
     best = sorted(candidates, key=lambda c: -c.merit)[: None if all else SHOWN]

@@ -11,7 +11,7 @@ from lmanet.backbones.base import Backbone
 from lmanet.backbones.wrapped.inspection import cut_where_best
 from lmanet.backbones.wrapped.network import Wrapped
 from lmanet.backbones.wrapped.normalisation import find_normalisation
-from lmanet.backbones.wrapped.probing import find_probe, in_eval_mode
+from lmanet.backbones.wrapped.probing import Probe, in_eval_mode, try_out
 from lmanet.backbones.wrapped.uncut import Uncut
 from lmanet.backbones.wrapped.unwrapping import ADVICE, unwrapped, why_not_cut
 from lmanet.classes import Classes, generated_palette
@@ -67,25 +67,33 @@ def as_backbone(model: Any, *, cut: bool = True, **options: Unpack[NetworkOption
                 f"normalised: leave out {', '.join(given)}"
             )
         return network
-    said = {name: given.pop(name, None) for name in ("normalise", "mean", "std")}
-    found = find_normalisation(network, **said, probe=given.get("probe"))
-    given |= {"mean": found.mean, "std": found.std, "bgr": found.bgr}
-    if cut:
-        backbone = _cut(network, **given)
-    else:
-        backbone = Uncut(network, **{name: given[name] for name in given if name not in ("at", "entry")})
+    said = {name: given.pop(name, None) for name in ("normalise", "mean", "std", "probe", "output")}
+    if cut and (why := why_not_cut(network)) is not None:
+        raise InputError(why)
+    # Once for all that follows.
+    probe = try_out(network, said.pop("probe"), output=said.pop("output"))
+    found = find_normalisation(network, **said, probe=(probe.images.shape[-2], probe.images.shape[-1]))
+    how = {"mean": found.mean, "std": found.std, "bgr": found.bgr, "probe": probe}
+    backbone = _cut(network, **given, **how) if cut else Uncut(network, **how)
     backbone.normalisation = str(found)
     backbone.classes = known_classes(network, backbone.num_classes)
     return backbone
 
 
-def _cut(network: nn.Module, *, at: str | None = None, **options: Any) -> Wrapped:
-    if (why := why_not_cut(network)) is not None:
-        raise InputError(why)
+def _cut(network: nn.Module, probe: Probe, *, at: str | None = None, **options: Any) -> Wrapped:
+    if len(probe.images) == 1:
+        raise InputError(
+            f"{type(network).__name__} takes one image at a time: to be cut in two it must take two; change its "
+            f"forward, {ADVICE}"
+        )
     try:
-        return cut_where_best(network, **options) if at is None else Wrapped(network, at=at, **options)
+        return (
+            cut_where_best(network, probe=probe, **options)
+            if at is None
+            else Wrapped(network, at=at, probe=probe, **options)
+        )
     except InputError as error:
-        if _without_gradients(network, options.get("probe"), options.get("output")):
+        if not _has_gradients(network, probe):
             raise InputError(
                 f"{type(network).__name__} runs without gradients (torch.no_grad, torch.inference_mode or detach in "
                 f"its forward), by which it is found out what its logits depend on, so it cannot be cut in two: take "
@@ -94,16 +102,14 @@ def _cut(network: nn.Module, *, at: str | None = None, **options: Any) -> Wrappe
         raise
 
 
-def _without_gradients(network: nn.Module, probe: tuple[int, int] | None, output: int | str | None) -> bool:
-    """Whether a network runs, but what it returns has no gradient."""
-    try:
-        with in_eval_mode(network), torch.inference_mode(False):
-            tried = find_probe(network, probe, output=output)
-            with torch.enable_grad():
-                returned = network(tried.images.clone().requires_grad_())
-            return not tried.outputs.map_of(returned).requires_grad
-    except Exception:  # it does not run, which the error says already
-        return False
+def _has_gradients(network: nn.Module, probe: Probe) -> bool:
+    """Whether what a network returns has a gradient for the images."""
+    with in_eval_mode(network), torch.inference_mode(False), torch.enable_grad():
+        try:
+            returned = network(probe.images.clone().requires_grad_().clone())
+        except RuntimeError:  # it writes where gradients forbid it
+            return True
+        return probe.outputs.map_of(returned).requires_grad
 
 
 def known_classes(model: nn.Module, count: int) -> Classes | None:

@@ -7,7 +7,7 @@ there is compared with the colours. So it works alike for modules, code between 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ class Entering:
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
-def entering(model: nn.Module, sizes: tuple[tuple[int, int], ...]) -> Entering:
+def entering(model: nn.Module, sizes: Sequence[tuple[int, int]]) -> Entering:
     """Find out what enters the first layer of a network.
 
     Args:

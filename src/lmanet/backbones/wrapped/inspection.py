@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lmanet.backbones.wrapped.layout import is_map, key_of
 from lmanet.backbones.wrapped.network import Wrapped
 from lmanet.backbones.wrapped.outputs import Outputs
-from lmanet.backbones.wrapped.probing import find_probe, gradients, in_eval_mode
+from lmanet.backbones.wrapped.probing import Probe, find_probe, gradients, in_eval_mode
 from lmanet.backbones.wrapped.unwrapping import unwrapped, why_not_cut
 from lmanet.errors import InputError
 from lmanet.nn.hooks import removed_after
@@ -111,7 +111,7 @@ def best_cut(
 
 
 def inspect(
-    model: nn.Module, *, probe: tuple[int, int] | None = None, output: str | int | None = None
+    model: nn.Module, *, probe: tuple[int, int] | Probe | None = None, output: str | int | None = None
 ) -> list[Candidate]:
     """Where a network can be cut: submodules called once that return a map which the logits depend on, in call order.
 
@@ -183,5 +183,5 @@ def _trace(model: nn.Module, images: Tensor, outputs: Outputs) -> tuple[list[_Fo
 
     hooks = [m.register_forward_hook(leave) for m in model.modules() if m is not model]
     with removed_after(hooks), torch.inference_mode(False), torch.enable_grad(), counter:
-        logits = outputs.map_of(model(images.clone().requires_grad_()))
+        logits = outputs.map_of(model(images.clone().requires_grad_().clone()))
     return [x for x in found.values() if calls[x.module] == 1], logits, counter.get_total_flops()

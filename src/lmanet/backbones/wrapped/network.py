@@ -14,8 +14,9 @@ from lmanet.backbones.wrapped.cut import calls_around, run_after, run_before
 from lmanet.backbones.wrapped.exporting import unnoted
 from lmanet.backbones.wrapped.forwards import copied
 from lmanet.backbones.wrapped.layout import Layout, RecentLayouts, check_leaves, number_of_map
-from lmanet.backbones.wrapped.probing import check_size, find_probe, first_parameter, in_eval_mode
+from lmanet.backbones.wrapped.probing import Probe, check_size, find_probe, first_parameter, in_eval_mode
 from lmanet.backbones.wrapped.sides import parts_of, what_logits_need
+from lmanet.backbones.wrapped.tries import same
 from lmanet.errors import InputError
 from lmanet.nn.folding import fold_norms_of
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -64,7 +65,7 @@ class Wrapped(Backbone):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         bgr: bool = False,
-        probe: tuple[int, int] | None = None,
+        probe: tuple[int, int] | Probe | None = None,
         output: str | int | None = None,
     ) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class Wrapped(Backbone):
         known = {self._fused: features.fused, **dict(zip(self._needed, features.rest, strict=True))}
         known |= {n: known[n].clone() for n in self._written}
         batch = features.fused.shape[0]
-        images = features.fused.new_zeros(()).expand(batch, 3, *size)
+        images = self._unseen(features.fused.new_zeros(()), batch, size)
         returned = self._layout(images).build(known, batch, images)
         return self.outputs(run_after(self.model, self._early(), returned, images), size)
 
@@ -179,7 +180,7 @@ class Wrapped(Backbone):
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(1, 3, *self._probe_size, generator=generator).to(first_parameter(self.model))
         before = {inner for module in self._early() for inner in module.modules()}
-        fold_norms_of(self.model, lambda: self.outputs(self.model(images)), before)
+        fold_norms_of(self.model, lambda: self.outputs(self.model(images.clone())), before)
 
     def _early(self) -> list[nn.Module]:
         return [self.model.get_submodule(name) for name in self._early_names]
@@ -187,7 +188,9 @@ class Wrapped(Backbone):
     def _find_cut(self, images: Tensor) -> None:
         """Find out what the cut consists of, and that it is one."""
         model, at = self.model, self.model.get_submodule(self.at)
-        early, late, count = calls_around(model, at, images)
+        shown = images.clone()
+        early, late, count = calls_around(model, at, shown)
+        self._writes_images = shown._version > 0
         if count != 1:
             raise InputError(
                 f"at={self.at!r} is called {count} times for an image: choose a submodule that is called once"
@@ -196,17 +199,17 @@ class Wrapped(Backbone):
         self._early_names = [names[module] for module in early]
         self._layouts = RecentLayouts()
 
-        returned = run_before(model, early, images)
+        returned = run_before(model, early, images.clone())
         made, layout = Layout.of(returned, len(images))
         self._fused = number_of_map(returned, self.entry, self.at)
         fused = made[self._fused]
-        needed, used = what_logits_need(model, early, made, layout, images, self.outputs)
+        needed, used = what_logits_need(model, early, made, layout, images.clone(), self.outputs)
         if self._fused not in needed:
             raise InputError(
                 f"what {self.at!r} returns has no part in the logits (an auxiliary head?): choose another submodule"
             )
         self._needed = tuple(n for n in needed if n != self._fused)
-        expected = self.outputs(model(images))
+        expected = self.outputs(model(images.clone()))
         self.num_classes, self.channels = expected.shape[1], fused.shape[1]
         self.stride = round(images.shape[-2] / fused.shape[-2])
         self._parts = parts_of(model, set(early), late, used)
@@ -216,15 +219,20 @@ class Wrapped(Backbone):
         kept = {n: layout.by_image(made[n], n).clone() for n in needed}
         versions = {n: value._version for n, value in kept.items()}
         # So would what is not needed: it is not a number here.
-        nothing = images.new_full((), torch.nan).expand_as(images)
+        nothing = self._unseen(images.new_full((), torch.nan), len(images), self._probe_size)
         try:
             again = self.outputs(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
         except Exception as error:
             raise InputError(f"{self._not_a_cut()} ({type(error).__name__}: {error})") from error
-        if not torch.equal(again, expected):
+        if not same(again, expected):
             raise InputError(self._not_a_cut())
         # The network writes into these: what it is given must be a copy.
         self._written = tuple(n for n, value in kept.items() if value._version != versions[n])
+
+    def _unseen(self, value: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
+        """Images (B, 3, H, W) of one value, for the part after the cut, which asks for their shape alone."""
+        images = value.expand(batch, 3, *size)
+        return images.clone() if self._writes_images else images
 
     def _not_a_cut(self) -> str:
         return (

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from lmanet.backbones.wrapped.entering import Entering, entering
-from lmanet.backbones.wrapped.probing import PROBE_SIZES, in_eval_mode
+from lmanet.backbones.wrapped.probing import in_eval_mode
 from lmanet.backbones.wrapped.published import of_timm, published
+from lmanet.backbones.wrapped.tries import usual_sizes
 from lmanet.errors import InputError
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 
@@ -82,7 +83,7 @@ def find_normalisation(
     if given is not None:
         return given
     with in_eval_mode(model):
-        found = entering(model, (probe,) if probe else PROBE_SIZES)
+        found = entering(model, [probe] if probe else usual_sizes(model))
     own = _own(found)
     if own is not None:
         return own

@@ -35,6 +35,7 @@ class Outputs:
         path: leads to the map (B, C, h, w); with queries to what holds their masks and classes.
         reading: what the map is.
         queries: with queries, what their classes and their masks are called.
+        masks_first: with queries, whether the masks are interpolated before their sigmoid, not the semantic map.
         chosen: whether the path is not the one that is taken by itself.
         notes: what was recognised, in sentences for people.
     """
@@ -42,6 +43,7 @@ class Outputs:
     path: Path = ()
     reading: Reading = "logits"
     queries: tuple[str, str] | None = None
+    masks_first: bool = False
     chosen: bool = False
     notes: tuple[str, ...] = ()
 
@@ -53,17 +55,24 @@ class Outputs:
             size: (H, W) that they are interpolated to, bilinearly: logits as logits, probabilities as probabilities.
                 None: the size that they have.
         """
-        found = self.map_of(returned)
+        found = self.map_of(returned, size)
         if size is not None and found.shape[-2:] != size:
             found = F.interpolate(found, size, mode="bilinear", align_corners=False)
         return _logits(found, self.reading)
 
-    def map_of(self, returned: Any) -> Tensor:
-        """What logits are made of cell by cell (B, C, h, w), of what the network returned."""
+    def map_of(self, returned: Any, size: tuple[int, int] | None = None) -> Tensor:
+        """What logits are made of cell by cell (B, C, h, w), of what the network returned.
+
+        Args:
+            returned: by the network.
+            size: (H, W) that masks are interpolated to, where these come first; anything else stays as it is.
+        """
         found = value_at(returned, self.path)
         if self.queries is None:
             return found
         classes, masks = (value_at(found, (name,)) for name in self.queries)
+        if self.masks_first and size is not None:
+            masks = F.interpolate(masks, size, mode="bilinear", align_corners=False)
         return torch.einsum("bqk,bqhw->bkhw", classes.softmax(-1)[..., :-1], masks.sigmoid())
 
     @property

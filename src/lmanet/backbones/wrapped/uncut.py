@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.base import Backbone, Features
-from lmanet.backbones.wrapped.probing import check_size, find_probe, in_eval_mode
+from lmanet.backbones.wrapped.probing import Probe, check_size, in_eval_mode, try_out
 from lmanet.backbones.wrapped.unwrapping import is_plain, set_mode
-from lmanet.errors import InputError
 from lmanet.nn.folding import fold_norms_of
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from lmanet.nn.place import place_of
@@ -53,31 +52,25 @@ class Uncut(Backbone):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         bgr: bool = False,
-        probe: tuple[int, int] | None = None,
+        probe: tuple[int, int] | Probe | None = None,
         output: str | int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.normalise = Normalise(mean, std, bgr)
         self.normalise.to(place_of(model))
+        found = probe if isinstance(probe, Probe) else try_out(model, probe, output=output)
+        self.multiple, self.fixed_size = found.multiple, found.fixed_size
+        self.outputs, self.notes = found.outputs, found.outputs.notes
+        self.one_by_one = len(found.images) == 1
+        self._probe_size = size = (found.images.shape[-2], found.images.shape[-1])
+        self._format = torch.contiguous_format
         with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
-            try:
-                found, self.one_by_one = find_probe(model, probe, output=output), False
-            except InputError as error:
-                try:
-                    found, self.one_by_one = find_probe(model, probe, output=output, batch=1), True
-                except InputError:
-                    raise error from None
-            self.multiple, self.fixed_size = found.multiple, found.fixed_size
-            self.outputs, self.notes = found.outputs, found.outputs.notes
-            images = found.images[:1] if self.one_by_one else found.images
-            fused = self.outputs.map_of(model(images))
-            self._probe_size = (images.shape[-2], images.shape[-1])
+            fused = self.outputs.map_of(model(found.images.clone()))
             self.channels, self.num_classes = fused.shape[1], self._logits(fused, None).shape[1]
-            self.stride = max(1, round(images.shape[-2] / fused.shape[-2]))
-            self._format = torch.contiguous_format
+            self.stride = max(1, round(size[0] / fused.shape[-2]))
             if is_plain(model):
-                self._lay_out(images)
+                self._lay_out(found.images)
         # What is exported has one mode for good: that of inference, as far as it goes.
         self.training = is_plain(model) and model.training
 
@@ -86,7 +79,8 @@ class Uncut(Backbone):
         check_size(images, self.fixed_size)
         x = self.normalise(images.contiguous(memory_format=self._format))
         parts = x.split(1) if self.one_by_one else (x,)
-        return Features(torch.cat([self.outputs.map_of(self.model(part)) for part in parts]))
+        size = images.shape[-2], images.shape[-1]
+        return Features(torch.cat([self.outputs.map_of(self.model(part), size) for part in parts]))
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
         """What logits are made of to logits (B, K, H, W), interpolated bilinearly to `size` = (H, W)."""
@@ -121,7 +115,9 @@ class Uncut(Backbone):
         if is_plain(self.model):
             generator = torch.Generator().manual_seed(0)
             images = torch.rand(1, 3, *self._probe_size, generator=generator).to(place_of(self.model))
-            fold_norms_of(self.model, lambda: self._logits(self.outputs.map_of(self.model(images)), None))
+            fold_norms_of(
+                self.model, lambda: self._logits(self.outputs.map_of(self.model(images.clone())), None)
+            )
 
     def _logits(self, fused: Tensor, size: tuple[int, int] | None) -> Tensor:
         return replace(self.outputs, path=(), queries=None)(fused, size)
@@ -130,7 +126,7 @@ class Uncut(Backbone):
         """Weights and images with their channels last, which is faster, unless the network's own code forbids it."""
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         try:
-            self.model(images.contiguous(memory_format=torch.channels_last))
+            self.model(images.clone(memory_format=torch.channels_last))
         except Exception:
             self.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         else:
