@@ -180,7 +180,8 @@ class Backbone(nn.Module, ABC):
         if self.optimized and dtype in (None, place_of(self).dtype):
             return self
         try:
-            fast = copy.deepcopy(self).eval()
+            with torch.no_grad():  # or TorchScript's copies would be results of the originals
+                fast = copy.deepcopy(self).eval()
         except Exception as error:
             raise InputError(
                 f"the network cannot be copied by copy.deepcopy ({type(error).__name__}: {error}): keep out of its "

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, Unpack
 
-import torch
 from torch import nn
 
 from lmanet.backbones.base import Backbone
 from lmanet.backbones.wrapped.inspection import cut_where_best
 from lmanet.backbones.wrapped.network import Wrapped
 from lmanet.backbones.wrapped.normalisation import find_normalisation
-from lmanet.backbones.wrapped.probing import Probe, in_eval_mode, try_out
+from lmanet.backbones.wrapped.obstacles import check_kind, obstacle
+from lmanet.backbones.wrapped.probing import Probe, try_out
 from lmanet.backbones.wrapped.uncut import Uncut
-from lmanet.backbones.wrapped.unwrapping import ADVICE, unwrapped, why_not_cut
+from lmanet.backbones.wrapped.unwrapping import unwrapped
 from lmanet.classes import Classes, generated_palette
 from lmanet.errors import InputError
 
@@ -68,8 +68,8 @@ def as_backbone(model: Any, *, cut: bool = True, **options: Unpack[NetworkOption
             )
         return network
     said = {name: given.pop(name, None) for name in ("normalise", "mean", "std", "probe", "output")}
-    if cut and (why := why_not_cut(network)) is not None:
-        raise InputError(why)
+    if cut:
+        check_kind(network)
     # Once for all that follows.
     probe = try_out(network, said.pop("probe"), output=said.pop("output"))
     found = find_normalisation(network, **said, probe=(probe.images.shape[-2], probe.images.shape[-1]))
@@ -81,35 +81,14 @@ def as_backbone(model: Any, *, cut: bool = True, **options: Unpack[NetworkOption
 
 
 def _cut(network: nn.Module, probe: Probe, *, at: str | None = None, **options: Any) -> Wrapped:
-    if len(probe.images) == 1:
-        raise InputError(
-            f"{type(network).__name__} takes one image at a time: to be cut in two it must take two; change its "
-            f"forward, {ADVICE}"
-        )
     try:
-        return (
-            cut_where_best(network, probe=probe, **options)
-            if at is None
-            else Wrapped(network, at=at, probe=probe, **options)
-        )
+        if at is None:
+            return cut_where_best(network, probe=probe, **options)
+        return Wrapped(network, at=at, probe=probe, **options)
     except InputError as error:
-        if not _has_gradients(network, probe):
-            raise InputError(
-                f"{type(network).__name__} runs without gradients (torch.no_grad, torch.inference_mode or detach in "
-                f"its forward), by which it is found out what its logits depend on, so it cannot be cut in two: take "
-                f"that out of its forward, {ADVICE}"
-            ) from error
+        if (why := obstacle(network, probe)) is not None:
+            raise InputError(why) from error
         raise
-
-
-def _has_gradients(network: nn.Module, probe: Probe) -> bool:
-    """Whether what a network returns has a gradient for the images."""
-    with in_eval_mode(network), torch.inference_mode(False), torch.enable_grad():
-        try:
-            returned = network(probe.images.clone().requires_grad_().clone())
-        except RuntimeError:  # it writes where gradients forbid it
-            return True
-        return probe.outputs.map_of(returned).requires_grad
 
 
 def known_classes(model: nn.Module, count: int) -> Classes | None:

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmanet.backbones.wrapped.layout import is_map, key_of
 from lmanet.backbones.wrapped.network import Wrapped
+from lmanet.backbones.wrapped.obstacles import check_kind, obstacle
 from lmanet.backbones.wrapped.outputs import Outputs
 from lmanet.backbones.wrapped.probing import Probe, find_probe, gradients, in_eval_mode
-from lmanet.backbones.wrapped.unwrapping import unwrapped, why_not_cut
+from lmanet.backbones.wrapped.unwrapping import called_by_python, unwrapped
 from lmanet.errors import InputError
 from lmanet.nn.hooks import removed_after
 
@@ -124,8 +125,7 @@ def inspect(
         InputError: the model does not run, or does not return logits.
     """
     model = unwrapped(model)
-    if (why := why_not_cut(model)) is not None:
-        raise InputError(why)
+    check_kind(model)
     with in_eval_mode(model):
         tried = find_probe(model, probe, output=output)
         images = tried.images[:1]
@@ -145,6 +145,8 @@ def inspect(
         if grad is not None and fits and 0 < x.flops < total:
             costs = gmacs(x.flops), gmacs(total - x.flops)
             candidates.append(Candidate(names[x.module], x.entry, channels, stride, *costs, x.rectified))
+    if not candidates and (why := obstacle(model, tried)) is not None:
+        raise InputError(why)
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no submodule that is called once and returns a map (B, C, h, w) before the "
@@ -181,7 +183,7 @@ def _trace(model: nn.Module, images: Tensor, outputs: Outputs) -> tuple[list[_Fo
                     flops, rectified = counter.get_total_flops(), bool((value >= 0).all())
                     found[id(value)] = _Found(module, entry, value, flops, rectified)
 
-    hooks = [m.register_forward_hook(leave) for m in model.modules() if m is not model]
+    hooks = [m.register_forward_hook(leave) for m in called_by_python(model)]
     with removed_after(hooks), torch.inference_mode(False), torch.enable_grad(), counter:
         logits = outputs.map_of(model(images.clone().requires_grad_().clone()))
     return [x for x in found.values() if calls[x.module] == 1], logits, counter.get_total_flops()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any, Self
 
@@ -109,6 +110,14 @@ class Uncut(Backbone):
         self.normalise.train(mode)
         set_mode(self.model, mode)
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with a network of its own."""
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        with torch.no_grad():  # or TorchScript's copies would be results of the originals
+            other.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return other
 
     def fold_norms(self) -> None:
         """Fold every BatchNorm into the convolution before it where the two are by themselves."""

@@ -1,4 +1,4 @@
-"""What users wrap networks up in, taken off; and what cannot be cut in two, by name."""
+"""What users wrap networks up in, taken off; and which networks are graphs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from lmanet.errors import InputError
-
-ADVICE = "or choose single-frame or flow-average, which need no cut"
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -50,28 +48,16 @@ def unwrapped(model: Any) -> nn.Module:
     return plain
 
 
-def why_not_cut(model: nn.Module) -> str | None:
-    """Why a network cannot be cut in two behind a submodule, by what it is; None where that is not known before."""
-    if isinstance(model, torch.jit.ScriptModule):
-        return (
-            f"a TorchScript module cannot be cut in two: give the Python module that it was made of, {ADVICE}"
-        )
-    if _is_exported(model):
-        return f"an exported program cannot be cut in two: give the Python module that it was exported from, {ADVICE}"
-    inside = next(
-        (m for m in model.modules() if isinstance(m, torch.jit.ScriptModule) or _is_exported(m)), None
-    )
-    if inside is not None and not any(
-        _has_weights(m) for m in model.modules() if type(m) is not type(inside) and not list(m.children())
-    ):
-        what = "a TorchScript module" if isinstance(inside, torch.jit.ScriptModule) else "an exported program"
-        return f"{type(model).__name__} holds {what}, which cannot be cut in two: give the Python module, {ADVICE}"
-    if any("quantized" in type(module).__module__.split(".") for module in model.modules()):
-        return (
-            f"the quantised network {type(model).__name__} cannot be cut in two, as it has no gradients by which it is "
-            f"found out what its logits depend on: give the network as it was before, {ADVICE}"
-        )
-    return None
+def kind_of_graph(module: nn.Module) -> str | None:
+    """What a module is that runs as one graph, without submodules that Python calls; None for all others."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "a TorchScript module"
+    return "an exported program" if _is_exported(module) else None
+
+
+def called_by_python(model: nn.Module) -> list[nn.Module]:
+    """The submodules that hooks and other forwards can be put on: all but those of TorchScript."""
+    return [m for m in model.modules() if m is not model and not isinstance(m, torch.jit.ScriptModule)]
 
 
 def set_mode(model: nn.Module, training: bool) -> None:
@@ -87,9 +73,11 @@ def set_mode(model: nn.Module, training: bool) -> None:
 
 
 def is_plain(model: nn.Module) -> bool:
-    """Whether all of a network is Python: no TorchScript, no exported program, nothing quantised."""
-    return why_not_cut(model) is None and not any(
-        isinstance(module, torch.jit.ScriptModule | GraphModule) for module in model.modules()
+    """Whether all of a network is Python on floating-point weights: no graph in it, nothing quantised."""
+    return not any(
+        isinstance(module, torch.jit.ScriptModule | GraphModule)
+        or "quantized" in type(module).__module__.split(".")
+        for module in model.modules()
     )
 
 
@@ -119,10 +107,6 @@ def _is_layer(module: nn.Module, name: Any) -> bool:
         return not type(module.get_submodule(name)).__name__.startswith("GuardsFn")
     except AttributeError:
         return False
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None
 
 
 def _what(model: Any) -> str:
