@@ -90,7 +90,7 @@ def test_it_is_told_that_a_memory_has_to_be_trained(folder, model, capsys):
 
 
 def test_where_it_is_cut_can_be_said(folder, model, capsys):
-    assert third_party_backbone(model, "body").config == {"at": "body"}
+    assert third_party_backbone(model, at="body").config == {"at": "body"}
     options = ["--model", model, "--at", "neck", "--method", "training-free"]
     assert main(["segment", "clip", "-o", "labels", *options]) == 2
     assert "at='neck'" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import lmanet
 from backbones.third_party import logits_in
 from contracts.networks import TinyBackbone, seeded
-from lmanet.backbones import Wrapped, as_backbone
+from lmanet.backbones import NetworkOptions, Wrapped, as_backbone
 from lmanet.errors import InputError
 from lmanet.methods import METHODS, find_method
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -111,7 +111,7 @@ def test_options_go_where_they_belong():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_typed_overloads_say_what_the_classes_take(method):
     """What an editor shows of `wrap` is what the constructors have."""
-    common = ("model", "method", "at", "entry", "mean", "std", "probe")
+    common = ("model", "method", *NetworkOptions.__annotations__)
     for overload in typing.get_overloads(lmanet.wrap):
         named = inspect.signature(
             overload, eval_str=True, globals=vars(sys.modules["lmanet.methods.wrap"])

@@ -16,6 +16,7 @@ from lmanet.backbones.wrapped.layout import is_map, key_of
 from lmanet.backbones.wrapped.network import Wrapped
 from lmanet.backbones.wrapped.outputs import Outputs
 from lmanet.backbones.wrapped.probing import Probe, find_probe, gradients, in_eval_mode
+from lmanet.backbones.wrapped.unwrapping import unwrapped, why_not_cut
 from lmanet.errors import InputError
 from lmanet.nn.hooks import removed_after
 
@@ -122,6 +123,9 @@ def inspect(
     Raises:
         InputError: the model does not run, or does not return logits.
     """
+    model = unwrapped(model)
+    if (why := why_not_cut(model)) is not None:
+        raise InputError(why)
     with in_eval_mode(model):
         tried = find_probe(model, probe, output=output)
         images = tried.images[:1]

@@ -41,6 +41,7 @@ class Wrapped(Backbone):
         entry: which entry of that output, if it is a list, tuple or dict.
         mean: of the images that the model was trained on, per RGB channel in [0, 1].
         std: their standard deviation, likewise.
+        bgr: whether it takes the channels as BGR.
         probe: (H, W) of images that the model takes, if it does not take the usual ones. A model that takes no other
             is given images of this size alone.
         output: key or index of the logits among what the model returns, nested ones with dots between (`aux.0`); if
@@ -63,6 +64,7 @@ class Wrapped(Backbone):
         entry: int | str | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        bgr: bool = False,
         probe: tuple[int, int] | Probe | None = None,
         output: str | int | None = None,
     ) -> None:
@@ -74,7 +76,7 @@ class Wrapped(Backbone):
             )
         self.model = model
         self.training = model.training
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalise(mean, std, bgr)
         self.normalise.to(first_parameter(model))
         self.at, self.entry = at, entry
         # Outside of inference mode, in which tensors do not count how often they were written to.
@@ -146,8 +148,7 @@ class Wrapped(Backbone):
     @property
     def setting(self) -> dict[str, Any]:
         """Where the network is cut, how its images are normalised, and what of its output logits are made of."""
-        mean, std = (x.flatten().tolist() for x in (self.normalise.mean, self.normalise.std))
-        return {"at": self.at, "entry": self.entry, "mean": mean, "std": std, **self.outputs.setting}
+        return {"at": self.at, "entry": self.entry, **self.normalise.setting, **self.outputs.setting}
 
     def train(self, mode: bool = True) -> Self:
         """Training or `eval` mode of all parts; what lies on both sides of the cut itself stays in `eval` mode.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmanet.backbones.wrapped.outputs import Outputs
 from lmanet.backbones.wrapped.tries import Tries, check_forward, told, usual_sizes
+from lmanet.backbones.wrapped.unwrapping import set_mode
 from lmanet.errors import InputError
 
 LARGER = (64, 128)
@@ -89,6 +90,15 @@ def _other_sizes(tries: Tries, images: Tensor, *, given: bool) -> tuple[tuple[in
     )
 
 
+def try_out(model: nn.Module, size: tuple[int, int] | None, *, output: str | int | None = None) -> Probe:
+    """What `find_probe` finds with two images at once, or with one where the model takes one alone."""
+    with in_eval_mode(model):
+        try:
+            return find_probe(model, size, output=output)
+        except InputError:
+            return find_probe(model, size, output=output, batch=1)
+
+
 def check_size(images: Tensor, fixed: tuple[int, int] | None) -> None:
     """Raise InputError where images (B, 3, H, W) are not of the one size (H, W) that a network takes."""
     height, width = images.shape[-2:]
@@ -128,8 +138,8 @@ def first_parameter(model: nn.Module) -> Tensor:
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in `eval` mode, and afterwards back in its own."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
+    set_mode(model, False)
     try:
         yield
     finally:

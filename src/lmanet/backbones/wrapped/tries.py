@@ -14,6 +14,7 @@ from lmanet.backbones.wrapped.candidates import find_map
 from lmanet.backbones.wrapped.outputs import Outputs, value_at
 from lmanet.backbones.wrapped.reading import Origin, Seen, doubtful, origin_of, with_reading
 from lmanet.errors import InputError
+from lmanet.nn.place import place_of
 
 PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
 """Heights and widths that networks are tried at, until one runs."""
@@ -40,10 +41,7 @@ class Tries:
         self._seen: list[Seen] = []
         self._second: Tensor | None = None
         """What came of the images that `check_again` runs in between."""
-        parameter = next(model.parameters(), None)
-        if parameter is None:
-            raise InputError(f"{self.name} has no parameters: expected a trained network")
-        self._like = parameter
+        self._like = place_of(model)
         self._generator = torch.Generator().manual_seed(0)
 
     def first(self, sizes: Sequence[tuple[int, int]]) -> Tensor:
