@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lmanet.backbones import Backbone, NetworkOptions, as_backbone
-from lmanet.classes import check_same_classes
+from lmanet.classes import check_class_count, check_same_classes
 from lmanet.devices import find_device
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.base import VideoModel, as_video_model
@@ -456,6 +456,7 @@ def evaluate(
 
 def check_classes(model: VideoModel, data: VideoData) -> None:
     """Raise InputError unless a model has the data's classes: in number and, where it knows them, in name."""
+    check_class_count(model.backbone.num_classes)
     advice = "evaluate it on data with its own classes"
     if model.backbone.classes is None and model.backbone.num_classes == len(data.classes):
         return

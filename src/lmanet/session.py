@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lmanet.classes import check_class_count
 from lmanet.errors import InputError, LmanetError
 from lmanet.methods.base import VideoModel, as_video_model
 from lmanet.nn.place import place_of
 
 Precision = Literal["fp32", "bf16"]
-
-MOST_CLASSES = 255
-"""Ids are uint8, and the last is void."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,7 @@ class Session:
         if resize is not None and min(resize) < 1:
             raise InputError(f"resize {resize}: expected (H, W) of at least 1 pixel each")
         model = as_video_model(model)
-        classes = model.backbone.num_classes
-        if not 2 <= classes <= MOST_CLASSES:
-            raise InputError(
-                f"a network of {classes} classes: expected 2 to {MOST_CLASSES}, of which the largest logit gives the "
-                "label; give a network of one logit a second, of zeros"
-            )
+        check_class_count(model.backbone.num_classes)
         changes = {"memory_size": memory_size, "window": window}
         model = model.adjusted(**{name: value for name, value in changes.items() if value is not None})
         self.model = model.optimize(torch.bfloat16 if precision == "bf16" else None)
