@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -229,3 +231,25 @@ def test_a_network_that_wants_more_than_images_says_so():
     ):
         find_probe(made(WantsMore()), None)
     assert find_probe(made(WantsNothingMore()), None).multiple == 1
+
+
+def test_a_network_of_one_size_names_the_one_that_it_was_set_up_for():
+    class Squares(Network):
+        config = SimpleNamespace(image_size=[320, 320])
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[-2] == images.shape[-1] and images.shape[-1] % 32 == 0
+            return super().forward(images)
+
+    class One(Squares):
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[-1] == 320
+            return super().forward(images)
+
+    with pytest.raises(
+        InputError, match=r"takes images of 224×224, but .*give probe=\(320, 320\) .*--resize 320 320"
+    ):
+        find_probe(made(Squares()), None)
+    with pytest.raises(InputError, match=r"takes images of 320×320, but .*give probe=\(320, 320\)"):
+        find_probe(made(One()), None)
+    assert find_probe(made(One()), (320, 320)).fixed_size == (320, 320)

@@ -182,17 +182,20 @@ def check_forward(model: nn.Module) -> None:
     )
 
 
-def usual_sizes(model: nn.Module) -> list[tuple[int, int]]:
-    """The sizes that a network is tried at: the usual ones, and that which it was set up for, where it says so."""
+def own_size(model: nn.Module) -> tuple[int, int] | None:
+    """(H, W) that a network of transformers was set up for, where it says so."""
     known = getattr(getattr(model, "config", None), "image_size", None)
-    sides = (
-        (known, known)
-        if isinstance(known, int)
-        else tuple(known or ())
-        if isinstance(known, list | tuple)
-        else ()
-    )
-    return list(dict.fromkeys([*PROBE_SIZES, *([(sides[0], sides[1])] if len(sides) == 2 else [])]))
+    if isinstance(known, int):
+        return known, known
+    if isinstance(known, list | tuple) and len(known) == 2 and all(isinstance(n, int) for n in known):
+        return known[0], known[1]
+    return None
+
+
+def usual_sizes(model: nn.Module) -> list[tuple[int, int]]:
+    """The sizes that a network is tried at: the usual ones, and that which it was set up for."""
+    own = own_size(model)
+    return list(dict.fromkeys([*PROBE_SIZES, *([own] if own else [])]))
 
 
 def told(error: BaseException) -> str:
