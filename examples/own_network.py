@@ -43,7 +43,7 @@ LIBRARIES = {"smp": smp, "torchvision": torchvision, "transformers": transformer
 
 def main(library: str, video: Path, out: Path) -> None:
     network = LIBRARIES[library]().eval()
-    backbone = lmanet.wrap(network, "single-frame").backbone  # cut in two once, for all methods
+    backbone = lmanet.wrap(network, "training-free").backbone  # cut in two once, for all methods
     print(f"{type(network).__name__}: {backbone.channels} channels at stride {backbone.stride}")
     for method in ("single-frame", "flow-average", "training-free"):
         model = lmanet.wrap(backbone, method)

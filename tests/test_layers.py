@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "devices",
         "session",
         "third_party",
+        "zoo.architectures",
         "zoo.files",
         "zoo.names",
         "data.spec",

@@ -317,9 +317,12 @@ def test_options_out_of_range(model):
         Session(model, resize=(0, 20))
 
 
-@pytest.mark.parametrize("classes", [1, 256])
-def test_networks_whose_labels_do_not_fit_are_refused(classes):
-    with pytest.raises(InputError, match=f"a network of {classes} class.*: expected 2 to 255"):
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(1, "expected at least 2"), (256, "ids 0 to 254 .* at most 255 classes"), (300, "at most 255 classes")],
+)
+def test_networks_whose_labels_do_not_fit_are_refused(classes, message):
+    with pytest.raises(InputError, match=f"a network of {classes} class.*: .*{message}"):
         Session(SingleFrame(TinyBackbone(classes)))
 
 

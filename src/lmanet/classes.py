@@ -12,6 +12,9 @@ from lmanet.errors import InputError
 VOID = 255
 """The label of pixels that belong to no class, inside lmanet, whatever the files use."""
 
+MOST_CLASSES = VOID
+"""Ids are 0 to 254, of 8 bits in label maps, and the last is void."""
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -56,6 +59,21 @@ def generated_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 def numbered_classes(count: int) -> Classes:
     """Classes of a network that does not know their names: `class 0`, `class 1`, …, with generated colours."""
     return Classes(tuple(f"class {n}" for n in range(count)), generated_palette(count))
+
+
+def check_class_count(count: int) -> None:
+    """Raise InputError unless a network of `count` classes can label: by ids 0 to 254."""
+    if count > MOST_CLASSES:
+        raise InputError(
+            f"a network of {count} classes: label maps hold ids 0 to {MOST_CLASSES - 1} in 8 bits, and {VOID} is void, "
+            f"so that a network has at most {MOST_CLASSES} classes; give it a forward that returns fewer, such as "
+            f"those that are wanted (logits[:, wanted])"
+        )
+    if count < 2:
+        raise InputError(
+            f"a network of {count} classes: expected at least 2, of which the largest logit gives the label; give a "
+            f"network of one logit a second, of zeros"
+        )
 
 
 def check_same_classes(own: Classes, owner: str, expected: Classes, data: str, advice: str) -> None:

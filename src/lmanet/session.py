@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmanet.errors import InputError
+from lmanet.classes import check_class_count
+from lmanet.errors import InputError, LmanetError
 from lmanet.methods.base import VideoModel, as_video_model
+from lmanet.nn.place import place_of
 
 Precision = Literal["fp32", "bf16"]
-
-MOST_CLASSES = 255
-"""Ids are uint8, and the last is void."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,12 @@ class Session:
         if resize is not None and min(resize) < 1:
             raise InputError(f"resize {resize}: expected (H, W) of at least 1 pixel each")
         model = as_video_model(model)
-        classes = model.backbone.num_classes
-        if not 2 <= classes <= MOST_CLASSES:
-            raise InputError(
-                f"a network of {classes} classes: expected 2 to {MOST_CLASSES}, of which the largest logit gives the "
-                "label; give a network of one logit a second, of zeros"
-            )
+        check_class_count(model.backbone.num_classes)
         changes = {"memory_size": memory_size, "window": window}
         model = model.adjusted(**{name: value for name, value in changes.items() if value is not None})
         self.model = model.optimize(torch.bfloat16 if precision == "bf16" else None)
         # A model that is in bfloat16 already stays so.
-        self.precision: Precision = (
-            "bf16" if next(self.model.parameters()).dtype is torch.bfloat16 else "fp32"
-        )
+        self.precision: Precision = "bf16" if place_of(self.model).dtype is torch.bfloat16 else "fp32"
         self.resize = resize
         self._state: tuple[Tensor, ...] | None = None
         self._size: tuple[int, int] | None = None  # (H, W) of the frames that are remembered
@@ -110,9 +102,9 @@ class Session:
 
         Raises:
             InputError: not such a frame, NaN in it, or, where there is a memory, another size than the stream's
-                frames before it.
+                frames before it; or the network does not take it.
         """
-        images = _as_images(frame).to(next(self.model.parameters()).device)
+        images = _as_images(frame).to(place_of(self.model).device)
         size = (images.shape[-2], images.shape[-1])
         if self._size not in (None, size):
             # Checked here, as sizes that pad or resize to the same features would fit the memory.
@@ -122,12 +114,24 @@ class Session:
             )
         if self.resize is not None and self.resize != size:
             images = F.interpolate(_as_float(images), self.resize, mode="bilinear", antialias=True)
-        logits, self._state = self._checked(self.model.step(images, self._state))
+        logits, self._state = self._checked(self._stepped(images))
         if self._state:  # what remembers nothing takes frames of any size
             self._size = size
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
         return Segmentation(_labels(logits), logits[0])
+
+    def _stepped(self, images: Tensor) -> Any:
+        try:
+            return self.model.step(images, self._state)
+        except LmanetError:
+            raise
+        except Exception as error:  # of the network's own code, or of a method of the user's
+            height, width = images.shape[-2:]
+            raise InputError(
+                f"the network or the method {self.model.method} failed on a frame of {height}×{width}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _checked(self, made: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What a step returned; a method of the user's own may return something else."""
@@ -195,8 +199,8 @@ class Session:
     @torch.inference_mode()
     def _first_state(self, size: tuple[int, int]) -> dict[str, Tensor]:
         """What is remembered of a black frame of a size (H, W): the shapes and dtypes of every state."""
-        weight = next(self.model.parameters())
-        images = torch.zeros((1, 3, *(self.resize or size)), dtype=torch.uint8, device=weight.device)
+        place = place_of(self.model)
+        images = torch.zeros((1, 3, *(self.resize or size)), dtype=torch.uint8, device=place.device)
         return self.model.step(images)[1]._asdict()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
-from lmanet.backbones import Backbone, Wrapped, as_backbone
+from lmanet.backbones import Backbone, NetworkOptions, Wrapped, as_backbone
+from lmanet.backbones.wrapped.normalisation import find_normalisation, legacy_normalisation
+from lmanet.backbones.wrapped.unwrapping import set_mode, unwrapped
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
 from lmanet.methods.registry import METHODS, find_method, register
@@ -17,7 +19,7 @@ from lmanet.zoo.architectures import register_backbone
 
 
 def load_third_party(name: str) -> nn.Module:
-    """The network that a function of the user's builds, in `eval` mode.
+    """The network that a function of the user's builds, in `eval` mode, without what it is wrapped up in.
 
     Args:
         name: `MODULE:FUNCTION`; the module lies in the current folder or is installed, and the function takes no
@@ -31,12 +33,13 @@ def load_third_party(name: str) -> nn.Module:
         network = build()
     except Exception as error:
         raise InputError(f"model {name!r}: {name.partition(':')[2]}() failed: {_told(error)}") from error
-    if not isinstance(network, nn.Module):
-        raise InputError(
-            f"model {name!r}: {name.partition(':')[2]}() returned a {type(network).__name__}: expected a "
-            f"torch.nn.Module, the network with its weights"
-        )
-    return network.eval()
+    try:
+        network = unwrapped(network)
+    except InputError as error:
+        told = str(error).removeprefix("got ")
+        raise InputError(f"model {name!r}: {name.partition(':')[2]}() returned {told}") from error
+    set_mode(network, False)
+    return network
 
 
 def method_of(name: str) -> type[VideoModel]:
@@ -83,30 +86,64 @@ def _imported(name: str, what: str, kind: str, example: str) -> Any:
     return found
 
 
-def third_party_backbone(name: str, at: str | None = None) -> Backbone:
+def register_third_party(name: str) -> None:
+    """Let weights files know the network that a function of the user's builds by its name, `MODULE:FUNCTION`."""
+
+    def build(num_classes: int, normalise: str | None = None, **options: Any) -> Backbone:
+        network = load_third_party(name)
+        if normalise is None and not isinstance(network, Backbone):
+            normalise = legacy_normalisation(network).values
+        if "probe" in options:
+            options["probe"] = tuple(options["probe"])
+        return as_backbone(network, normalise=normalise, **options)
+
+    register_backbone(name, build)
+
+
+def third_party_backbone(name: str, *, cut: bool = True, **options: Unpack[NetworkOptions]) -> Backbone:
     """The network that a function of the user's builds, as a backbone.
 
-    Weights files know it by its name.
+    Weights files know it by its name, and how it is taken.
 
     Args:
         name: `MODULE:FUNCTION`.
-        at: where it is cut; see `lmanet.wrap`.
+        cut: whether it is cut in two, as methods with a memory want it.
+        options: see `lmanet.backbones.NetworkOptions`.
 
     Raises:
-        InputError: see `load_third_party`; or it cannot be cut.
+        InputError: see `load_third_party`; it cannot be cut; or an option is not what it must be.
     """
-
-    def build(num_classes: int, at: str | None = None, **cut: Any) -> Backbone:
-        return as_backbone(load_third_party(name), at=at, **cut)
-
-    register_backbone(name, build)
+    register_third_party(name)
     network = load_third_party(name)
-    backbone = as_backbone(network, at=at).eval()
+    if isinstance(network, Backbone):
+        backbone = as_backbone(network, **options)
+    else:
+        said = {one: options.get(one) for one in ("normalise", "mean", "std", "probe")}
+        found = find_normalisation(network, **said)
+        options = {**options, "normalise": found.values, "mean": None, "std": None}
+        backbone = as_backbone(network, cut=cut, **options)
+        backbone.normalisation = str(found)
+        backbone.config = _config(backbone, found.values, legacy_normalisation(network).values, options)
     backbone.architecture = name
+    return backbone.eval()
+
+
+def _config(backbone: Backbone, normalise: str, legacy: str, options: NetworkOptions) -> dict[str, Any]:
+    """What `build` of `register_third_party` takes to make the same of the network, as JSON values.
+
+    What is found is in it as well as what was given: loading must not look for it again. Files of before say nothing of
+    the normalisation, which was always the `legacy` one; where it is that, nothing is said today either.
+    """
+    config: dict[str, Any] = {"cut": False}
     if isinstance(backbone, Wrapped):
-        # The place that was found too: loading must not look for it again.
-        backbone.config = {"at": backbone.at, **({} if backbone.entry is None else {"entry": backbone.entry})}
-    return backbone
+        config = {"at": backbone.at, **({} if backbone.entry is None else {"entry": backbone.entry})}
+    if normalise != legacy:
+        config["normalise"] = normalise
+    if (output := options.get("output")) is not None:
+        config["output"] = output
+    if (probe := options.get("probe")) is not None:
+        config["probe"] = list(probe)
+    return config
 
 
 def _told(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +14,10 @@ from backbones.third_party import CLASSES, NETWORKS, ONE_SIZE, QUICK, cut, liste
 from contracts.backbone import BackboneContract, names_of, projected, trained
 from contracts.networks import lively, seeded
 from lmanet.backbones import Wrapped, as_backbone
+from lmanet.backbones.wrapped.inspection import cut_where_best
 from lmanet.errors import InputError
 from lmanet.methods.wrap import wrap
+from lmanet.session import Session
 
 
 @pytest.fixture(scope="module", params=listed(NETWORKS, QUICK))
@@ -66,11 +69,27 @@ def test_with_a_memory_of_default_sizes_it_steps(network, method):
 
 
 @pytest.mark.parametrize("name", listed(ONE_SIZE, {"Data2Vec"}))
-def test_networks_of_one_size_are_refused(name):
+@torch.no_grad()
+def test_networks_of_one_size_take_that_alone(name):
     with pytest.raises(
-        InputError, match="networks of one fixed size, or of squares alone, are not supported"
+        InputError, match=r"takes images of 224×224, but not .* one fixed size.*probe=\(224, 224\)"
     ):
         as_backbone(made(name))
+    network = cut_where_best(made(name), probe=(224, 224)).eval()
+    assert network.fixed_size == (224, 224)
+    images = torch.rand(2, 3, 224, 224)
+    assert torch.equal(network(images), original(network, images))
+    for size in ((128, 192), (225, 224), (448, 448)):
+        with pytest.raises(
+            InputError, match=r"takes images of 224×224 alone: give --resize 224 224, in Python Sess"
+        ):
+            network.segment(torch.rand(1, 3, *size))
+    frames = np.random.default_rng(0).integers(0, 256, (3, 60, 80, 3), np.uint8)
+    for method in ("training-free", "single-frame", "label-memory"):
+        session = Session(wrap(network, method), resize=(224, 224))
+        assert [session.step(frame).labels.shape for frame in frames] == [(60, 80)] * 3
+        with pytest.raises(InputError, match="alone: give --resize 224 224"):
+            Session(wrap(network, method)).step(frames[0])
 
 
 class ThirdPartyContract(BackboneContract):

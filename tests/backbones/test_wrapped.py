@@ -376,7 +376,7 @@ class OfObjects(Network):
 
 class Listed(Network):
     def forward(self, images: Tensor):
-        return [super().forward(images)]
+        return [super().forward(images).flatten(2)]
 
 
 class Flat(Network):
@@ -403,7 +403,11 @@ REFUSED = [
     (Fixed, {"at": "neck"}, r"takes images of 224×224, but not of 288×352 \(AssertionError: 224×224 only"),
     (OfBatch, {"at": "neck"}, r"needs a tensor \(12, 1\) that does not belong to single images"),
     (OfObjects, {"at": "neck"}, "returns a Maps that depends on the images"),
-    (Listed, {"at": "neck"}, "the model returned a list: expected logits"),
+    (
+        Listed,
+        {"at": "neck"},
+        r"output '0' of the model is a tensor \(2, 5, 24576\): expected logits .* a sequence",
+    ),
     (Flat, {"at": "neck"}, r"the model returned a tensor \(2, 5\): expected logits"),
     (Empty, {"at": "neck"}, "Empty has no such submodule"),
 ]
@@ -486,7 +490,7 @@ def test_entries_are_found_where_a_submodule_returns_several_maps():
 def test_where_nothing_can_be_cut():
     with pytest.raises(InputError, match="Sequential has no submodule that is called once and returns a map"):
         inspect(nn.Sequential(nn.Conv2d(3, 4, 1)).eval())
-    with pytest.raises(InputError, match="Empty has no parameters"):
+    with pytest.raises(InputError, match="Empty has no submodule that is called once"):
         inspect(Empty())
     with pytest.raises(InputError, match=r"no place to cut UsesImages at was found; the last one tried: "):
         cut_where_best(made(UsesImages()))

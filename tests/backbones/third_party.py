@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from contracts.networks import lively, seeded
 from lmanet.backbones import Wrapped, as_backbone
-from lmanet.backbones.wrapped.probing import logits_of
 
 CLASSES = 5
 
@@ -116,9 +115,14 @@ def made(name: str) -> nn.Module:
         return lively({**NETWORKS, **ONE_SIZE}[name]()).eval()
 
 
+def logits_in(returned: Any) -> Tensor:
+    """Where these libraries have them."""
+    return returned if isinstance(returned, Tensor) else returned["out" if "out" in returned else "logits"]
+
+
 def original(wrapped: Wrapped, images: Tensor) -> Tensor:
     """What the network by itself makes of normalised images, at their size."""
-    logits = logits_of(wrapped.model(wrapped.normalise(images)))
+    logits = logits_in(wrapped.model(wrapped.normalise(images)))
     if logits.shape[-2:] != images.shape[-2:]:
         logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
     return logits

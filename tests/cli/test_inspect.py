@@ -28,6 +28,26 @@ def wide():
             return super().forward(x)
     return Wide(*build())
 
+def other():
+    return 3
+
+def function():
+    return lambda images: images
+
+def scripted():
+    import torch, warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(build())
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = build()
+
+    def forward(self, x):
+        return self.inner(2 * x - 1)
+
 def backbone():
     import lmanet
     return lmanet.ERFNet(3)
@@ -75,7 +95,10 @@ def test_long_tables_are_shortened(module, capsys):
 
 def test_images_of_a_given_size(module, capsys):
     assert main(["inspect", f"{module}:wide"]) == 2
-    assert "give probe=(H, W) of one that it takes" in capsys.readouterr().err
+    assert (
+        "give probe=(H, W) (--resize H W or --probe H W on the command line) of images that it takes"
+        in capsys.readouterr().err
+    )
     assert main(["inspect", f"{module}:wide", "--probe", "64", "640"]) == 0
     assert [row[1] for row in rows(capsys.readouterr().out) if row[0] == "*"] == ["2"]
 
@@ -84,11 +107,46 @@ def test_images_of_a_given_size(module, capsys):
     ("function", "message"),
     [
         ("nothing", "has no function 'nothing'"),
-        ("uncuttable", "Sequential has no submodule that is called once and returns a map"),
-        ("backbone", "is a ERFNet, a Backbone, which says itself where it is cut"),
+        ("other", "other() returned a int: expected a torch.nn.Module"),
+        ("function", "returned the function <lambda>, a function (put its code in the forward of a module)"),
     ],
 )
 def test_what_cannot_be_inspected_is_told_in_one_line(module, function, message, capsys):
     assert main(["inspect", f"{module}:{function}"]) == 2
     shown = capsys.readouterr()
     assert message in shown.err and shown.err.count("\n") == 1 and not shown.out
+
+
+@pytest.mark.parametrize(
+    ("function", "normalisation", "message"),
+    [
+        (
+            "uncuttable",
+            "ImageNet's (assumed: ",
+            "Sequential has no submodule that is called once and returns a map",
+        ),
+        (
+            "scripted",
+            "ImageNet's (assumed: ",
+            "a TorchScript module cannot be cut in two: give the Python module",
+        ),
+    ],
+)
+def test_what_cannot_be_cut_is_told_beside_its_normalisation(
+    module, function, normalisation, message, capsys
+):
+    assert main(["inspect", f"{module}:{function}"]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.count("\n") == 1
+    assert shown.out.startswith(f"normalisation: {normalisation}")
+
+
+def test_the_normalisation_is_told_and_why(module, capsys):
+    assert main(["inspect", f"{module}:Own"]) == 0
+    assert capsys.readouterr().out.startswith(
+        "normalisation: none (its own forward normalises: mean 0.5 0.5 0.5, std 0.5 0.5 0.5)\n"
+    )
+    assert main(["inspect", f"{module}:backbone"]) == 0
+    shown = capsys.readouterr().out
+    assert "is a ERFNet, a Backbone, which says itself where it is cut" in shown
+    assert "normalisation: the network's own" in shown

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import lmanet
 from lmanet.cli.main import main
 from lmanet.errors import InputError
 from lmanet.methods import METHODS
@@ -32,9 +33,50 @@ class Net(nn.Module):
     def forward(self, x):
         return {"out": nn.functional.interpolate(self.head(self.more(self.body(x))), x.shape[-2:])}
 
-def build():
+def made(kind):
     torch.manual_seed(0)
-    return Net()
+    network = kind()
+    # Sure of no class.
+    network.head.weight.data -= network.head.weight.data.mean(1, keepdim=True)
+    network.head.bias.data.zero_()
+    return network
+
+def build():
+    return made(Net)
+
+class Own(Net):
+    def forward(self, x):
+        return super().forward(2 * x - 1)
+
+def own():
+    return made(Own)
+
+def scripted():
+    import warnings
+    class Plain(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.body, self.more, self.head = net.body, net.more, net.head
+        def forward(self, x):
+            return self.head(self.more(self.body(x)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(Plain(build().eval()))
+
+def squares():
+    class Squares(Net):
+        def forward(self, x):
+            assert x.shape[-2:] == (80, 80), "80 by 80"
+            return super().forward(x)
+    return made(Squares)
+
+class Two(Net):
+    def forward(self, x):
+        made = super().forward(x)["out"]
+        return {"coarse": made.flip(1), "fine": made}
+
+def two():
+    return made(Two)
 
 def broken():
     raise RuntimeError("no weights here")
@@ -90,7 +132,7 @@ def test_it_is_told_that_a_memory_has_to_be_trained(folder, model, capsys):
 
 
 def test_where_it_is_cut_can_be_said(folder, model, capsys):
-    assert third_party_backbone(model, "body").config == {"at": "body"}
+    assert third_party_backbone(model, at="body").config == {"at": "body"}
     options = ["--model", model, "--at", "neck", "--method", "training-free"]
     assert main(["segment", "clip", "-o", "labels", *options]) == 2
     assert "at='neck'" in capsys.readouterr().err
@@ -184,3 +226,110 @@ def test_it_is_scored_without_a_memory(model, labelled, capsys):
     assert "give --weights, or --model MODULE:FUNCTION" in capsys.readouterr().err
     assert main(["train", "erfnet", "--model", model, "--data", labelled, "-o", "runs"]) == 2
     assert "--model goes with label-memory" in capsys.readouterr().err
+
+
+def labels(folder: Path, name: str) -> np.ndarray:
+    return np.stack([np.array(Image.open(path)) for path in sorted((folder / name).glob("*.png"))])
+
+
+def test_its_normalisation_is_found_told_and_can_be_said(folder, model, capsys):
+    own = model.replace(":build", ":own")
+    segment = ["segment", "clip", "--method", "single-frame"]
+    assert main([*segment, "-o", "own", "--model", own]) == 0
+    err = capsys.readouterr().err
+    assert "normalisation: none (its own forward normalises: mean 0.5 0.5 0.5, std 0.5 0.5 0.5)" in err
+    half = 3 * ["0.5"]
+    for n, said in enumerate((["--normalise", ",".join(half + half)], ["--mean", *half, "--std", *half])):
+        assert main([*segment, "-o", f"said{n}", "--model", model, *said]) == 0
+        assert "normalisation: mean 0.5 0.5 0.5, std 0.5 0.5 0.5 (as given)" in capsys.readouterr().err
+        np.testing.assert_array_equal(labels(folder, "own"), labels(folder, f"said{n}"))
+    assert main([*segment, "-o", "no", "--model", model, "--normalise", "none"]) == 0
+    assert (labels(folder, "no") != labels(folder, "own")).mean() > 0.01
+    assert main([*segment, "-o", "x", "--model", model, "--normalise", "none", "--mean", "0", "0", "0"]) == 2
+    assert "beside mean or std: give one of the two" in capsys.readouterr().err
+    assert main([*segment, "-o", "x", "--normalise", "none"]) == 2
+    assert "normalise: said of a network of your own: give --model" in capsys.readouterr().err
+    assert not (folder / "x").exists()
+
+
+def test_what_cannot_be_cut_labels_without_a_memory(folder, model, labelled, capsys):
+    scripted = model.replace(":build", ":scripted")
+    for method in ("single-frame", "flow-average"):
+        assert main(["segment", "clip", "-o", method, "--model", scripted, "--method", method]) == 0
+    capsys.readouterr()
+    assert main(["segment", "clip", "-o", "x", "--model", scripted, "--method", "training-free"]) == 2
+    err = capsys.readouterr().err
+    assert "a TorchScript module cannot be cut in two: give the Python module" in err and err.count("\n") == 1
+    evaluate = ["evaluate", "--data", labelled, "--model", scripted]
+    assert main([*evaluate, "--method", "all", "--json", "report.json"]) == 0
+    assert (
+        "warning: no column for training-free: a TorchScript module cannot be cut" in capsys.readouterr().err
+    )
+    assert list(json.loads((folder / "report.json").read_text())["scores"]) == [
+        "single-frame",
+        "flow-average",
+    ]
+    assert main([*evaluate, "--method", "training-free"]) == 2
+    assert "a TorchScript module cannot be cut" in capsys.readouterr().err
+
+
+def test_a_network_of_one_size_is_probed_with_the_size_that_it_gets(folder, model, labelled, capsys):
+    squares = model.replace(":build", ":squares")
+    segment = ["segment", "clip", "-o", "labels", "--model", squares, "--method", "training-free"]
+    assert main(segment) == 2
+    assert "--resize H W" in capsys.readouterr().err
+    assert main([*segment, "--resize", "80", "80"]) == 0
+    assert labels(folder, "labels").shape == (3, 50, 64)
+    evaluate = ["evaluate", "--model", squares, "--method", "all", "--data"]
+    assert main([*evaluate, f"{labelled},size=80x80"]) == 0
+    assert main([*evaluate, labelled, "--probe", "80", "80"]) == 2
+    assert "80×80 alone" in capsys.readouterr().err
+
+
+def test_its_output_can_be_said(folder, model, capsys):
+    two = model.replace(":build", ":two")
+    segment = ["segment", "clip", "--method", "single-frame"]
+    assert main([*segment, "-o", "one", "--model", model]) == 0
+    assert main([*segment, "-o", "fine", "--model", two, "--model-output", "fine"]) == 0
+    assert main([*segment, "-o", "coarse", "--model", two, "--model-output", "coarse"]) == 0
+    np.testing.assert_array_equal(labels(folder, "one"), labels(folder, "fine"))
+    np.testing.assert_array_equal(labels(folder, "one"), 2 - labels(folder, "coarse"))
+    with pytest.raises(InputError):
+        third_party_backbone(two, output="none")
+
+
+def test_weights_are_loaded_with_what_was_found_and_said(folder, model, tmp_path):
+    own, two = (model.replace(":build", f":{name}") for name in ("own", "two"))
+    images = torch.rand(1, 3, 32, 48)
+    for name, options, config in (
+        (model, {}, {}),
+        (own, {}, {"normalise": "none"}),
+        (own, {"normalise": "imagenet"}, {}),
+        (model, {"mean": (0.5,) * 3, "std": (0.25,) * 3}, {"normalise": "0.5,0.5,0.5,0.25,0.25,0.25"}),
+        (model, {"normalise": "none,bgr"}, {"normalise": "none,bgr"}),
+        (two, {"output": "fine", "probe": (64, 64)}, {"output": "fine", "probe": [64, 64]}),
+    ):
+        for cut in (True, False):
+            backbone = third_party_backbone(name, cut=cut, **options)
+            assert backbone.config == ({"at": "more"} if cut else {"cut": False}) | config
+            method = lmanet.SingleFrame(backbone)
+            if cut:
+                method = lmanet.wrap(backbone, "training-free")
+            lmanet.save_model(method, tmp_path / "saved.safetensors")
+            loaded = lmanet.load(str(tmp_path / "saved.safetensors"))
+            assert torch.equal(loaded.backbone(images), backbone(images))
+            assert loaded.backbone.setting == backbone.setting
+            found = lmanet.find_model(str(tmp_path / "saved.safetensors"), model=name, method="flow-average")
+            assert torch.equal(found.backbone(images), backbone(images))
+    with pytest.raises(InputError, match=r"hold how the network .* is taken: leave out normalise"):
+        lmanet.find_model(str(tmp_path / "saved.safetensors"), model=two, normalise="none")
+
+
+def test_weights_of_before_say_nothing_of_the_normalisation(folder, model):
+    """They were trained under ImageNet's, also where the network normalises by itself."""
+    from lmanet.zoo.architectures import build_backbone
+
+    own = model.replace(":build", ":own")
+    third_party_backbone(own)
+    backbone = build_backbone({"name": own, "num_classes": 3, "config": {"at": "more"}})
+    assert backbone.setting["mean"] == pytest.approx([0.485, 0.456, 0.406])

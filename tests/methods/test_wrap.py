@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lmanet
+from backbones.third_party import logits_in
 from contracts.networks import TinyBackbone, seeded
-from lmanet.backbones import Wrapped, as_backbone
-from lmanet.backbones.wrapped.probing import logits_of
+from lmanet.backbones import NetworkOptions, Wrapped, as_backbone
 from lmanet.errors import InputError
 from lmanet.methods import METHODS, find_method
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -72,7 +72,7 @@ def test_a_network_of_any_library_labels_a_video(network):
     images = F.pad(images, (0, width - 80, 0, height - 60), mode="replicate")
     wrapped = model.backbone
     assert isinstance(wrapped, Wrapped) and wrapped.model is network
-    logits = logits_of(network((images - wrapped.normalise.mean) / wrapped.normalise.std))
+    logits = logits_in(network((images - wrapped.normalise.mean) / wrapped.normalise.std))
     logits = F.interpolate(logits, (height, width), mode="bilinear")[..., :60, :80]
     first, second = logits.topk(2, 1).values.unbind(1)
     sure = (first - second > 1e-3 * logits.std())[0].numpy()
@@ -111,7 +111,7 @@ def test_options_go_where_they_belong():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_typed_overloads_say_what_the_classes_take(method):
     """What an editor shows of `wrap` is what the constructors have."""
-    common = ("model", "method", "at", "entry", "mean", "std", "probe")
+    common = ("model", "method", *NetworkOptions.__annotations__)
     for overload in typing.get_overloads(lmanet.wrap):
         named = inspect.signature(
             overload, eval_str=True, globals=vars(sys.modules["lmanet.methods.wrap"])

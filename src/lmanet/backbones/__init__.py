@@ -3,6 +3,6 @@
 from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.erfnet import ERFNet
 from lmanet.backbones.pspnet import PSPNet
-from lmanet.backbones.wrapped import Wrapped, as_backbone
+from lmanet.backbones.wrapped import NetworkOptions, Uncut, Wrapped, as_backbone
 
-__all__ = ["Backbone", "ERFNet", "Features", "PSPNet", "Wrapped", "as_backbone"]
+__all__ = ["Backbone", "ERFNet", "Features", "NetworkOptions", "PSPNet", "Uncut", "Wrapped", "as_backbone"]

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lmanet.classes import Classes
 from lmanet.errors import InputError
+from lmanet.nn.place import place_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Backbone(nn.Module, ABC):
         num_classes: K, channels of the logits.
         classes: names and colours of the classes, where they are known; `lmanet.load` sets them.
         card: where the weights came from, where that is known; `lmanet.load` sets it.
+        notes: what was recognised of a network of one's own, in sentences for people.
+        normalisation: what is done to images before the network sees them, and why, in a line.
+        not_cut: why methods that need the fused map cannot use it, for a sentence; None if they can.
         optimized: whether this is a copy that `optimize` made.
         architecture: the name that it is registered under (`lmanet.zoo.register_backbone`), where it was built by name.
         config: optional; arguments that a registered architecture is built again from.
@@ -52,6 +56,9 @@ class Backbone(nn.Module, ABC):
     num_classes: int
     classes: Classes | None = None
     card: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    normalisation: str = "the network's own"
+    not_cut: ClassVar[str | None] = None
     architecture: str | None = None
     config: dict[str, Any]
     optimized: bool = False
@@ -95,7 +102,7 @@ class Backbone(nn.Module, ABC):
             raise InputError(f"images of {images.dtype}: expected uint8, or float in [0, 1]")
         elif not torch.compiler.is_compiling():
             _check_range(images)
-        images = images.to(next(self.parameters()).dtype)
+        images = images.to(place_of(self).dtype)
         height, width = images.shape[-2:]
         below, right = (self.padded_length(n) - n for n in (height, width))
         if below or right:
@@ -166,10 +173,20 @@ class Backbone(nn.Module, ABC):
         Returns:
             The copy, in `eval` mode, on the same device, without gradients; the network itself if it is such a copy
             already.
+
+        Raises:
+            InputError: it cannot be copied.
         """
-        if self.optimized and dtype in (None, next(self.parameters()).dtype):
+        if self.optimized and dtype in (None, place_of(self).dtype):
             return self
-        fast = copy.deepcopy(self).eval()
+        try:
+            with torch.no_grad():  # or TorchScript's copies would be results of the originals
+                fast = copy.deepcopy(self).eval()
+        except Exception as error:
+            raise InputError(
+                f"the network cannot be copied by copy.deepcopy ({type(error).__name__}: {error}): keep out of its "
+                f"attributes what cannot be copied, such as locks, open files and tensors with a gradient"
+            ) from error
         if not fast.optimized:
             fast.fold_norms()
             fast.optimized = True

@@ -7,13 +7,14 @@ from typing import Literal
 
 import tyro
 
+from lmanet.cli.network import NO_NETWORK, OwnNetwork
+
 
 def evaluate(
     *,
     data: str,
     weights: str | None = None,
-    model: str | None = None,
-    at: str | None = None,
+    network: tyro.conf.OmitArgPrefixes[OwnNetwork] = NO_NETWORK,
     split: str = "val",
     control: str | None = None,
     method: tyro.conf.UseAppendAction[list[str]],
@@ -34,8 +35,7 @@ def evaluate(
         data: camvid:PATH, cityscapes:PATH, vspw:PATH, folder:PATH or synthetic:, with ,size=HxW behind it to resize
             frames and labels (see lmanet data check --help).
         weights: a bundled name, a .safetensors file, or a Hub id.
-        model: MODULE:FUNCTION that builds a network of your own; with --weights of a method trained on it, or without.
-        at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
+        network: options of a network of your own.
         split: train, val, test, or another that the data set has.
         control: weights trained with `--memories current`: scored as a further column that sees no past.
         method: single-frame, flow-average, training-free, label-memory, lmanet, or MODULE:CLASS of your own; may be
@@ -55,6 +55,7 @@ def evaluate(
 
     from lmanet import api
     from lmanet.cli.outputs import check_file
+    from lmanet.data.spec import size_of
     from lmanet.devices import find_device
     from lmanet.evaluation.report import (
         PLOT_SUFFIXES,
@@ -74,11 +75,15 @@ def evaluate(
     console, errors = Console(), Console(stderr=True)
     models = api.find_models(
         weights,
-        model=model,
-        at=at,
+        model=network.model,
         methods=method,
         warn=lambda text: errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True),
+        **network.options(size_of(data)),
     )
+    if network.model is not None:
+        backbone = next(iter(models.values())).backbone
+        for line in (f"normalisation: {backbone.normalisation}", *backbone.notes):
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
     with Progress(console=errors, transient=True) as bars:
         task = bars.add_task(f"evaluating {data}", total=None)
         report = api.evaluate(

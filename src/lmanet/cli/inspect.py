@@ -11,13 +11,15 @@ SHOWN = 15
 
 def inspect(
     model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODULE:FUNCTION")]],
+    model_output: str | None = None,
     probe: tuple[int, int] | None = None,
     all: bool = False,
 ) -> None:
-    """List where a network of your own can be cut, for `--at` and `lmanet.wrap(model, at=...)`.
+    """Say how a network of your own is taken: its normalisation, its output, and where it can be cut (`--at`).
 
     Args:
         model: the function that builds the network, in a module of the current folder or an installed one.
+        model_output: key or index of the logits among what it returns, if that does not tell by itself.
         probe: height and width of images that the network takes, if it does not take the usual ones.
         all: every place, not only the 15 of most merit.
     """
@@ -28,16 +30,25 @@ def inspect(
     from lmanet.backbones import Backbone
     from lmanet.backbones.wrapped.inspection import best_cut
     from lmanet.backbones.wrapped.inspection import inspect as candidates_of
-    from lmanet.errors import InputError
+    from lmanet.backbones.wrapped.normalisation import find_normalisation
+    from lmanet.backbones.wrapped.probing import try_out
+    from lmanet.cli.network import output_of
     from lmanet.third_party import load_third_party
 
+    def say(*lines: str) -> None:
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    console = Console()
     network = load_third_party(model)
     if isinstance(network, Backbone):
-        raise InputError(
-            f"{model} is a {type(network).__name__}, a Backbone, which says itself where it is cut"
-        )
-    candidates = candidates_of(network, probe=probe)
-    default, around = best_cut(network, candidates, probe=probe)
+        what = f"{model} is a {type(network).__name__}, a Backbone, which says itself where it is cut"
+        return say(what, f"normalisation: {network.normalisation}", *network.notes)
+    output = output_of(model_output)
+    tried = try_out(network, probe, output=output)
+    say(f"normalisation: {find_normalisation(network, probe=probe)}", *tried.outputs.notes)
+    candidates = candidates_of(network, probe=probe, output=output)
+    default, around = best_cut(network, candidates, probe=probe, output=output)
     best = sorted(candidates, key=lambda c: -c.merit)[: None if all else SHOWN]
     table = Table("", "at", "channels", "stride", "before", "after", "around", "merit")
     for column in table.columns:
@@ -58,17 +69,14 @@ def inspect(
                 f"{c.merit:.2f}",
                 style="bold" if chosen else "",
             )
-    console = Console()
     # Names are what is wanted here: rather a table wider than the terminal than a name cut short.
     wide = console.options.update(max_width=1000)
     console.width = max(console.width, console.measure(table, options=wide).maximum)
     console.print(table)
     left_out = len(candidates) - table.row_count
-    lines = [
+    say(
         "*: where it is cut if nothing is said. before, after: 10⁹ multiplications and additions per megapixel on "
         "either side of the cut. around: maps besides this one that the rest of the network needs, where that was "
         "tried. merit: late in the network, near stride 8, 64 to 512 channels, without negative values.",
         *([f"{left_out} places of less merit are left out: --all lists them."] if left_out else []),
-    ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    )

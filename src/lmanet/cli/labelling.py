@@ -76,6 +76,8 @@ def print_summary(console: Console, labelled: LabelledVideo, network: str, stopp
         highlight=False,
         soft_wrap=True,
     )
+    for line in (f"normalisation: {labelled.normalisation}", *labelled.notes):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     table, shares = Table("class", "share", box=None), labelled.shares
     seen = [name for name in sorted(shares, key=lambda name: -shares[name]) if shares[name] > 0]
     for name in seen[:MOST_CLASSES_SHOWN]:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lmanet.cli.network import NO_NETWORK, OwnNetwork
+
 
 def segment(
     source: tyro.conf.Positional[str],
@@ -15,8 +17,7 @@ def segment(
     *,
     output: tyro.conf.UseAppendAction[Annotated[list[Path], tyro.conf.arg(aliases=["-o"])]],
     weights: str | None = None,
-    model: str | None = None,
-    at: str | None = None,
+    network: tyro.conf.OmitArgPrefixes[OwnNetwork] = NO_NETWORK,
     method: str | None = None,
     view: Literal["overlay", "labels", "side-by-side"] = "overlay",
     opacity: float = 0.5,
@@ -37,15 +38,15 @@ def segment(
         output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); may be
             given several times; NAME-labelled.mp4 in the current folder, if not given.
         weights: a bundled name, a .safetensors file, or a Hub id; label-memory-erfnet-camvid if there is no --model.
-        model: MODULE:FUNCTION that builds a network of your own; the module lies in the current folder.
-        at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
+        network: options of a network of your own.
         method: how video is labelled: single-frame, flow-average, training-free, of weights that were trained for it
             label-memory or lmanet, or MODULE:CLASS of your own; that of the weights, if not given.
         view: what the video shows.
         opacity: of the labels in the overlay, 0 to 1.
         memory_size: frames remembered, if not the model's own.
         window: side of the search window in cells, odd, if not the model's own.
-        resize: height and width that the network sees; the output keeps the input's size.
+        resize: height and width that the network sees; the output keeps the input's size. A network of your own that
+            takes images of one size alone wants this.
         fps: frames per second of a folder of images, 30 if not given; videos and cameras have their own.
         strict: stop at an image that cannot be read or a video that is damaged, instead of leaving it out.
         precision: bf16 is faster on CPUs and GPUs that have it.
@@ -69,7 +70,7 @@ def segment(
         def report(labelled: LabelledVideo) -> None:
             shown.close()
             stopped_by = signals.name if labelled.stopped else ""
-            print_summary(console, labelled, weights or model or DEFAULT_WEIGHTS, stopped_by)
+            print_summary(console, labelled, weights or network.model or DEFAULT_WEIGHTS, stopped_by)
 
         def on_open(run: Labelling) -> None:
             advance.append(shown.enter_context(labelling_progress(run.info.frame_count, console)))
@@ -78,7 +79,7 @@ def segment(
         labelled = label_video(
             source,
             output,
-            find_model(weights, model=model, at=at, method=method),
+            find_model(weights, model=network.model, method=method, **network.options(resize)),
             view=view,
             opacity=opacity,
             resize=resize,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lmanet.cli.network import NO_NETWORK, OwnNetwork
 from lmanet.errors import InputError, WeightsError
 from lmanet.training.recipes import PRESETS, MethodRecipe, SingleRecipe, VideoRecipe
 
@@ -24,8 +25,7 @@ def train(
     data: str,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     weights: str | None = None,
-    model: str | None = None,
-    at: str | None = None,
+    own: tyro.conf.OmitArgPrefixes[OwnNetwork] = NO_NETWORK,
     start_from: str | None = None,
     val_split: str = "val",
     val_data: str | None = None,
@@ -51,8 +51,7 @@ def train(
             frames and labels (see lmanet data check --help).
         out: folder for frames, checkpoints, logs and the weights.
         weights: the single-frame network that a method is put on; for a network, where to start from (random).
-        model: MODULE:FUNCTION that builds a trained network of your own, in place of --weights.
-        at: the submodule of it whose output goes through the memory, of those that `lmanet inspect` lists.
+        own: options of a network of your own, in place of --weights.
         start_from: a trained model of the same method whose own weights this one starts from (untrained).
         val_split: the split that chooses the best epoch.
         val_data: validate on another data set.
@@ -70,7 +69,7 @@ def train(
 
     from lmanet.atomic import check_folder
     from lmanet.cli.progress import TrainingProgress
-    from lmanet.data.spec import open_data
+    from lmanet.data.spec import open_data, size_of
     from lmanet.third_party import method_of
     from lmanet.training.options import RunOptions
     from lmanet.training.train import train as run
@@ -79,7 +78,7 @@ def train(
 
     if isinstance(recipe, MethodRecipe):
         recipe = replace(recipe, method=method_of(recipe.method).method)
-    network, initial = _network(recipe, weights, model, at), _start(start_from)
+    network, initial = _network(recipe, weights, own, size_of(data)), _start(start_from)
     train_data = open_data(data, "train", labels=False) if unlabelled else open_data(data, "train")
     val = None if unlabelled else open_data(val_data or data, val_split)
     check_folder(out)
@@ -106,22 +105,24 @@ def train(
 
 
 def _network(
-    recipe: SingleRecipe | VideoRecipe, weights: str | None, model: str | None, at: str | None
+    recipe: SingleRecipe | VideoRecipe, weights: str | None, own: OwnNetwork, size: tuple[int, int] | None
 ) -> Backbone | None:
     """The network to be trained on, or to start from."""
     from lmanet.third_party import third_party_backbone
     from lmanet.zoo import load
 
-    if isinstance(recipe, SingleRecipe) and model is not None:
+    options = own.options(size)
+    if own.model is None and any(value is not None for value in options.values()):
+        said = ", ".join(name for name, value in options.items() if value is not None)
+        raise InputError(f"{said}: said of a network of your own: give --model MODULE:FUNCTION")
+    if isinstance(recipe, SingleRecipe) and own.model is not None:
         raise InputError(
-            f"{recipe.network} is not your {model}: --model goes with label-memory…, lmanet, paper and own"
+            f"{recipe.network} is not your {own.model}: --model goes with label-memory…, lmanet, paper and own"
         )
-    if weights is not None and model is not None:
+    if weights is not None and own.model is not None:
         raise InputError("--weights and --model are two networks: give one of them")
-    if model is not None:
-        return third_party_backbone(model, at)
-    if at is not None:
-        raise InputError("--at says where the network of --model is cut: give --model MODULE:FUNCTION")
+    if own.model is not None:
+        return third_party_backbone(own.model, **options)
     if weights is None:
         return None
     loaded = load(weights)

@@ -95,6 +95,12 @@ def scan_data(spec: str, split: str) -> tuple[VideoData, tuple[str, ...]]:
     return data, problems
 
 
+def size_of(spec: str) -> tuple[int, int] | None:
+    """(H, W) that frames are resized to, of a specification that says so, otherwise None."""
+    size = _split_options(spec.partition(":")[2])[1].get("size")
+    return None if size is None else tuple(map(int, size.split("x")))  # pyright: ignore[reportReturnType]
+
+
 def _split_options(text: str) -> tuple[str, dict[str, str]]:
     """A path, which may hold commas, and the options behind it."""
     options: dict[str, str] = {}

@@ -72,6 +72,8 @@ class Labelling:
             shares=dict(zip(self._model.classes.names, self._shares.compute().tolist(), strict=True)),
             method=self._model.method,
             device=self._device,
+            normalisation=self._model.backbone.normalisation,
+            notes=self._model.backbone.notes,
             warnings=tuple(self._source.warnings),
             stopped=self._source.stopping,
             found=self._gaps.found if self._gaps else 0,

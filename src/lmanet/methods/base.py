@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lmanet.backbones.base import Backbone, Features
 from lmanet.classes import Classes, numbered_classes
 from lmanet.errors import InputError
+from lmanet.nn.place import place_of
 
 RECURRENT_PAST = 64
 """Frames after which less than 0.4 % of the pixels differ, on CamVid val with the bundled models."""
@@ -34,6 +35,8 @@ class VideoModel(nn.Module, ABC):
             fields name the inputs and outputs of an exported step.
         adjustable: arguments that may be changed without training (`adjusted`).
         trainable: whether `lmanet train` can train it; its class is made from `TrainableVideoModel` then.
+        needs_cut: whether it uses the fused map, inside of the network, for which a network of one's own is cut in two;
+            not where it needs the network's output alone.
         not_exportable: why `step` cannot be a graph of torch.export or torch.compile; None if it can.
         backbone: the single-frame network.
         card: where the weights came from; None if that is not known.
@@ -44,6 +47,7 @@ class VideoModel(nn.Module, ABC):
     State: ClassVar[type[tuple[Tensor, ...]]]
     adjustable: ClassVar[tuple[str, ...]] = ()
     trainable: ClassVar[bool] = False
+    needs_cut: ClassVar[bool] = True
     not_exportable: ClassVar[str | None] = None
 
     backbone: Backbone
@@ -56,6 +60,11 @@ class VideoModel(nn.Module, ABC):
             raise InputError(
                 f"a {type(self).__name__} around a {type(backbone).__name__}: expected an lmanet.Backbone; "
                 f"lmanet.wrap(model, {self.method!r}) takes any network"
+            )
+        if self.needs_cut and backbone.not_cut is not None:
+            raise InputError(
+                f"{self.method} needs a network that is cut in two, and {backbone.not_cut}: give the network itself, "
+                f"lmanet.wrap(network, {self.method!r}), or a backbone that another method with a memory has"
             )
         self.backbone = backbone
 
@@ -153,7 +162,7 @@ class VideoModel(nn.Module, ABC):
             The copy, in `eval` mode, on the same device, without gradients. It can neither be trained nor saved.
             This model itself if it is such a copy already.
         """
-        if self.optimized and dtype in (None, next(self.parameters()).dtype):
+        if self.optimized and dtype in (None, place_of(self).dtype):
             return self
         # All but the backbone is copied, which makes its own copy.
         fast = copy.deepcopy(self, {id(self.backbone): self.backbone.optimize(dtype)})

@@ -59,6 +59,7 @@ class FlowAverage(VideoModel):
 
     method = "flow-average"
     State = FlowState
+    needs_cut = False
     adjustable = ("weight",)
     not_exportable = "its optical flow is computed by OpenCV, outside of PyTorch"
 

@@ -22,6 +22,7 @@ class SingleFrame(VideoModel):
 
     method = "single-frame"
     State = NoState
+    needs_cut = False
 
     def step(self, images: Tensor, state: NoState | None = None) -> tuple[Tensor, NoState]:
         """Label frames by the network alone: images (B, 3, H, W) to logits (B, K, H, W) and the empty state.

@@ -26,6 +26,7 @@ from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.methods.labels import Reading, RemembersLabels, projection
 from lmanet.nn.cells import averaged, rewritten
+from lmanet.nn.place import place_of
 from lmanet.ops import Backend
 
 KEY_FEATURES = 64
@@ -91,7 +92,7 @@ class TrainingFreeMemory(RemembersLabels):
         kept = projection(backbone.channels, self.key_features) if narrow else None
         self.register_buffer("projection", kept, persistent=False)
         self.card = backbone.card
-        self.to(next(backbone.parameters()))
+        self.to(place_of(backbone))
 
     def check_arguments(self) -> None:
         """Raise InputError unless S, R, temperature and strength are in their ranges."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 from torch import nn
 
-from lmanet.backbones import as_backbone
+from lmanet.backbones import NetworkOptions, as_backbone
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
@@ -18,6 +18,7 @@ from lmanet.methods.lmanet import LMANet
 from lmanet.methods.registry import find_method
 from lmanet.methods.single_frame import SingleFrame
 from lmanet.methods.training_free import TrainingFreeMemory
+from lmanet.nn.place import place_of
 from lmanet.ops import Backend, Border
 
 RGB = tuple[float, float, float]
@@ -30,6 +31,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -49,6 +52,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -67,6 +72,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -88,6 +95,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -102,6 +111,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -115,6 +126,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -128,6 +141,8 @@ def wrap(
     *,
     at: str | None = None,
     entry: int | str | None = None,
+    output: int | str | None = None,
+    normalise: str | None = None,
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
@@ -141,17 +156,26 @@ def wrap(
     ```
 
     Args:
-        model: any network that takes images (B, 3, H, W) and returns logits (B, K, h, w), as they are or under the key
-            `out` or `logits`: of segmentation_models_pytorch, torchvision, transformers, or your own; or a `Backbone`.
+        model: any network that takes images (B, 3, H, W) and returns logits (B, K, h, w): of
+            segmentation_models_pytorch, torchvision, transformers, or your own; compiled or wrapped up for several GPUs
+            or not; or a `Backbone`. TorchScript and exported programs, which cannot be cut in two, go with
+            `single-frame` and `flow-average`.
         method: `training-free`, `flow-average` and `single-frame` work at once; `label-memory` and `lmanet` (the
             paper's memory of features) are to be trained; or the name of one of your own (`lmanet.methods.register`).
         at: the submodule whose output goes through the memory; if not given, the one of most merit among those that
-            `lmanet.inspect` lists.
+            `lmanet.inspect` lists. A method that needs the network's output alone (`single-frame`, `flow-average`)
+            leaves it whole, unless this is given.
         entry: which entry of that submodule's output, if it is a list, tuple or dict.
-        mean: of the images that the network was trained on, per RGB channel in [0, 1]; if not given, what timm knows of
-            it, otherwise ImageNet's.
-        std: their standard deviation, likewise.
-        probe: (H, W) of images that the network takes, if it does not take the usual ones.
+        output: key or index of the logits among what the network returns, nested ones with dots between (`aux.0`); if
+            not given, `out`, `logits`, or the only map there is.
+        normalise: what is done to images in [0, 1] first: `imagenet`, `none`, or six numbers, the mean and then the
+            standard deviation per RGB channel (`"0.5,0.5,0.5,0.25,0.25,0.25"`), with `,bgr` behind it for a network
+            that takes BGR. If not given, it is found out: none, for a network that normalises in its own `forward`,
+            which is tried; otherwise what transformers, timm or smp say of it; otherwise ImageNet's.
+            `.backbone.normalisation` says which, and why.
+        mean: three numbers in place of `normalise`; goes with `std`.
+        std: three numbers, likewise.
+        probe: (H, W) of images that the network takes, if it does not take the usual ones; for networks of one size.
         arguments: of the method's class, such as `memory_size` and `window`; all have defaults.
 
     Returns:
@@ -168,7 +192,16 @@ def wrap(
     for name in arguments:
         if name not in taken:
             raise InputError(f"{method} has no argument {name!r}: it has {', '.join(taken) or 'none'}")
-    backbone = as_backbone(model, at=at, entry=entry, mean=mean, std=std, probe=probe)
+    options: NetworkOptions = {
+        "at": at,
+        "entry": entry,
+        "output": output,
+        "normalise": normalise,
+        "mean": mean,
+        "std": std,
+        "probe": probe,
+    }
+    backbone = as_backbone(model, cut=kind.needs_cut or at is not None or entry is not None, **options)
     return put_on(backbone, method, **arguments)
 
 
@@ -178,7 +211,10 @@ def put_on(backbone: Backbone, method: str, **arguments: Any) -> VideoModel:
     Raises:
         InputError: there is no such method, or an argument is out of range.
     """
-    model = find_method(method)(backbone, **arguments).to(next(backbone.parameters()))
+    model = find_method(method)(backbone, **arguments)
+    own = {id(x) for x in (*model.parameters(), *model.buffers())}
+    if own - {id(x) for x in (*backbone.parameters(), *backbone.buffers())}:
+        model.to(place_of(backbone))
     # A network in training mode stays as it is: some of its parts may be in `eval` mode on purpose.
     return model if backbone.training else model.eval()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,18 +18,30 @@ class Normalise(nn.Module):
     Args:
         mean: per channel.
         std: per channel.
+        bgr: whether the order of the channels is turned round afterwards.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        bgr: bool = False,
     ) -> None:
         super().__init__()
+        self.bgr = bgr
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What it does, as JSON values."""
+        mean, std = (x.flatten().tolist() for x in (self.mean, self.std))
+        return {"mean": mean, "std": std, **({"bgr": True} if self.bgr else {})}
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to the same shape."""
-        return (images - self.mean) / self.std
+        images = (images - self.mean) / self.std
+        return images.flip(1) if self.bgr else images

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lmanet.backbones.wrapped.exporting import modules_tracked
 from lmanet.backbones.wrapped.forwards import Forward, run_with
+from lmanet.backbones.wrapped.unwrapping import called_by_python
 from lmanet.errors import InputError
 from lmanet.nn.hooks import removed_after
 
@@ -60,8 +61,7 @@ def calls_around(model: nn.Module, at: nn.Module, images: Tensor) -> Calls:
 
     hooks = [
         hook
-        for module in model.modules()
-        if module is not model
+        for module in called_by_python(model)
         for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))
     ]
     with removed_after(hooks):

@@ -14,7 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmanet.backbones.wrapped.layout import is_map, key_of
 from lmanet.backbones.wrapped.network import Wrapped
-from lmanet.backbones.wrapped.probing import find_probe, gradients, in_eval_mode, logits_of
+from lmanet.backbones.wrapped.obstacles import check_kind, obstacle
+from lmanet.backbones.wrapped.outputs import Outputs
+from lmanet.backbones.wrapped.probing import Probe, find_probe, gradients, in_eval_mode
+from lmanet.backbones.wrapped.unwrapping import called_by_python, unwrapped
 from lmanet.errors import InputError
 from lmanet.nn.hooks import removed_after
 
@@ -71,7 +74,9 @@ def cut_where_best(model: nn.Module, **options: Any) -> Wrapped:
     Raises:
         InputError: it cannot be cut anywhere.
     """
-    return best_cut(model, inspect(model, probe=options.get("probe")), **options)[0]
+    return best_cut(
+        model, inspect(model, probe=options.get("probe"), output=options.get("output")), **options
+    )[0]
 
 
 def best_cut(
@@ -106,20 +111,25 @@ def best_cut(
     return best, around
 
 
-def inspect(model: nn.Module, *, probe: tuple[int, int] | None = None) -> list[Candidate]:
+def inspect(
+    model: nn.Module, *, probe: tuple[int, int] | Probe | None = None, output: str | int | None = None
+) -> list[Candidate]:
     """Where a network can be cut: submodules called once that return a map which the logits depend on, in call order.
 
     Args:
         model: as `lmanet.wrap` takes it.
         probe: (H, W) of images that it takes, if it does not take the usual ones.
+        output: key or index of the logits among what it returns, if that does not tell by itself.
 
     Raises:
         InputError: the model does not run, or does not return logits.
     """
+    model = unwrapped(model)
+    check_kind(model)
     with in_eval_mode(model):
-        images, _ = find_probe(model, probe)
-        images = images[:1]
-        found, logits, total = _trace(model, images)
+        tried = find_probe(model, probe, output=output)
+        images = tried.images[:1]
+        found, logits, total = _trace(model, images, tried.outputs)
     grads = gradients(logits, [x.value for x in found])
     names = {module: name for name, module in model.named_modules()}
     height, width = images.shape[-2:]
@@ -135,6 +145,8 @@ def inspect(model: nn.Module, *, probe: tuple[int, int] | None = None) -> list[C
         if grad is not None and fits and 0 < x.flops < total:
             costs = gmacs(x.flops), gmacs(total - x.flops)
             candidates.append(Candidate(names[x.module], x.entry, channels, stride, *costs, x.rectified))
+    if not candidates and (why := obstacle(model, tried)) is not None:
+        raise InputError(why)
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no submodule that is called once and returns a map (B, C, h, w) before the "
@@ -152,8 +164,8 @@ class _Found:
     rectified: bool
 
 
-def _trace(model: nn.Module, images: Tensor) -> tuple[list[_Found], Tensor, float]:
-    """Every map that a submodule called once returns, in call order; the logits; the operations in all."""
+def _trace(model: nn.Module, images: Tensor, outputs: Outputs) -> tuple[list[_Found], Tensor, float]:
+    """Every map that a submodule called once returns, in call order; what logits are made of; the operations in all."""
     calls: Counter[nn.Module] = Counter()
     found: dict[int, _Found] = {}
     counter = FlopCounterMode(display=False)
@@ -171,7 +183,7 @@ def _trace(model: nn.Module, images: Tensor) -> tuple[list[_Found], Tensor, floa
                     flops, rectified = counter.get_total_flops(), bool((value >= 0).all())
                     found[id(value)] = _Found(module, entry, value, flops, rectified)
 
-    hooks = [m.register_forward_hook(leave) for m in model.modules() if m is not model]
+    hooks = [m.register_forward_hook(leave) for m in called_by_python(model)]
     with removed_after(hooks), torch.inference_mode(False), torch.enable_grad(), counter:
-        logits = logits_of(model(images.clone().requires_grad_()))
+        logits = outputs.map_of(model(images.clone().requires_grad_().clone()))
     return [x for x in found.values() if calls[x.module] == 1], logits, counter.get_total_flops()

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from lmanet.backbones.base import Backbone, Features
@@ -15,8 +14,9 @@ from lmanet.backbones.wrapped.cut import calls_around, run_after, run_before
 from lmanet.backbones.wrapped.exporting import unnoted
 from lmanet.backbones.wrapped.forwards import copied
 from lmanet.backbones.wrapped.layout import Layout, RecentLayouts, check_leaves, number_of_map
-from lmanet.backbones.wrapped.probing import find_probe, first_parameter, in_eval_mode, logits_of
+from lmanet.backbones.wrapped.probing import Probe, check_size, find_probe, first_parameter, in_eval_mode
 from lmanet.backbones.wrapped.sides import parts_of, what_logits_need
+from lmanet.backbones.wrapped.tries import same
 from lmanet.errors import InputError
 from lmanet.nn.folding import fold_norms_of
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -41,10 +41,16 @@ class Wrapped(Backbone):
         entry: which entry of that output, if it is a list, tuple or dict.
         mean: of the images that the model was trained on, per RGB channel in [0, 1].
         std: their standard deviation, likewise.
-        probe: (H, W) of images that the model takes, if it does not take the usual ones.
+        bgr: whether it takes the channels as BGR.
+        probe: (H, W) of images that the model takes, if it does not take the usual ones. A model that takes no other
+            is given images of this size alone.
+        output: key or index of the logits among what the model returns, nested ones with dots between (`aux.0`); if
+            not given, `out`, `logits`, or the only map there is.
 
     Attributes:
         multiple: what heights and widths are padded to multiples of; as found, the least that the model takes.
+        fixed_size: (H, W) of a model that takes images of one size alone, otherwise None.
+        outputs: how logits are made of what the model returns.
 
     Raises:
         InputError: the model does not run, or cannot be cut there; the message says why.
@@ -58,7 +64,9 @@ class Wrapped(Backbone):
         entry: int | str | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
-        probe: tuple[int, int] | None = None,
+        bgr: bool = False,
+        probe: tuple[int, int] | Probe | None = None,
+        output: str | int | None = None,
     ) -> None:
         super().__init__()
         if at not in dict(model.named_modules()) or not at:
@@ -68,18 +76,21 @@ class Wrapped(Backbone):
             )
         self.model = model
         self.training = model.training
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalise(mean, std, bgr)
         self.normalise.to(first_parameter(model))
         self.at, self.entry = at, entry
         # Outside of inference mode, in which tensors do not count how often they were written to.
         with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
-            images, self.multiple = find_probe(model, probe)
+            found = find_probe(model, probe, output=output)
+            images, self.multiple, self.fixed_size = found.images, found.multiple, found.fixed_size
+            self.outputs, self.notes = found.outputs, found.outputs.notes
             self._probe_size = (images.shape[-2], images.shape[-1])
             self._find_cut(images)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, images: Tensor) -> Features:
         """Images (B, 3, H, W) in [0, 1] to the map at the cut, and what else the rest of the network needs."""
+        check_size(images, self.fixed_size)
         made, layout = self._before(images)
         # A graph is made once: it may not depend on, nor leave anything of, what was called before it.
         if not torch.compiler.is_compiling():
@@ -91,12 +102,9 @@ class Wrapped(Backbone):
         known = {self._fused: features.fused, **dict(zip(self._needed, features.rest, strict=True))}
         known |= {n: known[n].clone() for n in self._written}
         batch = features.fused.shape[0]
-        images = features.fused.new_zeros(()).expand(batch, 3, *size)
+        images = self._unseen(features.fused.new_zeros(()), batch, size)
         returned = self._layout(images).build(known, batch, images)
-        logits = logits_of(run_after(self.model, self._early(), returned, images))
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        return logits
+        return self.outputs(run_after(self.model, self._early(), returned, images), size)
 
     def _before(self, images: Tensor) -> tuple[list[Any], Layout]:
         """What is made of images up to the cut."""
@@ -139,9 +147,8 @@ class Wrapped(Backbone):
 
     @property
     def setting(self) -> dict[str, Any]:
-        """Where the network is cut, and how its images are normalised."""
-        mean, std = (x.flatten().tolist() for x in (self.normalise.mean, self.normalise.std))
-        return {"at": self.at, "entry": self.entry, "mean": mean, "std": std}
+        """Where the network is cut, how its images are normalised, and what of its output logits are made of."""
+        return {"at": self.at, "entry": self.entry, **self.normalise.setting, **self.outputs.setting}
 
     def train(self, mode: bool = True) -> Self:
         """Training or `eval` mode of all parts; what lies on both sides of the cut itself stays in `eval` mode.
@@ -173,7 +180,7 @@ class Wrapped(Backbone):
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(1, 3, *self._probe_size, generator=generator).to(first_parameter(self.model))
         before = {inner for module in self._early() for inner in module.modules()}
-        fold_norms_of(self.model, lambda: logits_of(self.model(images)), before)
+        fold_norms_of(self.model, lambda: self.outputs(self.model(images.clone())), before)
 
     def _early(self) -> list[nn.Module]:
         return [self.model.get_submodule(name) for name in self._early_names]
@@ -181,7 +188,9 @@ class Wrapped(Backbone):
     def _find_cut(self, images: Tensor) -> None:
         """Find out what the cut consists of, and that it is one."""
         model, at = self.model, self.model.get_submodule(self.at)
-        early, late, count = calls_around(model, at, images)
+        shown = images.clone()
+        early, late, count = calls_around(model, at, shown)
+        self._writes_images = shown._version > 0
         if count != 1:
             raise InputError(
                 f"at={self.at!r} is called {count} times for an image: choose a submodule that is called once"
@@ -190,17 +199,17 @@ class Wrapped(Backbone):
         self._early_names = [names[module] for module in early]
         self._layouts = RecentLayouts()
 
-        returned = run_before(model, early, images)
+        returned = run_before(model, early, images.clone())
         made, layout = Layout.of(returned, len(images))
         self._fused = number_of_map(returned, self.entry, self.at)
         fused = made[self._fused]
-        needed, used = what_logits_need(model, early, made, layout, images)
+        needed, used = what_logits_need(model, early, made, layout, images.clone(), self.outputs)
         if self._fused not in needed:
             raise InputError(
                 f"what {self.at!r} returns has no part in the logits (an auxiliary head?): choose another submodule"
             )
         self._needed = tuple(n for n in needed if n != self._fused)
-        expected = logits_of(model(images))
+        expected = self.outputs(model(images.clone()))
         self.num_classes, self.channels = expected.shape[1], fused.shape[1]
         self.stride = round(images.shape[-2] / fused.shape[-2])
         self._parts = parts_of(model, set(early), late, used)
@@ -210,15 +219,20 @@ class Wrapped(Backbone):
         kept = {n: layout.by_image(made[n], n).clone() for n in needed}
         versions = {n: value._version for n, value in kept.items()}
         # So would what is not needed: it is not a number here.
-        nothing = images.new_full((), torch.nan).expand_as(images)
+        nothing = self._unseen(images.new_full((), torch.nan), len(images), self._probe_size)
         try:
-            again = logits_of(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
+            again = self.outputs(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
         except Exception as error:
             raise InputError(f"{self._not_a_cut()} ({type(error).__name__}: {error})") from error
-        if not torch.equal(again, expected):
+        if not same(again, expected):
             raise InputError(self._not_a_cut())
         # The network writes into these: what it is given must be a copy.
         self._written = tuple(n for n, value in kept.items() if value._version != versions[n])
+
+    def _unseen(self, value: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
+        """Images (B, 3, H, W) of one value, for the part after the cut, which asks for their shape alone."""
+        images = value.expand(batch, 3, *size)
+        return images.clone() if self._writes_images else images
 
     def _not_a_cut(self) -> str:
         return (

@@ -2,89 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lmanet.backbones.wrapped.outputs import Outputs
+from lmanet.backbones.wrapped.tries import Tries, check_forward, own_size, told, usual_sizes
+from lmanet.backbones.wrapped.unwrapping import set_mode
 from lmanet.errors import InputError
 
-PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
-"""Heights and widths that networks are tried at, until one runs."""
 LARGER = (64, 128)
-"""What is added to these in a second try, to tell networks of one size."""
+"""What is added to the height and width that a network takes, to tell those of one size."""
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def find_probe(model: nn.Module, size: tuple[int, int] | None) -> tuple[Tensor, int]:
-    """Two random images that the model takes, and the number that heights and widths must be multiples of.
+@dataclass(frozen=True)
+class Probe:
+    """What was found out about a network by running it on random images.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1] that it takes, on its device and of its type.
+        multiple: what heights and widths must be multiples of; 1 for a network of one size.
+        fixed_size: (H, W) of a network that takes images of one size alone, otherwise None.
+        outputs: how logits are made of what it returns.
+    """
+
+    images: Tensor
+    multiple: int
+    fixed_size: tuple[int, int] | None
+    outputs: Outputs
+
+
+def find_probe(
+    model: nn.Module,
+    size: tuple[int, int] | Probe | None,
+    *,
+    output: str | int | None = None,
+    batch: int = 2,
+) -> Probe:
+    """Random images that the model takes, which sizes it takes beside them, and what it returns.
 
     Args:
         model: as `Wrapped` takes it, in `eval` mode.
-        size: (H, W); None tries the usual ones.
+        size: (H, W); None tries the usual ones; what was found out before is returned as it is.
+        output: key or index of the logits among what it returns, nested ones with dots between; None: as found.
+        batch: how many images it is given at once.
 
     Raises:
-        InputError: it runs at none, or at one only, or does not return logits.
+        InputError: it runs at none, or at one only and `size` was not given; it does not return logits, nor what they
+            can be made of; or it does not return the same for the same images.
     """
-    parameter = first_parameter(model)
-    generator = torch.Generator().manual_seed(0)
+    if isinstance(size, Probe):
+        return size
+    check_forward(model)
+    # Outside of inference mode: what is made in it counts not how often it was written to.
+    with torch.inference_mode(False), torch.no_grad():
+        tries = Tries(model, output, batch)
+        images = tries.first([size] if size else usual_sizes(model))
+        tries.check_again(images)
+        fixed, multiple = _other_sizes(tries, images, given=size is not None)
+        tries.check_again(images)
+        return Probe(images, multiple, fixed, tries.reading(images))
 
-    @torch.no_grad()
-    def run(height: int, width: int) -> Tensor:
-        images = torch.rand(2, 3, height, width, generator=generator).to(parameter)
-        logits_of(model(images))
-        return images
 
-    failures = []
-    for height, width in (size,) if size else PROBE_SIZES:
-        try:
-            images = run(height, width)
-        except InputError:
-            raise
-        except Exception as error:  # whatever a network raises of a size that it does not take
-            failures.append(f"{height}×{width}: {type(error).__name__}: {error}")
-            continue
-        larger = height + LARGER[0], width + LARGER[1]
-        try:
-            run(*larger)
-        except Exception as error:
-            raise InputError(
-                f"{type(model).__name__} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} "
-                f"({type(error).__name__}: {error}): networks of one fixed size, or of squares alone, are not "
-                f"supported; set up the model so that it interpolates its position embedding"
-            ) from error
-        for multiple in MULTIPLES:
-            try:
-                run(height + multiple, width + multiple)
-            except Exception:
-                continue
-            return images, multiple
+def _other_sizes(tries: Tries, images: Tensor, *, given: bool) -> tuple[tuple[int, int] | None, int]:
+    """The one size (H, W) that the model takes, if it takes no other, and what sides must be multiples of."""
+    height, width = images.shape[-2:]
+    larger = height + LARGER[0], width + LARGER[1]
+    if (error := tries.failure(*larger)) is not None:
+        if given:
+            return (height, width), 1
+        rows, columns = own_size(tries.model) or (height, width)
         raise InputError(
-            f"{type(model).__name__} takes images of {height}×{width}, but none a little larger: sides must be "
-            f"multiples of at most {MULTIPLES[-1]}"
-        )
+            f"{tries.name} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} ({told(error)}): it is "
+            f"a network of one fixed size, or of squares alone; give probe=({rows}, {columns}) (on the command line "
+            f"--probe {rows} {columns}, of segment --resize {rows} {columns}), and it is given images of this size, or "
+            f"set it up so that it interpolates its position embedding"
+        ) from error
+    for multiple in MULTIPLES:
+        if tries.failure(height + multiple, width + multiple) is None:
+            return None, multiple
     raise InputError(
-        f"{type(model).__name__} runs on no image that was tried ({'; '.join(failures)}): give probe=(H, W) of one "
-        f"that it takes"
+        f"{tries.name} takes images of {height}×{width}, but none a little larger: sides must be multiples of at most "
+        f"{MULTIPLES[-1]}"
     )
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits (B, K, h, w) among what a segmentation network returns.
+def try_out(model: nn.Module, size: tuple[int, int] | None, *, output: str | int | None = None) -> Probe:
+    """What `find_probe` finds with two images at once, or with one where the model takes one alone."""
+    with in_eval_mode(model):
+        try:
+            return find_probe(model, size, output=output)
+        except InputError:
+            return find_probe(model, size, output=output, batch=1)
 
-    Raises:
-        InputError: there are none.
-    """
-    found = output.get("out", output.get("logits")) if isinstance(output, Mapping) else output
-    if not isinstance(found, Tensor) or found.ndim != 4:
-        got = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(output).__name__}"
+
+def check_size(images: Tensor, fixed: tuple[int, int] | None) -> None:
+    """Raise InputError where images (B, 3, H, W) are not of the one size (H, W) that a network takes."""
+    height, width = images.shape[-2:]
+    if fixed is not None and (height, width) != fixed:
         raise InputError(
-            f"the model returned {got}: expected logits (B, K, h, w), as they are or under the key 'out' or 'logits'; "
-            f"give it a forward that returns them"
+            f"images of {height}×{width} for a network that takes images of {fixed[0]}×{fixed[1]} alone: give "
+            f"--resize {fixed[0]} {fixed[1]}, in Python Session(model, resize=({fixed[0]}, {fixed[1]}))"
         )
-    return found
 
 
 def gradients(logits: Tensor, values: list[Tensor]) -> list[Tensor | None]:
@@ -116,8 +139,8 @@ def first_parameter(model: nn.Module) -> Tensor:
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in `eval` mode, and afterwards back in its own."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
+    set_mode(model, False)
     try:
         yield
     finally:

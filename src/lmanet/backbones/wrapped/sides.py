@@ -10,12 +10,18 @@ from torch.utils import _pytree as pytree
 
 from lmanet.backbones.wrapped.cut import run_after
 from lmanet.backbones.wrapped.layout import Layout
-from lmanet.backbones.wrapped.probing import gradients, logits_of
+from lmanet.backbones.wrapped.outputs import Outputs
+from lmanet.backbones.wrapped.probing import gradients
 
 
 @torch.enable_grad()
 def what_logits_need(
-    model: nn.Module, early: list[nn.Module], made: list[Any], layout: Layout, images: Tensor
+    model: nn.Module,
+    early: list[nn.Module],
+    made: list[Any],
+    layout: Layout,
+    images: Tensor,
+    outputs: Outputs,
 ) -> tuple[tuple[int, ...], set[nn.Parameter]]:
     """What has a part in the logits from the cut on: what a gradient reaches.
 
@@ -28,7 +34,7 @@ def what_logits_need(
     leaves = {n: x.detach().requires_grad_() for n, x in tensors.items() if n not in fixed}
     # Not the leaves themselves: the network may write into its maps.
     values = [leaves[n].clone() if n in leaves else x for n, x in enumerate(made)]
-    logits = logits_of(run_after(model, early, pytree.tree_unflatten(values, layout.spec), images))
+    logits = outputs(run_after(model, early, pytree.tree_unflatten(values, layout.spec), images))
     trained = [p for p in model.parameters() if p.requires_grad]
     grads = gradients(logits, [*leaves.values(), *trained])
     reached = {n for n, grad in zip(leaves, grads, strict=False) if grad is not None}
