@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.cuttable import Network, made, pictures
+from contracts.networks import lively, seeded
 from lmanet.backbones import Wrapped
 from lmanet.backbones.wrapped.inspection import cut_where_best, inspect
 from lmanet.backbones.wrapped.outputs import Outputs
@@ -397,3 +398,63 @@ def test_every_container_is_exported(name):
     exported = torch.export.export(wrapped, (images,), strict=False)
     torch.testing.assert_close(exported.module()(images), wrapped(images))
     assert torch.equal(torch.compile(wrapped, backend="eager")(images), wrapped(images))
+
+
+SMP = {
+    "one class": ({"classes": 1}, "one logit"),
+    "one class, sigmoid": ({"classes": 1, "activation": "sigmoid"}, "one probability"),
+    "softmax2d": ({"classes": 4, "activation": "softmax2d"}, "probabilities"),
+    "softmax": ({"classes": 4, "activation": "softmax"}, "probabilities"),
+    "sigmoid": ({"classes": 4, "activation": "sigmoid"}, "sigmoids"),
+    "logsoftmax": ({"classes": 4, "activation": "logsoftmax"}, "logits"),
+    "none": ({"classes": 4}, "logits"),
+    "a label too": ({"classes": 4, "aux_params": {"classes": 3}}, "logits"),
+    "a label too, sigmoid": (
+        {"classes": 1, "activation": "sigmoid", "aux_params": {"classes": 3}},
+        "one probability",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMP)
+@pytest.mark.filterwarnings(
+    "ignore:Implicit dimension choice for softmax", "ignore:Implicit dimension choice for log_softmax"
+)
+@torch.no_grad()
+def test_networks_of_smp(name):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    options, reading = SMP[name]
+    with seeded():
+        model = lively(smp.Unet("resnet18", encoder_weights=None, **options)).eval()
+    wrapped = Wrapped(model, at="decoder.blocks.3").eval()
+    assert wrapped.outputs.reading == reading and wrapped.num_classes == max(2, options["classes"])
+    images = pictures(1, 3, 64, 96)
+    returned = model(wrapped.normalise(images))
+    returned = returned[0] if isinstance(returned, tuple) else returned
+    labels = wrapped(images).argmax(1)
+    if options["classes"] > 1:
+        assert torch.equal(labels, returned.argmax(1))
+    else:
+        assert torch.equal(labels == 1, returned[:, 0] > (0 if reading == "one logit" else 0.5))
+
+
+@torch.no_grad()
+def test_segformer_of_one_label():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(
+        num_labels=1, depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], decoder_hidden_size=32
+    )
+    with seeded():
+        model = lively(transformers.SegformerForSemanticSegmentation(config)).eval()
+    wrapped = cut_where_best(model).eval()
+    images = pictures(1, 3, 64, 96)
+    own = F.interpolate(model(wrapped.normalise(images)).logits, (64, 96), mode="bilinear")
+    torch.testing.assert_close(wrapped(images).softmax(1)[:, 1:], own.sigmoid())
+    assert torch.equal(wrapped(images).argmax(1, keepdim=True) == 1, own > 0)
+
+
+def test_deep_supervision_is_a_list_of_maps():
+    model = network(lambda x, y: [x, x + 1, x + 2, x + 3])
+    with pytest.raises(InputError, match=r"0 \(2, 5, 128, 192\), .*3 \(2, 5, 128, 192\); give output= "):
+        cut_where_best(model)
+    assert cut_where_best(model, output="-1").setting["output"] == "3"

@@ -490,7 +490,7 @@ def test_entries_are_found_where_a_submodule_returns_several_maps():
 def test_where_nothing_can_be_cut():
     with pytest.raises(InputError, match="Sequential has no submodule that is called once and returns a map"):
         inspect(nn.Sequential(nn.Conv2d(3, 4, 1)).eval())
-    with pytest.raises(InputError, match="Empty has no parameters"):
+    with pytest.raises(InputError, match="Empty has no submodule that is called once"):
         inspect(Empty())
     with pytest.raises(InputError, match=r"no place to cut UsesImages at was found; the last one tried: "):
         cut_where_best(made(UsesImages()))

@@ -96,8 +96,7 @@ def test_long_tables_are_shortened(module, capsys):
 def test_images_of_a_given_size(module, capsys):
     assert main(["inspect", f"{module}:wide"]) == 2
     assert (
-        "give probe=(H, W) (--resize H W or --probe H W on the command line) of images that it takes"
-        in capsys.readouterr().err
+        "give probe=(H, W) of one that it takes (on the command line --probe H W" in capsys.readouterr().err
     )
     assert main(["inspect", f"{module}:wide", "--probe", "64", "640"]) == 0
     assert [row[1] for row in rows(capsys.readouterr().out) if row[0] == "*"] == ["2"]

@@ -77,9 +77,9 @@ def _other_sizes(tries: Tries, images: Tensor, *, given: bool) -> tuple[tuple[in
             return (height, width), 1
         raise InputError(
             f"{tries.name} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} ({told(error)}): it is "
-            f"a network of one fixed size, or of squares alone; give probe=({height}, {width}) (--resize {height} "
-            f"{width} on the command line), and it is given images of this size, or set it up so that it interpolates "
-            f"its position embedding"
+            f"a network of one fixed size, or of squares alone; give probe=({height}, {width}) (on the command line "
+            f"--probe {height} {width}, of segment --resize {height} {width}), and it is given images of this size, or "
+            f"set it up so that it interpolates its position embedding"
         ) from error
     for multiple in MULTIPLES:
         if tries.failure(height + multiple, width + multiple) is None:

@@ -59,7 +59,7 @@ class Tries:
         first = next(iter(failures.values()))
         raise InputError(
             f"{self.name} runs on no image that was tried ({told_once(failures)}): if the size is the cause, give "
-            f"probe=(H, W) (--resize H W or --probe H W on the command line) of images that it takes"
+            f"probe=(H, W) of one that it takes (on the command line --probe H W, of segment --resize H W)"
         ) from first
 
     def failure(self, height: int, width: int) -> Exception | None:
