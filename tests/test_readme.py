@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from lmanet.cli.main import VERBS, main
+from lmanet.cli.network import OwnNetwork
 from lmanet.video import VideoSink
 from lmanet.zoo.architectures import BACKBONES
 
@@ -83,7 +84,7 @@ def test_commands_have_the_options_that_they_are_shown_with() -> None:
             shown += [line.partition(" #")[0] for line in block.splitlines() if line.startswith("lmanet ")]
     assert len(shown) > 30
     for verb in {line.split()[1] for line in shown}:
-        parameters = inspect.signature(VERBS[verb]).parameters
+        parameters = {*inspect.signature(VERBS[verb]).parameters, *OwnNetwork.__dataclass_fields__}
         for line in (
             line for line in shown if line.split()[1] == verb and verb not in ("train", "data", "bench")
         ):

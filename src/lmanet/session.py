@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmanet.classes import check_class_count
-from lmanet.errors import InputError, LmanetError
+from lmanet.errors import InputError, LmanetError, NetworkError
 from lmanet.methods.base import VideoModel, as_video_model
 from lmanet.nn.place import place_of
 
@@ -102,7 +102,8 @@ class Session:
 
         Raises:
             InputError: not such a frame, NaN in it, or, where there is a memory, another size than the stream's
-                frames before it; or the network does not take it.
+                frames before it.
+            NetworkError: the network or the method fails on it.
         """
         images = _as_images(frame).to(place_of(self.model).device)
         size = (images.shape[-2], images.shape[-1])
@@ -128,7 +129,7 @@ class Session:
             raise
         except Exception as error:  # of the network's own code, or of a method of the user's
             height, width = images.shape[-2:]
-            raise InputError(
+            raise NetworkError(
                 f"the network or the method {self.model.method} failed on a frame of {height}×{width}: "
                 f"{type(error).__name__}: {error}"
             ) from error

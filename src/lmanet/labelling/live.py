@@ -148,12 +148,8 @@ def _run(
         last = frame.index
         try:
             return session.step(frame.image).labels
-        except LmanetError:
-            raise
-        except Exception as error:
-            raise NetworkError(
-                f"the network failed at frame {frame.name}: {type(error).__name__}: {error}"
-            ) from error
+        except NetworkError as error:
+            raise NetworkError(f"frame {frame.name}: {error}") from error.__cause__
 
     def write(frame: Frame, labels: NDArray[np.uint8]) -> None:
         if gaps is None or gaps.missing(frame.index):
