@@ -338,7 +338,7 @@ def test_a_good_video_of_before_stays_until_there_is_a_frame(folder: Path, run: 
         ),
         (signal.SIGTERM, ["train", "erfnet", "--data", "synthetic:", "-o", "trained"]),
         (signal.SIGHUP, ["bench", "op", "-o", "bench"]),
-        (signal.SIGTERM, ["reproduce", "--names", "control", "--data", "synthetic:", "-o", "reproduced"]),
+        (signal.SIGTERM, ["reproduce", "control", "--data", "synthetic:", "--out", "reproduced"]),
     ],
 )
 def test_other_verbs_end_and_leave_no_hidden_file(
