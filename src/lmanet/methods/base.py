@@ -15,7 +15,7 @@ from lmanet.errors import InputError
 from lmanet.nn.place import place_of
 
 RECURRENT_PAST = 64
-"""Frames after which less than 0.4 % of the pixels differ, on CamVid val with the bundled models."""
+"""Frames after which 0 to 1 % of the pixels still differ (docs/guide/label-video.md)."""
 
 
 class VideoModel(nn.Module, ABC):
