@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import lmanet
 from backbones.cuttable import CUTS, Network, made, pictures
 from lmanet.backbones import Uncut, Wrapped, as_backbone
-from lmanet.errors import InputError
+from lmanet.errors import InputError, NetworkError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*torch.ao.quantization")
 
@@ -323,7 +323,7 @@ def test_what_fails_while_it_streams_is_told():
     for method in ("single-frame", "flow-average", "training-free"):
         session = lmanet.Session(lmanet.wrap(made(Picky()), method))
         with pytest.raises(
-            InputError, match=f"method {method} failed on a frame of 64×50: ValueError: not 50"
+            NetworkError, match=f"method {method} failed on a frame of 64×50: ValueError: not 50"
         ):
             session.step(np.zeros((64, 50, 3), np.uint8))
 

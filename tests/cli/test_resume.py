@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 import lmanet
 from lmanet.cli.main import main
@@ -258,21 +260,23 @@ def test_a_network_that_fails_keeps_its_maps_and_is_gone_on_with(
     source: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "labels"
-    step = lmanet.Session.step
+    step = lmanet.LMANet.step
     count = 0
 
-    def fails(session: lmanet.Session, frame: np.ndarray) -> lmanet.Segmentation:
+    def fails(model: lmanet.LMANet, images: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         nonlocal count
         count += 1
         if count == 8:
             raise RuntimeError("out of memory")
-        return step(session, frame)
+        return step(model, images, state)
 
     with (
         monkeypatch.context() as patched,
-        pytest.raises(NetworkError, match=r"frame .*7: RuntimeError: out of") as e,
+        pytest.raises(
+            NetworkError, match=r"^frame .*7: .* failed on a frame of 48×64: RuntimeError: out of"
+        ) as e,
     ):
-        patched.setattr(lmanet.Session, "step", fails)
+        patched.setattr(lmanet.LMANet, "step", fails)
         lmanet.label_video(source, folder, str(weights), device="cpu")
     assert e.value.__notes__ == [f"Kept: {folder} (7 frames)"]
     assert lmanet.label_video(source, folder, str(weights), device="cpu", resume=True).frames == FRAMES - 7
