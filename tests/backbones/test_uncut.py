@@ -255,7 +255,10 @@ def test_a_program_of_free_sizes_takes_frames_of_any(size):
 
 def test_a_network_of_one_size_says_what_to_do():
     program = exported(made(Plain()), 1, 3, *SIZE)
-    with pytest.raises(InputError, match=r"give probe=\(H, W\) of one that it takes"):
+    with pytest.raises(
+        InputError,
+        match=r"give probe=\(H, W\) \(--resize H W or --probe H W on the command line\) of images that it takes",
+    ):
         lmanet.wrap(program, "single-frame")
     model = lmanet.wrap(program, "single-frame", probe=SIZE)
     frame = np.zeros((50, 70, 3), np.uint8)
