@@ -12,6 +12,7 @@ MODELS = ("errors", "classes", "nn", "ops", "backbones", "methods")
 MAY_IMPORT = {
     "errors": (),
     "classes": ("errors",),
+    "words": (),
     "atomic": ("errors",),
     "devices": ("errors",),
     "imagefile": ("errors",),
@@ -22,10 +23,11 @@ MAY_IMPORT = {
     "methods": (*MODELS, "flow"),
     "session": MODELS,
     "zoo": (*MODELS, "atomic"),
-    "data": ("errors", "classes", "atomic", "imagefile"),
-    "video": ("errors", "classes", "atomic", "imagefile", "data.protocols"),
+    "data": ("errors", "classes", "words", "atomic", "imagefile"),
+    "video": ("errors", "classes", "words", "atomic", "imagefile", "data.protocols"),
     "training": (
         *MODELS,
+        "words",
         "atomic",
         "session",
         "zoo.architectures",

@@ -141,6 +141,7 @@ def _submit(what: Cityscapes) -> None:
 
     from lmanet.api import check_classes
     from lmanet.atomic import check_folder
+    from lmanet.cli.said import say
     from lmanet.data.cityscapes import load_cityscapes, to_label_ids
     from lmanet.devices import find_device
     from lmanet.errors import InputError
@@ -169,8 +170,4 @@ def _submit(what: Cityscapes) -> None:
             ids=to_label_ids,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
-    errors.print(
-        f"{len(paths)} label maps in {what.submit}: zip them for the test server",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(errors, f"{len(paths)} label maps in {what.submit}: zip them for the test server")
