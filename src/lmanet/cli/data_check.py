@@ -100,7 +100,7 @@ def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
         spacings = " or ".join(f"{spacing:.3g}" for spacing in result.spacings_s)
         say(
             console,
-            f"{result.name}: {sum(lengths)} frames in {counted(len(lengths), 'sequence')} of {each}, "
+            f"{result.name}: {counted(sum(lengths), 'frame')} in {counted(len(lengths), 'sequence')} of {each}, "
             f"{spacings} s apart",
             f"heights and widths: {listed([f'{h}×{w} ({n})' for (h, w), n in found.sizes.most_common()], 8)}",
             f"read {found.images} images and {found.labels} labels in {result.seconds:.1f} s: "
