@@ -114,7 +114,7 @@ def test_a_network_of_ones_own_is_put_under_a_method() -> None:
         InputError, match=r"a Network has no method yet: choose one of single-frame, .*, or give"
     ):
         find_model(model=network)
-    with pytest.raises(InputError, match="at: said of a network of your own: give --model"):
+    with pytest.raises(InputError, match="at: said of a network of your own: give it as model="):
         find_model(at="body")
 
 

@@ -211,9 +211,7 @@ def _own_network(model: str | nn.Module | None, options: NetworkOptions) -> _Own
     check_no_model(model)
     if model is None:
         if given := [name for name, value in options.items() if value is not None]:
-            raise InputError(
-                f"{', '.join(given)}: said of a network of your own: give --model MODULE:FUNCTION (in Python model=)"
-            )
+            raise InputError(f"{', '.join(given)}: said of a network of your own: give it as model=")
         return None
     return _OwnNetwork(model, options)
 

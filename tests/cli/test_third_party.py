@@ -248,7 +248,7 @@ def test_its_normalisation_is_found_told_and_can_be_said(folder, model, capsys):
     assert main([*segment, "-o", "x", "--model", model, "--normalise", "none", "--mean", "0", "0", "0"]) == 2
     assert "beside mean or std: give one of the two" in capsys.readouterr().err
     assert main([*segment, "-o", "x", "--normalise", "none"]) == 2
-    assert "normalise: said of a network of your own: give --model" in capsys.readouterr().err
+    assert "--normalise: said of a network of your own: give --model" in capsys.readouterr().err
     assert not (folder / "x").exists()
 
 

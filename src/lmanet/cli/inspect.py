@@ -41,11 +41,11 @@ def inspect(
     if isinstance(network, Backbone):
         what = f"{model} is a {type(network).__name__}, a Backbone, which says itself where it is cut"
         return say(console, what, f"normalisation: {network.normalisation}", *network.notes)
-    output = output_of(model_output)
-    tried = try_out(network, probe, output=output)
-    say(console, f"normalisation: {find_normalisation(network, probe=probe)}", *tried.outputs.notes)
-    candidates = candidates_of(network, probe=probe, output=output)
-    default, around = best_cut(network, candidates, probe=probe, output=output)
+    # Once for all that follows.
+    tried = try_out(network, probe, output=output_of(model_output))
+    say(console, f"normalisation: {find_normalisation(network, probe=tried.size)}", *tried.outputs.notes)
+    candidates = candidates_of(network, probe=tried)
+    default, around = best_cut(network, candidates, probe=tried)
     best = sorted(candidates, key=lambda c: -c.merit)[: None if all else SHOWN]
     table = Table("", "at", "channels", "stride", "before", "after", "around", "merit")
     for column in table.columns:

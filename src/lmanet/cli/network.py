@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from lmanet.errors import InputError
 
 if TYPE_CHECKING:
     from lmanet.backbones import NetworkOptions
@@ -36,18 +38,28 @@ class OwnNetwork:
     probe: tuple[int, int] | None = None
 
     def options(self, size: tuple[int, int] | None = None) -> NetworkOptions:
-        """How it is taken.
+        """How it is taken; nothing, without a model.
 
         Args:
             size: (H, W) of the images that it will get, where that is known.
+
+        Raises:
+            InputError: there is no model to be taken so.
         """
+        if self.model is None:
+            if said := [name for name, value in asdict(self).items() if value is not None]:
+                raise InputError(
+                    f"--{', --'.join(said).replace('_', '-')}: said of a network of your own: give --model "
+                    f"MODULE:FUNCTION"
+                )
+            return {}
         return {
             "at": self.at,
             "output": output_of(self.model_output),
             "normalise": self.normalise,
             "mean": self.mean,
             "std": self.std,
-            "probe": self.probe or (size if self.model is not None else None),
+            "probe": self.probe or size,
         }
 
 

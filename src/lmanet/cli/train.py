@@ -112,9 +112,6 @@ def _network(
     from lmanet.zoo import load
 
     options = own.options(size)
-    if own.model is None and any(value is not None for value in options.values()):
-        said = ", ".join(name for name, value in options.items() if value is not None)
-        raise InputError(f"{said}: said of a network of your own: give --model MODULE:FUNCTION")
     if isinstance(recipe, SingleRecipe) and own.model is not None:
         raise InputError(
             f"{recipe.network} is not your {own.model}: --model goes with label-memory…, lmanet, paper and own"

@@ -18,10 +18,9 @@ from lmanet.methods.lmanet import LMANet
 from lmanet.methods.registry import find_method
 from lmanet.methods.single_frame import SingleFrame
 from lmanet.methods.training_free import TrainingFreeMemory
+from lmanet.nn.normalise import RGB
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, Border
-
-RGB = tuple[float, float, float]
 
 
 @overload

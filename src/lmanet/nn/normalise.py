@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+RGB = tuple[float, float, float]
+"""A number per channel."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's images per RGB channel, in [0, 1]."""
@@ -26,8 +29,8 @@ class Normalise(nn.Module):
 
     def __init__(
         self,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
+        mean: RGB = IMAGENET_MEAN,
+        std: RGB = IMAGENET_STD,
         bgr: bool = False,
     ) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from lmanet.backbones.wrapped.uncut import Uncut
 from lmanet.backbones.wrapped.unwrapping import unwrapped
 from lmanet.classes import Classes, generated_palette
 from lmanet.errors import InputError
+from lmanet.nn.normalise import RGB
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -38,8 +39,8 @@ class NetworkOptions(TypedDict, total=False):
     entry: int | str | None
     output: int | str | None
     normalise: str | None
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
+    mean: RGB | None
+    std: RGB | None
     probe: tuple[int, int] | None
 
 
@@ -72,7 +73,7 @@ def as_backbone(model: Any, *, cut: bool = True, **options: Unpack[NetworkOption
         check_kind(network)
     # Once for all that follows.
     probe = try_out(network, said.pop("probe"), output=said.pop("output"))
-    found = find_normalisation(network, **said, probe=(probe.images.shape[-2], probe.images.shape[-1]))
+    found = find_normalisation(network, **said, probe=probe.size)
     how = {"mean": found.mean, "std": found.std, "bgr": found.bgr, "probe": probe}
     backbone = _cut(network, **given, **how) if cut else Uncut(network, **how)
     backbone.normalisation = str(found)

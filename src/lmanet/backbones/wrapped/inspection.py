@@ -118,7 +118,7 @@ def inspect(
 
     Args:
         model: as `lmanet.wrap` takes it.
-        probe: (H, W) of images that it takes, if it does not take the usual ones.
+        probe: (H, W) of images that it takes, if it does not take the usual ones; or what was found out about it.
         output: key or index of the logits among what it returns, if that does not tell by itself.
 
     Raises:
@@ -128,8 +128,20 @@ def inspect(
     check_kind(model)
     with in_eval_mode(model):
         tried = find_probe(model, probe, output=output)
-        images = tried.images[:1]
-        found, logits, total = _trace(model, images, tried.outputs)
+        # One that takes a single image at a time cannot be cut anywhere.
+        candidates = _candidates(model, tried) if len(tried.images) > 1 else []
+    if candidates:
+        return candidates
+    raise InputError(
+        obstacle(model, tried)
+        or f"{type(model).__name__} has no submodule that is called once and returns a map (B, C, h, w) before the "
+        f"logits: it cannot be cut"
+    )
+
+
+def _candidates(model: nn.Module, tried: Probe) -> list[Candidate]:
+    images = tried.images[:1]
+    found, logits, total = _trace(model, images, tried.outputs)
     grads = gradients(logits, [x.value for x in found])
     names = {module: name for name, module in model.named_modules()}
     height, width = images.shape[-2:]
@@ -145,13 +157,6 @@ def inspect(
         if grad is not None and fits and 0 < x.flops < total:
             costs = gmacs(x.flops), gmacs(total - x.flops)
             candidates.append(Candidate(names[x.module], x.entry, channels, stride, *costs, x.rectified))
-    if not candidates and (why := obstacle(model, tried)) is not None:
-        raise InputError(why)
-    if not candidates:
-        raise InputError(
-            f"{type(model).__name__} has no submodule that is called once and returns a map (B, C, h, w) before the "
-            f"logits of {logits.shape[1]} classes: it cannot be cut"
-        )
     return candidates
 
 

@@ -14,12 +14,13 @@ from lmanet.backbones.wrapped.cut import calls_around, run_after, run_before
 from lmanet.backbones.wrapped.exporting import unnoted
 from lmanet.backbones.wrapped.forwards import copied
 from lmanet.backbones.wrapped.layout import Layout, RecentLayouts, check_leaves, number_of_map
-from lmanet.backbones.wrapped.probing import Probe, check_size, find_probe, first_parameter, in_eval_mode
+from lmanet.backbones.wrapped.probing import Probe, check_size, find_probe, in_eval_mode
 from lmanet.backbones.wrapped.sides import parts_of, what_logits_need
 from lmanet.backbones.wrapped.tries import same
 from lmanet.errors import InputError, in_a_line
 from lmanet.nn.folding import fold_norms_of
-from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB, Normalise
+from lmanet.nn.place import place_of
 
 
 class Wrapped(Backbone):
@@ -62,8 +63,8 @@ class Wrapped(Backbone):
         *,
         at: str,
         entry: int | str | None = None,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: RGB = IMAGENET_MEAN,
+        std: RGB = IMAGENET_STD,
         bgr: bool = False,
         probe: tuple[int, int] | Probe | None = None,
         output: str | int | None = None,
@@ -77,14 +78,14 @@ class Wrapped(Backbone):
         self.model = model
         self.training = model.training
         self.normalise = Normalise(mean, std, bgr)
-        self.normalise.to(first_parameter(model))
+        self.normalise.to(place_of(model))
         self.at, self.entry = at, entry
         # Outside of inference mode, in which tensors do not count how often they were written to.
         with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
             found = find_probe(model, probe, output=output)
             images, self.multiple, self.fixed_size = found.images, found.multiple, found.fixed_size
             self.outputs, self.notes = found.outputs, found.outputs.notes
-            self._probe_size = (images.shape[-2], images.shape[-1])
+            self._probe_size = found.size
             self._find_cut(images)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -178,7 +179,7 @@ class Wrapped(Backbone):
     def fold_norms(self) -> None:
         """Fold every BatchNorm into the convolution before it where the two are by themselves."""
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand(1, 3, *self._probe_size, generator=generator).to(first_parameter(self.model))
+        images = torch.rand(1, 3, *self._probe_size, generator=generator).to(place_of(self.model))
         before = {inner for module in self._early() for inner in module.modules()}
         fold_norms_of(self.model, lambda: self.outputs(self.model(images.clone())), before)
 

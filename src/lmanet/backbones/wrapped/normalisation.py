@@ -14,9 +14,8 @@ from lmanet.backbones.wrapped.probing import in_eval_mode
 from lmanet.backbones.wrapped.published import of_timm, published
 from lmanet.backbones.wrapped.tries import usual_sizes
 from lmanet.errors import InputError
-from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
-RGB = tuple[float, float, float]
 NONE: tuple[RGB, RGB] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 IMAGENET: tuple[RGB, RGB] = IMAGENET_MEAN, IMAGENET_STD
 BYTES: tuple[RGB, RGB] = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lmanet.backbones.wrapped.probing import Probe, in_eval_mode
-from lmanet.backbones.wrapped.unwrapping import kind_of_graph
+from lmanet.backbones.wrapped.unwrapping import is_quantised, kind_of_graph
 from lmanet.errors import InputError
 
 ADVICE = "or choose single-frame or flow-average, which need no cut"
@@ -28,7 +28,7 @@ def obstacle(model: nn.Module, probe: Probe) -> str | None:
     name = type(model).__name__
     if len(probe.images) == 1:
         return f"{name} takes one image at a time, and to be cut in two it must take several: change that, {ADVICE}"
-    if _is_quantised(model):
+    if any(map(is_quantised, model.modules())):
         return (
             f"the quantised network {name} cannot be cut in two, as it has no gradients by which it is found out what "
             f"its logits depend on: give the network as it was before, {ADVICE}"
@@ -47,10 +47,6 @@ def obstacle(model: nn.Module, probe: Probe) -> str | None:
 
 def _of_graph(kind: str) -> str:
     return f"{kind} cannot be cut in two: give the Python module that it was made of, {ADVICE}"
-
-
-def _is_quantised(model: nn.Module) -> bool:
-    return any("quantized" in type(module).__module__.split(".") for module in model.modules())
 
 
 def _has_gradients(model: nn.Module, probe: Probe) -> bool:

@@ -35,6 +35,11 @@ class Probe:
     fixed_size: tuple[int, int] | None
     outputs: Outputs
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        return self.images.shape[-2], self.images.shape[-1]
+
 
 def find_probe(
     model: nn.Module,
@@ -78,9 +83,9 @@ def _other_sizes(tries: Tries, images: Tensor, *, given: bool) -> tuple[tuple[in
         rows, columns = own_size(tries.model) or (height, width)
         raise InputError(
             f"{tries.name} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} "
-            f"({in_a_line(error)}): it is a network of one fixed size, or of squares alone; give probe=({rows}, {columns}) (on the command line "
-            f"--probe {rows} {columns}, of segment --resize {rows} {columns}), and it is given images of this size, or "
-            f"set it up so that it interpolates its position embedding"
+            f"({in_a_line(error)}): it takes images of one size, or squares alone; give probe=({rows}, {columns}) "
+            f"(--probe {rows} {columns}, of segment --resize {rows} {columns}), or set it up so that it interpolates "
+            f"its position embedding"
         ) from error
     for multiple in MULTIPLES:
         if tries.failure(height + multiple, width + multiple) is None:
@@ -126,14 +131,6 @@ def gradients(logits: Tensor, values: list[Tensor]) -> list[Tensor | None]:
             f"no gradients can be computed through the network, by which it is found out what its logits depend on: "
             f"{error}"
         ) from error
-
-
-def first_parameter(model: nn.Module) -> Tensor:
-    """For its device and type."""
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise InputError(f"{type(model).__name__} has no parameters: expected a trained network")
-    return parameter
 
 
 @contextmanager

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
-
-RGB = tuple[float, float, float]
+from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
 
 class Published(NamedTuple):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmanet.backbones.wrapped.candidates import find_map
 from lmanet.backbones.wrapped.outputs import Outputs, value_at
 from lmanet.backbones.wrapped.reading import Origin, Seen, doubtful, origin_of, with_reading
+from lmanet.backbones.wrapped.returned import find_map
 from lmanet.errors import InputError, in_a_line
 from lmanet.nn.place import place_of
 

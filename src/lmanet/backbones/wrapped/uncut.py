@@ -13,7 +13,7 @@ from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.wrapped.probing import Probe, check_size, in_eval_mode, try_out
 from lmanet.backbones.wrapped.unwrapping import is_plain, set_mode
 from lmanet.nn.folding import fold_norms_of
-from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB, Normalise
 from lmanet.nn.place import place_of
 
 
@@ -50,8 +50,8 @@ class Uncut(Backbone):
         self,
         model: nn.Module,
         *,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: RGB = IMAGENET_MEAN,
+        std: RGB = IMAGENET_STD,
         bgr: bool = False,
         probe: tuple[int, int] | Probe | None = None,
         output: str | int | None = None,
@@ -64,12 +64,12 @@ class Uncut(Backbone):
         self.multiple, self.fixed_size = found.multiple, found.fixed_size
         self.outputs, self.notes = found.outputs, found.outputs.notes
         self.one_by_one = len(found.images) == 1
-        self._probe_size = size = (found.images.shape[-2], found.images.shape[-1])
+        self._probe_size = found.size
         self._format = torch.contiguous_format
         with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
             fused = self.outputs.map_of(model(found.images.clone()))
             self.channels, self.num_classes = fused.shape[1], self._logits(fused, None).shape[1]
-            self.stride = max(1, round(size[0] / fused.shape[-2]))
+            self.stride = max(1, round(found.size[0] / fused.shape[-2]))
             if is_plain(model):
                 self._lay_out(found.images)
         # What is exported has one mode for good: that of inference, as far as it goes.

@@ -72,11 +72,15 @@ def set_mode(model: nn.Module, training: bool) -> None:
                 module.training = training
 
 
+def is_quantised(module: nn.Module) -> bool:
+    """Whether its weights are packed by PyTorch's quantisers."""
+    return "quantized" in type(module).__module__.split(".")
+
+
 def is_plain(model: nn.Module) -> bool:
     """Whether all of a network is Python on floating-point weights: no graph in it, nothing quantised."""
     return not any(
-        isinstance(module, torch.jit.ScriptModule | GraphModule)
-        or "quantized" in type(module).__module__.split(".")
+        isinstance(module, torch.jit.ScriptModule | GraphModule) or is_quantised(module)
         for module in model.modules()
     )
 

@@ -15,6 +15,7 @@ from lmanet.errors import InputError
 USUAL = ("out", "logits")
 """What torchvision and transformers call them; the first goes before the second, and both before all others."""
 DEEPEST = 5
+CLASSIFIER = "this is one answer for each image, as of a classifier: give a network that labels every pixel"
 EXPECTED = "expected logits (B, K, h, w), a float for each class and cell"
 MASKS_ENLARGED_FIRST = ("Mask2Former", "Eomt")
 """Of these, transformers interpolates the masks before their sigmoid, of all others of the kind the semantic map."""
@@ -75,9 +76,7 @@ def check_map(value: Tensor, images: Tensor, said: str = "the model returned") -
             "whole numbers are classes that are chosen already: return what argmax or the threshold is taken of"
         )
     if value.ndim == 2 and shape[0] == batch:
-        refuse(
-            "this is one answer for each image, as of a classifier: give a network that labels every pixel"
-        )
+        refuse(CLASSIFIER)
     if value.ndim == 3 and shape[0] == batch and _of_aspect(shape[1:], images):
         refuse("the dimension of the classes is missing: return logits, of one class by .unsqueeze(1)")
     if value.ndim == 3 and _of_aspect(shape[1:], images):
@@ -91,9 +90,7 @@ def check_map(value: Tensor, images: Tensor, said: str = "the model returned") -
     if _of_aspect(shape[1:3], images) and not _of_aspect(shape[2:], images):
         refuse("the channels are last: return .permute(0, 3, 1, 2)")
     if shape[2:] == (1, 1):
-        refuse(
-            "this is one answer for each image, as of a classifier: give a network that labels every pixel"
-        )
+        refuse(CLASSIFIER)
     # What is always of the same size, or loses a margin, has not quite the image's aspect.
     if not 0.5 <= (height / shape[2]) / (width / shape[3]) <= 2 or shape[1] == 0:
         refuse(f"images of {height}×{width} went in, whose aspect h and w should have")
