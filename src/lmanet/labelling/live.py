@@ -205,5 +205,5 @@ def _gaps(folder: Path, source: Source, session: Session, record: dict[str, Any]
         lambda name: whole_map(folder / f"{name}.png", run=record["run"], **size),
         session.model.past_frames,
     )
-    source.wanted = lambda index, name: gaps.wanted(index)
+    source.wanted = gaps.wanted
     return gaps

@@ -83,9 +83,9 @@ def check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
                 f"without --resume, or choose another folder"
             )
         return
+    then, now = dict(_compared(before)), dict(_compared(record))
     differing = [
         f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}"
-        for then, now in zip(map(dict, [_compared(before)]), map(dict, [_compared(record)]), strict=True)
         for name in {**then, **now}
         if then.get(name) != now.get(name)
     ]

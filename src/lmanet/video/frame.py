@@ -70,14 +70,18 @@ class Source(ABC):
 
     Attributes:
         info: what is known before reading.
+        wanted: whether the frame of an index is yielded; others need not be decoded. All of them, unless it is set
+            before the iteration.
         warnings: one line for each thing that was wrong with the input and did not stop the reading, such
             as a file that ends early. Complete once the iteration has ended.
     """
 
     info: SourceInfo
     warnings: list[str]
+    wanted: Callable[[int], bool]
 
     def __init__(self, *, strict: bool = False) -> None:
+        self.wanted = lambda index: True
         self.warnings = []
         self._strict = strict
         self._stopping = False
@@ -89,7 +93,7 @@ class Source(ABC):
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
-        """Yield the frames in order; errors as `lmanet.errors.VideoError`."""
+        """Yield the frames in order, those that are not wanted or not; errors as `lmanet.errors.VideoError`."""
 
     def _damaged(self, text: str) -> None:
         """Tell of something that costs frames: an error of a strict source, a warning otherwise."""
@@ -109,7 +113,7 @@ class Source(ABC):
                 self.close()
             if frame is None or self._left:
                 return
-            if self.wanted(frame.index, frame.name):
+            if self.wanted(frame.index):
                 yield frame
 
     def peek(self) -> Frame | None:
@@ -127,10 +131,6 @@ class Source(ABC):
     def stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stopping
-
-    def wanted(self, index: int, name: str) -> bool:
-        """Whether a frame of this index and name is yielded; others need not be decoded. To be replaced."""
-        return True
 
     def stop(self) -> None:
         """End the iteration after the current frame, from any thread: how to end a camera's stream."""

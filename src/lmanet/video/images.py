@@ -91,7 +91,7 @@ class ImageSource(Source):
         start, first = self._read_ahead
         del self._read_ahead
         for index, path in enumerate(self._images[start:], start):
-            if not self.wanted(index, path.stem):
+            if not self.wanted(index):
                 continue
             image = first if index == start else self._decode(path)
             if image is not None:

@@ -117,8 +117,8 @@ class VideoFileSource(Source):
                 self._bad_frames += 1
                 self._refuse_if_strict(f"frame {index} is damaged")
             self._rescaled += (frame.width, frame.height) != self._stored_size
-            if self.wanted(index, name := f"{index:06d}"):
-                yield Frame(self._image(frame), index, float(tick * time_base), name)
+            if self.wanted(index):
+                yield Frame(self._image(frame), index, float(tick * time_base), f"{index:06d}")
         self._tell(clock, count, float(start * time_base), float(end * time_base))
 
     def _late_start(self) -> int:
