@@ -3,6 +3,11 @@
 Each message says what was got, what was expected and what to do.
 """
 
+from __future__ import annotations
+
+LONGEST = 300
+"""Letters of an error that `in_a_line` gives."""
+
 
 class LmanetError(Exception):
     """Root of all errors that lmanet raises on purpose."""
@@ -34,3 +39,14 @@ class MissingDependencyError(LmanetError, ImportError):
 
 class NetworkError(LmanetError, RuntimeError):
     """A network, or a method, failed while it labelled a frame; the cause is its own error."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """Any error for the message of another: its kind, the first letters of its text, and the one that it came from."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):  # TorchScript tells where it is first
+        lines = lines[-1:]
+    text = " ".join(lines)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if error.__cause__ is None else f"{line}, from {in_a_line(error.__cause__)}"

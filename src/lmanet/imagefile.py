@@ -29,7 +29,15 @@ _limit = threading.Lock()
 
 
 class ImageFileError(LmanetError, OSError):
-    """An image file is missing, damaged, or of a kind that is not read; the message starts with its path."""
+    """An image file is missing, damaged, or of a kind that is not read; the message starts with its path.
+
+    Attributes:
+        reason: what is wrong, for a list of files: without the path and without what to do.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -46,7 +54,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     with open_image(path) as file:
         _refuse_several(file, path)
-        return to_rgb(file, path)
+        return _to_rgb(file, path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -70,9 +78,10 @@ def image_size(path: Path) -> tuple[int, int]:
 def _refuse_several(file: Image.Image, path: Path) -> None:
     count = frame_count(file)
     if count > 1:
+        reason = f"holds {count} {'pages' if file.format == 'TIFF' else 'frames (an animation)'}"
         raise ImageFileError(
-            f"{path} holds {count} {'pages' if file.format == 'TIFF' else 'frames (an animation)'}: expected one image;"
-            " label the file alone, as a video, or save its frames as images"
+            f"{path} {reason}: expected one image; label the file alone, as a video, or save its frames as images",
+            reason,
         )
 
 
@@ -85,16 +94,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except LmanetError:
         raise
     except FileNotFoundError as error:
-        raise ImageFileError(
-            f"{path} is missing{' (a link to nothing)' if path.is_symlink() else ''}"
-        ) from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageFileError(
-            f"{path} cannot be read as an image: {_what_it_is(path)}; replace or remove it"
-        ) from error
+        reason = f"is missing{' (a link to nothing)' if path.is_symlink() else ''}"
+        raise ImageFileError(f"{path} {reason}", reason) from error
     except Exception as error:  # Pillow has a dozen kinds for damaged files, SyntaxError among them
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise ImageFileError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
+        reason = _reason(error, path)
+        raise ImageFileError(
+            f"{path} cannot be read as an image ({reason}): replace or remove it", reason
+        ) from error
 
 
 def _open(path: Path) -> Image.Image:
@@ -107,8 +113,10 @@ def _open(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _what_it_is(path: Path) -> str:
-    return "the file is empty (0 bytes)" if path.stat().st_size == 0 else "not an image, or damaged"
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "0 bytes" if path.stat().st_size == 0 else "not an image, or damaged"
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def frame_count(file: Image.Image) -> int:
@@ -150,10 +158,13 @@ def durations(path: Path) -> list[Fraction] | None:
             sizes.append(file.size)
         other = next((number for number, size in enumerate(sizes, 1) if size != sizes[0]), None)
         if other is not None:
+            reason = (
+                f"page {other} is {sizes[other - 1][0]}×{sizes[other - 1][1]}, page 1 is"
+                f" {sizes[0][0]}×{sizes[0][1]}"
+            )
             raise ImageFileError(
-                f"{path}: page {other} is {sizes[other - 1][0]}×{sizes[other - 1][1]}, page 1 is"
-                f" {sizes[0][0]}×{sizes[0][1]}: pages are frames of a video if all have one size; save them as"
-                " single images"
+                f"{path}: {reason}: pages are frames of a video if all have one size; save them as single images",
+                reason,
             )
         return None
 
@@ -171,10 +182,10 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         if file.format == "TIFF":
             for page in _pages(file):
                 file.seek(page)
-                yield to_rgb(file, path)
+                yield _to_rgb(file, path)
             return
         for _ in _animated(file):
-            yield to_rgb(file, path)
+            yield _to_rgb(file, path)
 
 
 def _animated(file: Image.Image) -> Iterator[None]:
@@ -202,13 +213,13 @@ def _pages(file: Image.Image) -> list[int]:
     return pages or [0]
 
 
-def to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
     """The frame at which an open file stands, as `read_image` makes it."""
     if file.mode == "F" or file.mode == "I" or file.mode.startswith("I;32"):
-        kind = "floating point" if file.mode == "F" else "32 bits"
-        raise ImageFileError(
-            f"{path}: an image of mode {file.mode} ({kind} a channel): expected 8 or 16 bits a channel; scale it to 8"
+        reason = (
+            f"an image of mode {file.mode} ({'floating point' if file.mode == 'F' else '32 bits'} a channel)"
         )
+        raise ImageFileError(f"{path}: {reason}: expected 8 or 16 bits a channel; scale it to 8", reason)
     # Pillow cuts colours of 16 bits to 8 while it decodes: the name of its way of reading tells.
     wide = file.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(file, "tile", []))
     upright = _upright(file)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmanet.classes import check_class_count
-from lmanet.errors import InputError, LmanetError, NetworkError
+from lmanet.errors import InputError, LmanetError, NetworkError, in_a_line
 from lmanet.methods.base import VideoModel, as_video_model
 from lmanet.nn.place import place_of
 
@@ -131,7 +131,7 @@ class Session:
             height, width = images.shape[-2:]
             raise NetworkError(
                 f"the network or the method {self.model.method} failed on a frame of {height}×{width}: "
-                f"{type(error).__name__}: {error}"
+                f"{in_a_line(error)}"
             ) from error
 
     def _checked(self, made: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, tuple[Tensor, ...]]:

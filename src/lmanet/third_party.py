@@ -12,7 +12,7 @@ from torch import nn
 from lmanet.backbones import Backbone, NetworkOptions, Wrapped, as_backbone
 from lmanet.backbones.wrapped.normalisation import find_normalisation, legacy_normalisation
 from lmanet.backbones.wrapped.unwrapping import set_mode, unwrapped
-from lmanet.errors import InputError
+from lmanet.errors import InputError, in_a_line
 from lmanet.methods.base import VideoModel
 from lmanet.methods.registry import METHODS, find_method, register
 from lmanet.zoo.architectures import register_backbone
@@ -32,7 +32,7 @@ def load_third_party(name: str) -> nn.Module:
     try:
         network = build()
     except Exception as error:
-        raise InputError(f"model {name!r}: {name.partition(':')[2]}() failed: {_told(error)}") from error
+        raise InputError(f"model {name!r}: {name.partition(':')[2]}() failed: {in_a_line(error)}") from error
     try:
         network = unwrapped(network)
     except InputError as error:
@@ -77,7 +77,7 @@ def _imported(name: str, what: str, kind: str, example: str) -> Any:
             f"{what} {name!r}: no module {module_name!r} in {folder} nor installed: run it where {module_name}.py lies"
         ) from error
     except Exception as error:
-        raise InputError(f"{what} {name!r}: {module_name} cannot be imported: {_told(error)}") from error
+        raise InputError(f"{what} {name!r}: {module_name} cannot be imported: {in_a_line(error)}") from error
     finally:
         sys.path.remove(folder)
     found = getattr(module, inner, None)
@@ -144,7 +144,3 @@ def _config(backbone: Backbone, normalise: str, legacy: str, options: NetworkOpt
     if (probe := options.get("probe")) is not None:
         config["probe"] = list(probe)
     return config
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

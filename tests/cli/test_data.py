@@ -55,10 +55,10 @@ def test_check_reads_what_a_training_reads(tmp_path: Path, capsys: pytest.Captur
     segnet(tmp_path, ["0016E5_00390"])
     assert main(["data", "check", f"camvid:{tmp_path}"]) == 2
     shown = capsys.readouterr()
-    assert "camvid/train: 1 frames in a sequence of 1" in shown.out and "val" in shown.err
+    assert "camvid/train: 1 frame in 1 sequence of 1" in shown.out and "val" in shown.err
     segnet(tmp_path, ["0016E5_07959"], split="val")
     assert main(["data", "check", f"camvid:{tmp_path}"]) == 0
-    assert "camvid/val: 1 frames" in capsys.readouterr().out
+    assert "camvid/val: 1 frame in" in capsys.readouterr().out
     for split in ("train", "val"):
         (next((tmp_path / f"{split}annot").iterdir())).unlink()
     assert main(["data", "check", f"camvid:{tmp_path}"]) == 2

@@ -37,18 +37,19 @@ def test_the_summary_leaves_out_classes_that_were_not_seen(capsys: pytest.Captur
         shares={"sky": 0.25, "road": 0.75, "car": 0.0},
         method="training-free",
         device="cpu",
-        normalisation="none (its own forward normalises)",
-        notes=(),
+        normalisation="none (as given)",
+        notes=("returns one logit",),
         warnings=("a frame could not be decoded",),
     )
     print_summary(Console(), labelled, "net")
     said = capsys.readouterr().out.splitlines()
-    assert said[:3] == [
+    assert said[:4] == [
         "warning: a frame could not be decoded",
         "3 frames by net, method training-free, on cpu in 1.5 s: 2.0 frames/s; wrote out.mp4, labels",
-        "normalisation: none (its own forward normalises)",
+        "normalisation: none (as given)",
+        "returns one logit",
     ]
-    assert [line.split()[0] for line in said[4:]] == ["road", "sky"]
+    assert [line.split()[0] for line in said[5:]] == ["road", "sky"]
     many = replace(labelled, shares={f"class_{n}": 0.05 for n in range(20)})
     print_summary(Console(), many, "net")
     assert capsys.readouterr().out.splitlines()[-1] == "and 8 more classes"

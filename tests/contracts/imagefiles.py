@@ -109,7 +109,7 @@ class DiskDataContract(VideoDataContract):
         self.make(tmp_path)
         write_image(tmp_path / self.label, picture())
         self.refused(
-            tmp_path, tmp_path / self.label, r"colour \(\d+, \d+, \d+\) in 1 pixels.* others, expected"
+            tmp_path, tmp_path / self.label, r"colour \(\d+, \d+, \d+\) in 1 pixels.* more, expected"
         )
 
     def test_ids_of_16_bits_and_in_grey_colours_are_read(self, tmp_path):

@@ -79,7 +79,7 @@ def test_other_values_are_told_with_what_to_write(tmp_path, changes, values, wor
 def test_smoothed_edges_are_told_with_few_of_their_values(tmp_path):
     ramp = np.tile(np.arange(SIZE[1], dtype=np.uint8) * 17, (SIZE[0], 1))
     table = reader(tmp_path, names=["a", "b"], values=[0, 255])
-    with pytest.raises(DataError, match=r"and 9 others.*So many values \(14\) are what smoothed edges leave"):
+    with pytest.raises(DataError, match=r"and 9 more.*So many values \(14\) are what smoothed edges leave"):
         table(saved(tmp_path, ramp))
 
 
@@ -116,7 +116,7 @@ def test_a_label_turned_by_its_tag_is_turned_as_its_frame_is(tmp_path):
         ("lossy.jpg", Image.fromarray(IDS), "a JPEG image, whose compression changes the values"),
         ("float.tif", Image.fromarray(IDS.astype(np.float32)), "an image of mode F"),
         ("cmyk.tif", Image.fromarray(IDS).convert("CMYK"), "an image of mode CMYK"),
-        ("photo.png", picture(), r"colour \(.* and 187 others, expected a class id"),
+        ("photo.png", picture(), r"colour \(.* and 187 more, expected a class id"),
         ("few.png", coloured([[0, 0, 9]] * 3), r"colour \(0, 0, 9\) in 192 pixels.*\"labels\": \"colours\""),
         ("alpha.png", np.dstack([IDS, IDS, IDS, IDS * 127]), "192 pixels are transparent"),
         ("mask.png", np.dstack([IDS * 0, IDS * 127]), "192 pixels are transparent.*save that channel"),
@@ -207,7 +207,7 @@ def test_other_colours_are_told_with_counts(tmp_path):
         DataError, match=r'colour \(5, 6, 7\) in 128 pixels.*classes\.json.*"void": \[\[r, g, b\]'
     ):
         table(path)
-    with pytest.raises(DataError, match=r"and 187 others.*So many colours \(192\).*anti-aliasing"):
+    with pytest.raises(DataError, match=r"and 187 more.*So many colours \(192\).*anti-aliasing"):
         table(saved(tmp_path, picture()))
     with pytest.raises(DataError, match=r"mode I;16: expected colours"):
         table(saved(tmp_path, IDS.astype(np.uint16)))

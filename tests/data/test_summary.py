@@ -21,7 +21,7 @@ def test_values_are_told_with_their_files_commonest_first():
     ]
     lines = sum_up(["other", *map(str, errors)], {str(error): error for error in errors}, 1200)
     assert lines == [
-        "5 of 1200 labels hold 7, in 50 pixels: l0.png, l1.png, l2.png, …",
+        "5 of 1200 labels hold 7, in 50 pixels: l0.png, l1.png, l2.png, and 2 more",
         "1 of 1200 labels hold 9, in 1 pixels: l0.png",
         "1 of 1200 labels hold 10, in 1 pixels: l1.png",
         "and 2 other values: 11, 12",

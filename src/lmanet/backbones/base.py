@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmanet.classes import Classes
-from lmanet.errors import InputError
+from lmanet.errors import InputError, in_a_line
 from lmanet.nn.place import place_of
 
 
@@ -184,7 +184,7 @@ class Backbone(nn.Module, ABC):
                 fast = copy.deepcopy(self).eval()
         except Exception as error:
             raise InputError(
-                f"the network cannot be copied by copy.deepcopy ({type(error).__name__}: {error}): keep out of its "
+                f"the network cannot be copied by copy.deepcopy ({in_a_line(error)}): keep out of its "
                 f"attributes what cannot be copied, such as locks, open files and tensors with a gradient"
             ) from error
         if not fast.optimized:

@@ -139,12 +139,14 @@ def _submit(what: Cityscapes) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lmanet.api import SINGLE_FRAME, check_classes
+    from lmanet.api import check_classes
     from lmanet.atomic import check_folder
+    from lmanet.cli.said import say
     from lmanet.data.cityscapes import load_cityscapes, to_label_ids
     from lmanet.devices import find_device
     from lmanet.errors import InputError
     from lmanet.evaluation.submission import write_submission
+    from lmanet.methods.single_frame import SingleFrame
     from lmanet.session import Session
     from lmanet.zoo.names import load
 
@@ -154,7 +156,7 @@ def _submit(what: Cityscapes) -> None:
     check_folder(what.submit)
     changes = {} if what.memory_size is None else {"memory_size": what.memory_size}
     model = load(what.weights).adjusted(**changes).to(find_device(what.device))
-    past = model.arguments.get("memory_size", 0 if model.method == SINGLE_FRAME else 1)
+    past = model.arguments.get("memory_size", 0 if model.method == SingleFrame.method else 1)
     frames = load_cityscapes(what.root, what.split or "test", past=past)
     check_classes(model, frames)
     session = Session(model, precision=what.precision, resize=what.resize)
@@ -168,8 +170,4 @@ def _submit(what: Cityscapes) -> None:
             ids=to_label_ids,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
-    errors.print(
-        f"{len(paths)} label maps in {what.submit}: zip them for the test server",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(errors, f"{len(paths)} label maps in {what.submit}: zip them for the test server")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmanet.cli.said import say
 from lmanet.errors import DataError, InputError
+from lmanet.words import counted, listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,16 +19,19 @@ def check(what: Check) -> None:
     """Show each split, and what is wrong with it."""
     if what.threads is not None and what.threads < 1:
         raise InputError(f"threads {what.threads}: expected at least 1")
-    results = [_check_split(what, split) for split in what.split]
+    from rich.console import Console
+
+    console = Console()
+    results = [_check_split(what, split, console) for split in what.split]
     wrong = {result.name: len(result.found.problems) for result in results if result.found.problems}
-    counts = [f"{name}: {n} problem{'s' if n > 1 else ''}" for name, n in wrong.items()]
-    if _tell_absent(what, results):
+    counts = [f"{name}: {counted(n, 'problem')}" for name, n in wrong.items()]
+    if _tell_absent(what, results, console):
         counts.append("classes that never occur")
     if counts:
         raise DataError(f"{'; '.join(counts)}, listed above")
 
 
-def _check_split(what: Check, split: str) -> DataCheck:
+def _check_split(what: Check, split: str, console: Console) -> DataCheck:
     """Show what is there and what is wrong."""
     from rich.console import Console
     from rich.progress import Progress
@@ -43,11 +48,11 @@ def _check_split(what: Check, split: str) -> DataCheck:
             threads=what.threads,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
-    _print_check(result, Console(), whole=what.all)
+    _print_check(result, console, whole=what.all)
     return result
 
 
-def _tell_absent(what: Check, results: list[DataCheck]) -> bool:
+def _tell_absent(what: Check, results: list[DataCheck], console: Console) -> bool:
     """Name the classes that never occur; whether that is a problem: in a folder, if it is so in all splits.
 
     Other data sets have classes that nobody chose, and a split for validation alone may lack some.
@@ -61,16 +66,17 @@ def _tell_absent(what: Check, results: list[DataCheck]) -> bool:
     a_problem = what.spec.startswith("folder:") and not {"train", "all"}.isdisjoint(what.split)
     for result in results:
         if here := result.absent - nowhere:
-            _say(f"note: no label of {result.name} holds {_classes(result, here)}")
+            say(console, f"note: no label of {result.name} holds {_classes(result, here)}")
     if not nowhere:
         return False
     where = ", ".join(result.name for result in results)
     advice = 'see whether classes.json gives each class its value ("values"), or remove the name'
     if 0 in nowhere:
         advice = f'if the label files count from 1, write "first_id": 1 into classes.json; otherwise {advice}'
-    _say(
+    say(
+        console,
         f"{'problem' if a_problem else 'note'}: no label of {where} holds {_classes(results[0], nowhere)}"
-        f"{f': {advice}' if a_problem else ''}"
+        f"{f': {advice}' if a_problem else ''}",
     )
     return a_problem
 
@@ -80,15 +86,7 @@ def _classes(result: DataCheck, numbers: frozenset[int]) -> str:
     names = [result.classes.names[i] for i in sorted(numbers)]
     if len(names) == 1:
         return f"the class {names[0]!r}"
-    return (
-        f"{len(names)} of {len(result.classes)} classes: {', '.join(names[:12])}{', …' if names[12:] else ''}"
-    )
-
-
-def _say(line: str) -> None:
-    from rich.console import Console
-
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    return f"{len(names)} of {len(result.classes)} classes: {listed(names)}"
 
 
 def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
@@ -96,20 +94,17 @@ def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
 
     from lmanet.data.summary import sum_up
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     found, lengths = result.found, result.lengths
     if lengths:
         each = str(lengths[0]) if min(lengths) == max(lengths) else f"{min(lengths)} to {max(lengths)}"
         spacings = " or ".join(f"{spacing:.3g}" for spacing in result.spacings_s)
-        sequences = f"{len(lengths)} sequences" if len(lengths) > 1 else "a sequence"
-        say(f"{result.name}: {sum(lengths)} frames in {sequences} of {each}, {spacings} s apart")
-        sizes = ", ".join(f"{h}×{w} ({n})" for (h, w), n in found.sizes.most_common(8))
-        say(f"heights and widths: {sizes}{', …' if len(found.sizes) > 8 else ''}")
         say(
+            console,
+            f"{result.name}: {counted(sum(lengths), 'frame')} in {counted(len(lengths), 'sequence')} of {each}, "
+            f"{spacings} s apart",
+            f"heights and widths: {listed([f'{h}×{w} ({n})' for (h, w), n in found.sizes.most_common()], 8)}",
             f"read {found.images} images and {found.labels} labels in {result.seconds:.1f} s: "
-            f"{found.images / result.seconds:.0f} images a second (threads: {result.threads})"
+            f"{found.images / result.seconds:.0f} images a second (threads: {result.threads})",
         )
     if found.labels:
         void = found.pixels[255] / found.pixels.sum()
@@ -117,12 +112,11 @@ def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
         for i, (name, share) in enumerate(zip(result.classes.names, result.shares, strict=True)):
             table.add_row(str(i), name, f"{100 * share:6.2f} %" if share > 0 else "none")
         console.print(table)
-        say(f"void: {100 * void:.2f} % of all pixels")
+        say(console, f"void: {100 * void:.2f} % of all pixels")
     elif not found.problems:
-        say("no frame is labelled: nothing to train on, nothing to score")
+        say(console, "no frame is labelled: nothing to train on, nothing to score")
     labels = found.labels + len(found.strays)
     lines = found.problems if whole else sum_up(found.problems, found.strays, labels)
-    for line in lines:
-        say(f"problem: {line}")
+    say(console, *(f"problem: {line}" for line in lines))
     if len(lines) < len(found.problems):
-        say(f"{len(found.problems)} problems in all: --all lists each")
+        say(console, f"{len(found.problems)} problems in all: --all lists each")

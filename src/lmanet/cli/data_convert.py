@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmanet.cli.said import say
 from lmanet.errors import DataError, InputError
+from lmanet.words import counted, listed
 
 if TYPE_CHECKING:
     from lmanet.cli.data import Convert
@@ -31,9 +33,6 @@ def convert(what: Convert) -> None:
 
     errors = Console(stderr=True)
 
-    def say(line: str) -> None:
-        errors.print(line, markup=False, highlight=False, soft_wrap=True)
-
     if what.split is not None and (not what.split or {"/", "\\"} & set(what.split)):
         raise InputError(f"split {what.split!r}: expected a name, such as train")
     conversion = _read(what)
@@ -50,24 +49,20 @@ def convert(what: Convert) -> None:
     except ConversionError as error:
         if len(error.problems) == 1:
             raise
-        for line in sum_up(error.problems, {}, 0):
-            say(f"problem: {line}")
+        say(errors, *(f"problem: {line}" for line in sum_up(error.problems, {}, 0)))
         raise DataError(
             f"{what.source}: {len(error.problems)} problems, listed above: nothing is written"
         ) from error
     frames, sequences = conversion.images, {frame.sequence for frame in conversion.images}
     labelled = sum(frame.draw is not None for frame in frames)
     say(
-        f"{what.out}: {len(frames)} frames, {labelled} of them labelled, in {len(sequences)} "
-        f"sequence{'s' if len(sequences) > 1 else ''}, one for each folder of images; {what.fps:g} frames a second"
+        errors,
+        f"{what.out}: {counted(len(frames), 'frame')}, {labelled} of them labelled, in "
+        f"{counted(len(sequences), 'sequence')}, one for each folder of images; {what.fps:g} frames a second",
+        f"{len(conversion.names)} classes: {listed(conversion.names)}",
+        *(f"note: {note}" for note in conversion.notes),
+        f"look at it by: lmanet data check folder:{what.out} --split {what.split or 'all'}",
     )
-    say(
-        f"{len(conversion.names)} classes: {', '.join(conversion.names[:12])}{', …' if conversion.names[12:] else ''}"
-    )
-    for note in conversion.notes:
-        say(f"note: {note}")
-    split = what.split or "all"
-    say(f"look at it by: lmanet data check folder:{what.out} --split {split}")
 
 
 def _read(what: Convert) -> Conversion:

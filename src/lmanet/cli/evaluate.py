@@ -55,6 +55,7 @@ def evaluate(
 
     from lmanet import api
     from lmanet.cli.outputs import check_file
+    from lmanet.cli.said import say
     from lmanet.data.spec import size_of
     from lmanet.devices import find_device
     from lmanet.evaluation.report import (
@@ -77,13 +78,12 @@ def evaluate(
         weights,
         model=network.model,
         methods=method,
-        warn=lambda text: errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True),
+        warn=lambda text: say(errors, f"warning: {text}", style="yellow"),
         **network.options(size_of(data)),
     )
     if network.model is not None:
         backbone = next(iter(models.values())).backbone
-        for line in (f"normalisation: {backbone.normalisation}", *backbone.notes):
-            errors.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(errors, f"normalisation: {backbone.normalisation}", *backbone.notes)
     with Progress(console=errors, transient=True) as bars:
         task = bars.add_task(f"evaluating {data}", total=None)
         report = api.evaluate(

@@ -33,20 +33,17 @@ def inspect(
     from lmanet.backbones.wrapped.normalisation import find_normalisation
     from lmanet.backbones.wrapped.probing import try_out
     from lmanet.cli.network import output_of
+    from lmanet.cli.said import say
     from lmanet.third_party import load_third_party
-
-    def say(*lines: str) -> None:
-        for line in lines:
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     console = Console()
     network = load_third_party(model)
     if isinstance(network, Backbone):
         what = f"{model} is a {type(network).__name__}, a Backbone, which says itself where it is cut"
-        return say(what, f"normalisation: {network.normalisation}", *network.notes)
+        return say(console, what, f"normalisation: {network.normalisation}", *network.notes)
     output = output_of(model_output)
     tried = try_out(network, probe, output=output)
-    say(f"normalisation: {find_normalisation(network, probe=probe)}", *tried.outputs.notes)
+    say(console, f"normalisation: {find_normalisation(network, probe=probe)}", *tried.outputs.notes)
     candidates = candidates_of(network, probe=probe, output=output)
     default, around = best_cut(network, candidates, probe=probe, output=output)
     best = sorted(candidates, key=lambda c: -c.merit)[: None if all else SHOWN]
@@ -75,6 +72,7 @@ def inspect(
     console.print(table)
     left_out = len(candidates) - table.row_count
     say(
+        console,
         "*: where it is cut if nothing is said. before, after: 10⁹ multiplications and additions per megapixel on "
         "either side of the cut. around: maps besides this one that the rest of the network needs, where that was "
         "tried. merit: late in the network, near stride 8, 64 to 512 channels, without negative values.",

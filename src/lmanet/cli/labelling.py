@@ -11,9 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lmanet.api import LabelledVideo
-from lmanet.video.outputs import frames_in_words
-
-MOST_CLASSES_SHOWN = 12
+from lmanet.cli.said import say
+from lmanet.words import FEW, counted
 
 
 @contextmanager
@@ -54,34 +53,31 @@ def print_summary(console: Console, labelled: LabelledVideo, network: str, stopp
         network: its name.
         stopped_by: the signal that ended the run before the source did.
     """
-    for warning in labelled.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    say(console, *(f"warning: {warning}" for warning in labelled.warnings), style="yellow")
     fps, outputs = labelled.frames / labelled.seconds, ", ".join(map(str, labelled.outputs))
     if labelled.found:
-        console.print(f"{labelled.found} label maps were there and were kept", markup=False, highlight=False)
+        say(console, f"{counted(labelled.found, 'label map')} of before kept")
     if stopped_by:
-        count = frames_in_words(labelled.frames)
+        count = counted(labelled.frames, "frame")
         wrote = (
             f"after {count}; wrote {outputs} ({count})"
             if labelled.frames
             else "before the first frame; nothing written"
         )
-        console.print(f"stopped by {stopped_by} {wrote}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"stopped by {stopped_by} {wrote}")
     if not labelled.frames:
         return
-    console.print(
-        f"{frames_in_words(labelled.frames)} by {network}, method {labelled.method}, on {labelled.device} in "
+    say(
+        console,
+        f"{counted(labelled.frames, 'frame')} by {network}, method {labelled.method}, on {labelled.device} in "
         f"{labelled.seconds:.1f} s: {fps:.1f} frames/s; wrote {outputs}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"normalisation: {labelled.normalisation}",
+        *labelled.notes,
     )
-    for line in (f"normalisation: {labelled.normalisation}", *labelled.notes):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
     table, shares = Table("class", "share", box=None), labelled.shares
     seen = [name for name in sorted(shares, key=lambda name: -shares[name]) if shares[name] > 0]
-    for name in seen[:MOST_CLASSES_SHOWN]:
+    for name in seen[:FEW]:
         table.add_row(name, f"{100 * shares[name]:5.1f} %")
     console.print(table)
-    if len(seen) > MOST_CLASSES_SHOWN:
-        console.print(f"and {len(seen) - MOST_CLASSES_SHOWN} more classes")
+    if len(seen) > FEW:
+        console.print(f"and {len(seen) - FEW} more classes")

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lmanet.cli.said import say
 from lmanet.errors import MissingDependencyError
 
 
@@ -51,7 +52,7 @@ class TrainingProgress:
 
     def say(self, line: str) -> None:
         """A line of text that stays."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, line)
 
     def report(self, name: str, progress: Any) -> None:
         """Show how far a part is: (done, total), or a training's `Progress`."""

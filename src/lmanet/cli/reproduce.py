@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from lmanet.cli.said import say
+
 if TYPE_CHECKING:
     from lmanet.research.reproduce.estimate import Estimate
     from lmanet.research.reproduce.schedule import Watcher
@@ -59,8 +61,7 @@ def reproduce(
     for name, of_experiment in tables.items():
         for table in of_experiment:
             console.print(table.rich())
-        written = f"{out / setup.kind / name}.md, .json"
-        console.print(written, markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{out / setup.kind / name}.md, .json")
 
 
 def _shown(bars: Any) -> Watcher:
@@ -88,14 +89,12 @@ def _print_estimates(estimates: list[Estimate], processes: int, console: Any) ->
     from lmanet.research.reproduce.spelling import cell_hash
 
     for one in estimates:
-        console.print(f"{cell_hash(one.cell)} {one.line}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{cell_hash(one.cell)} {one.line}")
     left = [one for one in estimates if not one.cached]
     seconds = sum(one.seconds for one in left)
     shared = f", about {readable(seconds / processes)} in {processes} processes" if processes > 1 else ""
-    console.print(
+    say(
+        console,
         f"{len(estimates)} cells, {len(estimates) - len(left)} cached, {len(left)} to do: about {readable(seconds)}"
         f"{shared}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )

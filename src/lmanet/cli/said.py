@@ -1,11 +1,20 @@
-"""Messages for a terminal that may be gone."""
+"""Messages: plain lines, and a terminal that may be gone."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(console: Console, *lines: str, style: str | None = None) -> None:
+    """Print lines as they are: neither wrapped nor coloured by what is in them."""
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class _SaidIfPossible:

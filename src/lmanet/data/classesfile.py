@@ -20,18 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmanet.classes import VOID, Classes, generated_palette
+from lmanet.classes import MOST_CLASSES, VOID, Classes, generated_palette
 from lmanet.data.labelfile import RGB
 from lmanet.data.labels import LARGEST_VALUE, ColourTable, IdTable, general_advice
 from lmanet.errors import DataError
+from lmanet.words import listed
 
 FORM = (
     '{"names": ["road", "car"], "fps": 30}, and if need be "void": 255, "first_id": 1 or "values": [0, 255], '
     '"colours": [[128, 64, 128], …], "labels": "colours"'
 )
 KEYS = ("names", "fps", "first_id", "values", "void", "colours", "labels")
-MOST_CLASSES = VOID
-"""Ids go up to 254."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _id_table(path: Path, content: dict[str, Any], classes: Classes) -> IdTable:
     assumed = frozenset({VOID} - ids.keys() if "void" not in content else ())
     void = assumed or _void_values(path, content.get("void", []), ids, classes)
     if "values" in content:
-        words = f"a value of a class ({', '.join(map(str, sorted(ids)[:8]))}{', …' if len(ids) > 8 else ''})"
+        words = f"a value of a class ({listed(sorted(ids), 8)})"
     else:
         words = f"a class id, {values[0][0]} to {values[-1][0]}"
     expected = f"{words}, or void, {sorted(void)} (see {path})" if void else f"{words} (see {path})"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lmanet.classes import VOID
 from lmanet.data.labelfile import RGB, Values, read_colours, read_values
 from lmanet.errors import DataError
+from lmanet.words import listed
 
 LARGEST_VALUE = 65535
 """In a label file: that of 16 bits."""
@@ -47,11 +48,10 @@ class StrayLabels(DataError):
         ordered = sorted(stray.items(), key=lambda item: -item[1])
         if kind == "label" and len(stray) <= LISTED:
             ordered = list(stray.items())
-        each = ", ".join(f"{value} in {pixels} pixels" for value, pixels in ordered[:LISTED])
-        more = f" and {len(stray) - LISTED} others" if len(stray) > LISTED else ""
-        if len(stray) == MOST_KEPT:
-            more = " and very many others"
-        super().__init__(f"{path}: {kind} {each}{more}, expected {expected}{advise(set(stray), seen)}")
+        each = [f"{value} in {pixels} pixels" for value, pixels in ordered]
+        many = len(stray) == MOST_KEPT
+        told = f"{', '.join(each[:LISTED])} and very many more" if many else listed(each, LISTED)
+        super().__init__(f"{path}: {kind} {told}, expected {expected}{advise(set(stray), seen)}")
 
 
 Advise = Callable[[set, set], str]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmanet.data.labels import StrayLabels
+from lmanet.words import counted, listed
 
 SHOWN = 3
 """Of each kind."""
@@ -29,7 +30,7 @@ def sum_up(problems: Sequence[str], strays: dict[str, StrayLabels], labels: int)
     for alike in kinds.values():
         lines += alike[:SHOWN]
         if len(alike) > SHOWN:
-            lines.append(f"… and {len(alike) - SHOWN} more like {'this' if SHOWN == 1 else 'these'}")
+            lines.append(f"… and {len(alike) - SHOWN} more like these")
     return lines
 
 
@@ -51,16 +52,11 @@ def _strays(errors: list[StrayLabels], labels: int) -> list[str]:
     commonest = sorted(pixels, key=lambda value: (-len(files[value]), -pixels[value]))
     for value in commonest[:SHOWN]:
         paths = files[value]
-        names = ", ".join(str(path) for path in paths[:SHOWN])
         lines.append(
-            f"{len(paths)} of {labels} labels hold {value}, in {pixels[value]} pixels: {names}"
-            f"{', …' if len(paths) > SHOWN else ''}"
+            f"{len(paths)} of {labels} labels hold {value}, in {pixels[value]} pixels: {listed(paths, SHOWN)}"
         )
-    if len(commonest) > SHOWN:
-        rest = ", ".join(str(value) for value in commonest[SHOWN : SHOWN + 8])
-        lines.append(
-            f"and {len(commonest) - SHOWN} other values: {rest}{', …' if len(commonest) > SHOWN + 8 else ''}"
-        )
+    if rest := commonest[SHOWN:]:
+        lines.append(f"and {counted(len(rest), 'other value')}: {listed(rest, 8)}")
     seen = set().union(*(error.seen for error in errors))
     lines.append(f"expected {errors[0].expected}{errors[0].advise(set(pixels), seen)}")
     return lines

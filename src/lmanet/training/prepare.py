@@ -19,6 +19,7 @@ from lmanet.training.losses import class_weights
 from lmanet.training.options import RunOptions
 from lmanet.training.progress import reading
 from lmanet.training.unlabelled import SelfLabelled
+from lmanet.words import listed
 
 
 def store_splits(
@@ -107,10 +108,9 @@ def _check_labels(data: StoredData, *, tell: bool) -> None:
         )
     absent = [name for name in names if name not in occur]
     if absent and occur and tell:
-        more = ", …" if absent[12:] else ""
         warnings.warn(
             f"{len(absent)} of {len(names)} classes occur in no label of {data.name} and cannot be learned: "
-            f"{', '.join(absent[:12])}{more}. lmanet data check says more",
+            f"{listed(absent)}. lmanet data check says more",
             stacklevel=2,
         )
 

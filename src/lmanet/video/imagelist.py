@@ -11,6 +11,7 @@ from pathlib import Path
 from lmanet.data.protocols import natural_key
 from lmanet.errors import VideoError
 from lmanet.imagefile import IMAGE_SUFFIXES, ImageFileError, image_size
+from lmanet.words import counted, listed
 
 MOST_NAMED = 3  # of many files, as many are named in a message
 
@@ -47,23 +48,14 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def named(items: Sequence[str]) -> str:
-    """The first few of many: `a, b, c, and 10 more`."""
-    shown = ", ".join(items[:MOST_NAMED])
-    return shown if len(items) <= MOST_NAMED else f"{shown}, and {len(items) - MOST_NAMED} more"
+    """The first few of many."""
+    return listed(items, MOST_NAMED)
 
 
-def skipped(bad: Mapping[Path, str]) -> str:
-    """One line for all images that were left out, with the first few and what is wrong with each."""
+def bad_images(bad: Mapping[Path, str], what: str) -> str:
+    """One line for all images that are bad: how many, `what` of them, the first few and what is wrong with each."""
     each = [f"{path.name} ({reason})" for path, reason in bad.items()]
-    return f"{len(bad)} image{'s' if len(bad) > 1 else ''} skipped: {named(each)}"
-
-
-def reason(error: ImageFileError, path: Path) -> str:
-    """What the error says, without the path that it begins with and without what is to be done."""
-    text = str(error).removeprefix(str(path)).lstrip(": ").partition(";")[0]
-    return (
-        text.removeprefix("cannot be read as an image ").removesuffix(": replace or remove it").strip("():")
-    )
+    return f"{counted(len(bad), 'image')} {what}: {named(each)}"
 
 
 def check_sizes(folder: Path, images: Sequence[Path]) -> tuple[tuple[int, int] | None, dict[Path, str]]:
@@ -81,7 +73,7 @@ def check_sizes(folder: Path, images: Sequence[Path]) -> tuple[tuple[int, int] |
         try:
             sizes[path] = image_size(path)
         except ImageFileError as error:
-            bad[path] = reason(error, path)
+            bad[path] = error.reason
     if not sizes:
         return None, bad
     size, count = Counter(sizes.values()).most_common(1)[0]

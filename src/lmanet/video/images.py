@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from lmanet.errors import VideoError
 from lmanet.imagefile import ImageFileError, read_image, series_in_jpeg
 from lmanet.video.frame import Frame, Source, SourceInfo
-from lmanet.video.imagelist import check_sizes, missing_numbers, named, reason, skipped
+from lmanet.video.imagelist import bad_images, check_sizes, missing_numbers, named
+from lmanet.words import counted
 
 
 class ImageSource(Source):
@@ -76,7 +77,7 @@ class ImageSource(Source):
         missing = missing_numbers(self._images)
         if missing:
             self._warn(
-                f"{len(missing)} number{'s' if len(missing) > 1 else ''} missing in the sequence: {named(missing)};"
+                f"{counted(len(missing), 'number')} missing in the sequence: {named(missing)};"
                 " the images are taken as following one another"
             )
         if self.info.kind == "image" and (count := series_in_jpeg(self._images[0])) > 1:
@@ -96,7 +97,7 @@ class ImageSource(Source):
             if image is not None:
                 yield Frame(image, index, float(index * self.info.time_base), path.stem)
         if self._bad:
-            self._warn(skipped(self._bad))
+            self._warn(bad_images(self._bad, "skipped"))
 
     def _decode(self, path: Path) -> NDArray[np.uint8] | None:
         """The image; None, and noted, if it cannot be decoded."""
@@ -107,7 +108,7 @@ class ImageSource(Source):
         except ImageFileError as error:
             if self._strict:
                 raise VideoError(str(error)) from error
-            self._bad[path] = reason(error, path)
+            self._bad[path] = error.reason
             return None
         if image.shape[:2] != self._size:  # changed since the headers were read
             raise VideoError(
@@ -117,7 +118,7 @@ class ImageSource(Source):
         return image
 
     def _listed(self) -> str:
-        return f"{self._path}: {skipped(self._bad).replace('skipped', 'cannot be read')}"
+        return f"{self._path}: {bad_images(self._bad, 'cannot be read')}"
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"{self._path}: {text}")

@@ -17,6 +17,7 @@ from lmanet.video.frame import Frame, SourceInfo
 from lmanet.video.pipeline import Write
 from lmanet.video.sink import VIDEO_FORMATS, VideoSink
 from lmanet.video.stills import ImageSink, LabelSink
+from lmanet.words import counted
 
 Draw = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
 """Makes the view, (H', W', 3) uint8 RGB, of an image (H, W, 3) uint8 RGB and its labels (H, W) uint8."""
@@ -148,15 +149,10 @@ def open_sinks(
         except LmanetError as second:
             error.add_note(str(second))
         if opened.kept:
-            kept = ", ".join(f"{path} ({frames_in_words(count)})" for path, count in opened.kept.items())
+            kept = ", ".join(f"{path} ({counted(count, 'frame')})" for path, count in opened.kept.items())
             error.add_note(f"Kept: {kept}")
         raise
     opened.close()
-
-
-def frames_in_words(count: int) -> str:
-    """Such as `1 frame`."""
-    return f"{count} frame{'s' * (count != 1)}"
 
 
 def is_label_folder(path: str | Path) -> bool:

@@ -17,7 +17,7 @@ from lmanet.backbones.wrapped.layout import Layout, RecentLayouts, check_leaves,
 from lmanet.backbones.wrapped.probing import Probe, check_size, find_probe, first_parameter, in_eval_mode
 from lmanet.backbones.wrapped.sides import parts_of, what_logits_need
 from lmanet.backbones.wrapped.tries import same
-from lmanet.errors import InputError
+from lmanet.errors import InputError, in_a_line
 from lmanet.nn.folding import fold_norms_of
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 
@@ -223,7 +223,7 @@ class Wrapped(Backbone):
         try:
             again = self.outputs(run_after(model, early, layout.build(kept, len(images), nothing), nothing))
         except Exception as error:
-            raise InputError(f"{self._not_a_cut()} ({type(error).__name__}: {error})") from error
+            raise InputError(f"{self._not_a_cut()} ({in_a_line(error)})") from error
         if not same(again, expected):
             raise InputError(self._not_a_cut())
         # The network writes into these: what it is given must be a copy.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.wrapped.outputs import Outputs
-from lmanet.backbones.wrapped.tries import Tries, check_forward, own_size, told, usual_sizes
+from lmanet.backbones.wrapped.tries import Tries, check_forward, own_size, usual_sizes
 from lmanet.backbones.wrapped.unwrapping import set_mode
-from lmanet.errors import InputError
+from lmanet.errors import InputError, in_a_line
 
 LARGER = (64, 128)
 """What is added to the height and width that a network takes, to tell those of one size."""
@@ -77,8 +77,8 @@ def _other_sizes(tries: Tries, images: Tensor, *, given: bool) -> tuple[tuple[in
             return (height, width), 1
         rows, columns = own_size(tries.model) or (height, width)
         raise InputError(
-            f"{tries.name} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} ({told(error)}): it is "
-            f"a network of one fixed size, or of squares alone; give probe=({rows}, {columns}) (on the command line "
+            f"{tries.name} takes images of {height}×{width}, but not of {larger[0]}×{larger[1]} "
+            f"({in_a_line(error)}): it is a network of one fixed size, or of squares alone; give probe=({rows}, {columns}) (on the command line "
             f"--probe {rows} {columns}, of segment --resize {rows} {columns}), and it is given images of this size, or "
             f"set it up so that it interpolates its position embedding"
         ) from error

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from lmanet.backbones.wrapped.candidates import find_map
 from lmanet.backbones.wrapped.outputs import Outputs, value_at
 from lmanet.backbones.wrapped.reading import Origin, Seen, doubtful, origin_of, with_reading
-from lmanet.errors import InputError
+from lmanet.errors import InputError, in_a_line
 from lmanet.nn.place import place_of
 
 PROBE_SIZES = ((128, 192), (224, 224), (256, 256), (384, 384), (512, 512))
 """Heights and widths that networks are tried at, until one runs."""
 EXTREME = 1e4
 """Values of images that no network is made for."""
-LONGEST = 300
-"""Letters of an error that are told."""
 
 
 class Tries:
@@ -58,7 +56,7 @@ class Tries:
             return images
         first = next(iter(failures.values()))
         raise InputError(
-            f"{self.name} runs on no image that was tried ({told_once(failures)}): if the size is the cause, give "
+            f"{self.name} runs on no image that was tried ({_told_once(failures)}): if the size is the cause, give "
             f"probe=(H, W) (--resize H W or --probe H W on the command line) of images that it takes"
         ) from first
 
@@ -112,8 +110,8 @@ class Tries:
             return self._run(images)
         except Exception as error:
             raise InputError(
-                f"{self.name} failed when it was called again, with images of the same size ({told(error)}): expected "
-                f"a network that keeps nothing from one call to the next"
+                f"{self.name} failed when it was called again, with images of the same size ({in_a_line(error)}): "
+                f"expected a network that keeps nothing from one call to the next"
             ) from error
 
     def _origin(self, outputs: Outputs, images: Tensor) -> Origin:
@@ -135,8 +133,8 @@ class Tries:
             found = self._outputs.map_of(returned)
         except (LookupError, AttributeError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"{self.name} does not return the same kind of output for all images ({told(error)}): expected logits "
-                f"(B, K, h, w) at one place"
+                f"{self.name} does not return the same kind of output for all images ({in_a_line(error)}): expected "
+                f"logits (B, K, h, w) at one place"
             ) from error
         self._seen.append(Seen.of(found))
         if self._seen[-1].nan:
@@ -198,23 +196,12 @@ def usual_sizes(model: nn.Module) -> list[tuple[int, int]]:
     return list(dict.fromkeys([*PROBE_SIZES, *([own] if own else [])]))
 
 
-def told(error: BaseException) -> str:
-    """An error in a line, and the one that it came from."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if any(line.startswith("Traceback") for line in lines):  # TorchScript tells where it is first
-        lines = lines[-1:]
-    text = " ".join(lines)
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return line if error.__cause__ is None else f"{line}, from {told(error.__cause__)}"
-
-
-def told_once(failures: dict[str, Exception]) -> str:
+def _told_once(failures: dict[str, Exception]) -> str:
     """What failed at which sizes; the same failure, but for its numbers, is told once."""
     sizes: dict[str, list[str]] = {}
     texts: dict[str, str] = {}
     for size, error in failures.items():
-        text = told(error)
+        text = in_a_line(error)
         kind = re.sub(r"\d+", "0", text)
         sizes.setdefault(kind, []).append(size)
         texts.setdefault(kind, text)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from lmanet.errors import InputError
+from lmanet.errors import InputError, in_a_line
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -39,7 +39,7 @@ def unwrapped(model: Any) -> nn.Module:
     except Exception as error:
         raise InputError(
             f"parts of {type(model).__name__} are compiled, and it cannot be copied to take that off "
-            f"({type(error).__name__}: {error}): give the network as it was before torch.compile"
+            f"({in_a_line(error)}): give the network as it was before torch.compile"
         ) from error
     for module in list(plain.modules()):
         for name, child in module.named_children():

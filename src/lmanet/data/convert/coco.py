@@ -25,6 +25,7 @@ from lmanet.data.convert.output import (
 from lmanet.data.files import image_size
 from lmanet.data.folder import SUFFIXES
 from lmanet.errors import DataError, MissingDependencyError
+from lmanet.words import listed
 
 
 def read_coco(path: Path, images: Path, *, unlabelled: Unlabelled = "background") -> Conversion:
@@ -69,7 +70,7 @@ def read_coco(path: Path, images: Path, *, unlabelled: Unlabelled = "background"
     if bare:
         notes.append(f"{bare} of {len(frames)} images have no annotation and get no label")
     if idle:
-        notes.append(f"no annotation is of {', '.join(idle[:12])}{', …' if idle[12:] else ''}")
+        notes.append(f"no annotation is of {listed(idle)}")
     return Conversion(names, tuple(frames), tuple(notes), problems)
 
 

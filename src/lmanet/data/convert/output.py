@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmanet.atomic import output_errors, whole_folder
-from lmanet.classes import VOID
-from lmanet.data.classesfile import MOST_CLASSES
+from lmanet.classes import MOST_CLASSES, VOID
 from lmanet.data.folder import SUFFIXES
 from lmanet.data.protocols import natural_key
 from lmanet.errors import DataError, InputError

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmanet.api import SINGLE_FRAME, check_classes
+from lmanet.api import check_classes
 from lmanet.data.protocols import VideoData
 from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
@@ -19,6 +19,7 @@ from lmanet.evaluation.run import Predictor, evaluate
 from lmanet.flow import MIN_SIDE_PX
 from lmanet.methods.base import VideoModel
 from lmanet.methods.registry import find_method
+from lmanet.methods.single_frame import SingleFrame
 from lmanet.research.reproduce.cells import Evaluation
 from lmanet.session import Session
 
@@ -108,7 +109,7 @@ def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
         InputError: a method without training on a model that has one already, or the method has no such setting.
     """
     if cell.method is not None:
-        if model.method != SINGLE_FRAME:
+        if model.method != SingleFrame.method:
             raise InputError(
                 f"the method {cell.method} on a model of {model.method}: expected a single-frame network"
             )
@@ -119,7 +120,7 @@ def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
 
 
 def _predictor(cell: Evaluation, model: VideoModel) -> Predictor:
-    if model.method == SINGLE_FRAME and (cell.spacing != 1 or cell.forget):
+    if model.method == SingleFrame.method and (cell.spacing != 1 or cell.forget):
         raise InputError(f"a single-frame network has no memory: {cell}")
     if cell.spacing != 1 and cell.forget:
         raise InputError(
