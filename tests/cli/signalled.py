@@ -32,6 +32,10 @@ def child(job: dict[str, Any], stderr: int) -> None:
     os.dup2(stderr, 1)
     os.dup2(stderr, 2)
     status = 70
+    # As a terminal starts it: shells let what runs in the background ignore signals, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         os.chdir(job["folder"])
         sys.path.insert(0, job["folder"])

@@ -316,7 +316,8 @@ def test_an_error_of_the_network_keeps_what_was_labelled(folder: Path, run: Run)
     (result,) = run(job("clip.mp4", 0, network="broken"))
     assert result["status"] == 2
     assert result["stderr"] == (
-        "lmanet: the network failed at frame 000010: ZeroDivisionError: a bug of mine. "
+        "lmanet: frame 000010: the network or the method single-frame failed on a frame of 48×64: "
+        "ZeroDivisionError: a bug of mine. "
         "Kept: 0.mp4 (10 frames), 0-labels (10 frames)\n"
     )
     assert frames_in(folder / "0.mp4") == len(list((folder / "0-labels").glob("*.png"))) == 10

@@ -135,10 +135,14 @@ def test_worker_processes_change_nothing_also_when_resumed(tmp_path):
 
 
 CHILD = """
-import sys
+import sys, time
 from pathlib import Path
 import test_loop
-test_loop.train(Path(sys.argv[1]), report=lambda phase, p: print("step", p.epoch, p.step, flush=True))
+def report(phase, p):
+    print("step", p.epoch, p.step, flush=True)
+    if (p.epoch, p.step) == (1, 2):
+        time.sleep(600)  # until it is killed
+test_loop.train(Path(sys.argv[1]), report=report)
 """
 
 
