@@ -70,7 +70,7 @@ def image_size(path: Path) -> tuple[int, int]:
         width, height = (tags[256], tags[257]) if file.format == "TIFF" else file.size
         try:
             turned = _turned(file)
-        except Exception:  # damaged EXIF data: see `_upright`
+        except Exception:  # damaged EXIF data: see `upright`
             turned = False
         return (width, height) if turned else (height, width)
 
@@ -222,13 +222,13 @@ def _to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
         raise ImageFileError(f"{path}: {reason}: expected 8 or 16 bits a channel; scale it to 8", reason)
     # Pillow cuts colours of 16 bits to 8 while it decodes: the name of its way of reading tells.
     wide = file.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(file, "tile", []))
-    upright = _upright(file)
-    upright.info.pop("transparency", None)  # of a palette: Pillow would warn that it is lost
+    turned = upright(file)
+    turned.info.pop("transparency", None)  # of a palette: Pillow would warn that it is lost
     if not wide:
-        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
     if file.mode.startswith("I;16"):
-        return np.repeat(_to_8_bits(np.array(upright).astype(np.uint16))[..., None], 3, axis=2)
-    return _wide_colours(file, path, np.array(upright.convert("RGB")))
+        return np.repeat(_to_8_bits(np.array(turned).astype(np.uint16))[..., None], 3, axis=2)
+    return _wide_colours(file, path, np.array(turned.convert("RGB")))
 
 
 def _wide_colours(file: Image.Image, path: Path, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -248,7 +248,8 @@ def _to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _upright(file: Image.Image) -> Image.Image:
+def upright(file: Image.Image) -> Image.Image:
+    """An open file's pixels, turned as its EXIF orientation says, in its own mode."""
     file.load()  # what is wrong with the pixels is told here, not taken for damaged EXIF data
     try:
         # Asked first, as Pillow copies the image where there is nothing to turn.

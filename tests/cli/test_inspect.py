@@ -28,6 +28,13 @@ def wide():
             return super().forward(x)
     return Wide(*build())
 
+def alone():
+    class Alone(nn.Sequential):
+        def forward(self, x):
+            assert len(x) == 1, "one image"
+            return super().forward(x)
+    return Alone(*build())
+
 def other():
     return 3
 
@@ -124,6 +131,11 @@ def test_what_cannot_be_inspected_is_told_in_one_line(module, function, message,
             "uncuttable",
             "ImageNet's (assumed: ",
             "Sequential has no submodule that is called once and returns a map",
+        ),
+        (
+            "alone",
+            "ImageNet's (assumed: ",
+            "Alone takes one image at a time, and to be cut in two it must take",
         ),
         (
             "scripted",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from contracts.imagefiles import SIZE, picture
 from contracts.trees import write_classes
@@ -12,6 +13,7 @@ from lmanet.classes import VOID
 from lmanet.data.classesfile import read_classes
 from lmanet.data.labels import ColourTable, IdTable
 from lmanet.errors import DataError
+from lmanet.imagefile import read_image
 
 IDS = np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE) % 3
 
@@ -106,8 +108,13 @@ def test_ids_are_read_however_they_are_stored(tmp_path):
 def test_a_label_turned_by_its_tag_is_turned_as_its_frame_is(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = saved(tmp_path, IDS, exif=exif)
-    np.testing.assert_array_equal(reader(tmp_path)(path), np.rot90(IDS, -1))
+    raw = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    text = PngInfo()  # as ImageMagick keeps it
+    text.add_text("Raw profile type exif", f"\nexif\n{len(raw):8d}\n{raw.hex()}\n")
+    for options in ({"exif": exif}, {"pnginfo": text}):
+        path = saved(tmp_path, IDS, **options)
+        np.testing.assert_array_equal(reader(tmp_path)(path), np.rot90(IDS, -1))
+        assert read_image(path).shape[:2] == IDS.shape[::-1]
 
 
 @pytest.mark.parametrize(

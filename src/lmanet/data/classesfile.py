@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmanet.classes import MOST_CLASSES, VOID, Classes, generated_palette
+from lmanet.data.advice import advice_on_colours, advice_on_ids, doubt_of_masks
 from lmanet.data.labelfile import RGB
-from lmanet.data.labels import LARGEST_VALUE, ColourTable, IdTable, general_advice
+from lmanet.data.labels import LARGEST_VALUE, ColourTable, IdTable
 from lmanet.errors import DataError
 from lmanet.words import listed
 
@@ -80,7 +82,12 @@ def read_classes(path: Path) -> ClassesFile:
     if kind != "ids":
         raise DataError(f'{path}: labels is {kind!r}: expected "ids" or "colours"')
     table = _id_table(path, content, classes)
-    return ClassesFile(classes, float(fps), table, _doubt(path, classes, table) if table.assumed else "")
+    return ClassesFile(
+        classes,
+        float(fps),
+        table,
+        doubt_of_masks(path, classes) if table.assumed and table.ids.get(0) == 0 else "",
+    )
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -117,11 +124,8 @@ def _id_table(path: Path, content: dict[str, Any], classes: Classes) -> IdTable:
     colours: dict[RGB, int] = {}
     if "colours" in content and "labels" not in content and not _twice(classes.palette):
         colours = {colour: number for number, colour in enumerate(classes.palette)}
-    plain = "values" not in content and "first_id" not in content
-
-    def advise(stray: set, seen: set) -> str:
-        return _advice(stray, seen, values, void, classes.names if plain else ())
-
+    plain = classes.names if "values" not in content and "first_id" not in content else ()
+    advise = partial(advice_on_ids, count=len(classes), void=void, plain=plain)
     return IdTable(ids | dict.fromkeys(void, VOID), expected, assumed, colours, advise)
 
 
@@ -186,68 +190,7 @@ def _colour_table(path: Path, content: dict[str, Any], classes: Classes) -> Colo
             )
         ids[r, g, b] = VOID
 
-    def advise(stray: set, seen: set) -> str:
-        if len(stray) > 8:
-            return (
-                f". So many colours ({len(stray)}) are what smoothed edges leave: draw, resize and save labels without "
-                "anti-aliasing or interpolation"
-            )
-        return '. Give them to classes in "colours", or write those that belong to no class as "void": [[r, g, b], …]'
-
-    return ColourTable(ids, f"a colour of a class or of void (see {path})", advise)
-
-
-def _advice(
-    stray: set, seen: set, values: list[list[int]], void: frozenset[int], plain: tuple[str, ...]
-) -> str:
-    """What to write into the file, as the end of a sentence; `plain` are the names if they stand for 0, 1 and so on."""
-    count = len(values)
-    if any(isinstance(value, tuple) for value in stray):
-        if len(stray) > MOST_CLASSES:
-            return f". So many colours ({len(stray)}) are a photograph's, or what smoothed edges leave"
-        return (
-            '. If these colours are the classes, write "labels": "colours", and by "colours": [[red, green, blue], …] '
-            "which is each name's"
-        )
-    if plain and stray == {count} and 0 not in void:
-        if 0 in seen:
-            return (
-                f". 0 to {count} are {count + 1} values for {count} names: if 0 belongs to no class, write "
-                '"first_id": 1, "void": 0; if it is a class, such as background, put its name first'
-            )
-        return f'. If the classes count from 1 to {count}, write "first_id": 1'
-    if stray == {0}:
-        return '. If 0 belongs to no class, write "void": 0'
-    if stray == {VOID}:
-        return f'. If {VOID} belongs to no class, write "void": {[*sorted(void), VOID] if void else VOID}'
-    if len(plain) == 2 and len(stray) == 1 and seen <= {0, VOID}:
-        (value,) = stray
-        return (
-            f'. If {value} is the class {plain[1]!r}, write "values": [0, {value}]; if it belongs to no class, '
-            f'"void": {sorted({*void, value})}'
-        )
-    if told := general_advice(stray, seen):
-        return told
-    return (
-        '. If they are classes, name them, and say by "values" which value each class has; if they belong to no class, '
-        f'write "void": {sorted({*void, *stray})}'
-    )
-
-
-def _doubt(path: Path, classes: Classes, table: IdTable) -> str:
-    """What to say of labels of nothing but 0 and 255, where nobody said that 255 is void."""
-    if table.ids.get(0) != 0:
-        return ""
-    if len(classes) == 1:
-        names = json.dumps(["background", classes.names[0]])
-        say = f'{VOID} is the class {classes.names[0]!r}, write "names": {names}, "values": [0, {VOID}]'
-    else:
-        more = ", …" if len(classes) > 2 else ""
-        say = f'{VOID} is the class {classes.names[1]!r}, write "values": [0, {VOID}{more}]'
-    return (
-        f"the labels hold nothing but 0 ({classes.names[0]!r}) and {VOID}, which is void unless {path} says otherwise: "
-        f'if {say} into it; if {VOID} really belongs to no class, "void": {VOID}'
-    )
+    return ColourTable(ids, f"a colour of a class or of void (see {path})", advice_on_colours)
 
 
 def _is_value(value: Any) -> bool:

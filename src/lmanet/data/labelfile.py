@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lmanet.data.files import open_image
 from lmanet.errors import DataError
+from lmanet.imagefile import upright
 
 RGB = tuple[int, int, int]
 """Red, green and blue, each 0 to 255."""
@@ -44,7 +45,7 @@ def read_values(path: Path) -> Values:
         DataError: it cannot be read, or holds neither; the message says what it holds.
     """
     with open_image(path) as file:
-        stored = _load(path, file)
+        file, stored = _load(path, file)
         mode = file.mode
         if mode == "P":
             colours = np.array(file.getpalette() or [], np.uint8).reshape(-1, 3).tolist()
@@ -73,7 +74,7 @@ def read_colours(path: Path) -> NDArray[np.uint8]:
         DataError: it cannot be read, or holds no colours of 8 bits.
     """
     with open_image(path) as file:
-        _load(path, file)
+        file, _ = _load(path, file)
         if file.mode in ("LA", "RGBA"):
             _opaque(path, file)
         elif file.mode not in ("1", "L", "P", "RGB"):
@@ -83,8 +84,8 @@ def read_colours(path: Path) -> NDArray[np.uint8]:
         return np.array(file.convert("RGB"))
 
 
-def _load(path: Path, file: Image.Image) -> str:
-    """Read the pixels, upright as viewers show them; how a pixel is stored, in Pillow's words."""
+def _load(path: Path, file: Image.Image) -> tuple[Image.Image, str]:
+    """The pixels, upright as those of images; and how one is stored, in Pillow's words."""
     tiff_compression = str(file.info.get("compression", ""))
     if file.format in LOSSY or "jpeg" in tiff_compression or "webp" in tiff_compression:
         raise DataError(
@@ -100,10 +101,7 @@ def _load(path: Path, file: Image.Image) -> str:
         raise DataError(
             f"{path}: colours or grey with alpha of 16 bits: expected class ids, grey, or colours of 8 bits"
         )
-    file.load()
-    if file.info.get("exif"):
-        ImageOps.exif_transpose(file, in_place=True)
-    return stored
+    return upright(file), stored
 
 
 def _opaque(path: Path, file: Image.Image) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.classes import VOID
+from lmanet.data.advice import general_advice
 from lmanet.data.labelfile import RGB, Values, read_colours, read_values
 from lmanet.errors import DataError
 from lmanet.words import listed
@@ -56,24 +57,6 @@ class StrayLabels(DataError):
 
 Advise = Callable[[set, set], str]
 """Given the values or colours that mean nothing and those that do: what to do, as the end of a sentence, or nothing."""
-
-
-def general_advice(stray: set, seen: set) -> str:
-    """What strange values tell of where they come from; the end of a sentence, or nothing."""
-    values = sorted(value for value in stray if isinstance(value, int))
-    if not values:
-        return ""
-    if values[-1] >= 1000:
-        return (
-            f". Values such as {values[-1]} are those of instance maps (class × 1000 + number): give the maps of "
-            "classes"
-        )
-    if len(values) > LISTED:
-        return (
-            f". So many values ({len(values)}) are what smoothed edges leave: draw, resize and save masks without "
-            "anti-aliasing or interpolation, by the nearest pixel"
-        )
-    return ""
 
 
 @dataclass(frozen=True)

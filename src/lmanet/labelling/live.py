@@ -29,6 +29,7 @@ class Labelling:
 
     Attributes:
         info: what is known of the source, such as `frame_count`.
+        given_up: whether `give_up` was called.
     """
 
     info: SourceInfo
@@ -39,7 +40,7 @@ class Labelling:
     _device: str
     _began_s: float
     _gaps: Gaps | None = None
-    _given_up: bool = field(default=False, init=False)
+    given_up: bool = field(default=False, init=False)
 
     def stop(self) -> None:
         """End the run after the frame in work, from any thread: what is labelled by then is kept."""
@@ -53,15 +54,10 @@ class Labelling:
         Raises:
             OutputError: an output cannot be finished.
         """
-        self._given_up = True
+        self.given_up = True
         self._source.stop()
         self._outputs.close()
         return self.result()
-
-    @property
-    def given_up(self) -> bool:
-        """Whether somebody else finished the outputs."""
-        return self._given_up
 
     def result(self) -> LabelledVideo:
         """What came of it; called when the outputs are closed."""
