@@ -82,12 +82,8 @@ def read_classes(path: Path) -> ClassesFile:
     if kind != "ids":
         raise DataError(f'{path}: labels is {kind!r}: expected "ids" or "colours"')
     table = _id_table(path, content, classes)
-    return ClassesFile(
-        classes,
-        float(fps),
-        table,
-        doubt_of_masks(path, classes) if table.assumed and table.ids.get(0) == 0 else "",
-    )
+    doubtful = table.assumed and table.ids.get(0) == 0
+    return ClassesFile(classes, float(fps), table, doubt_of_masks(path, classes) if doubtful else "")
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
+from lmanet.backbones.wrapped.given import Normalisation
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
-
-
-class Published(NamedTuple):
-    """A normalisation, and who says so.
-
-    Attributes:
-        mean: per RGB channel, of images in [0, 1].
-        std: likewise.
-        bgr: whether the channels are turned round afterwards.
-        source: who says so, for a sentence.
-    """
-
-    mean: RGB
-    std: RGB
-    bgr: bool
-    source: str
-
 
 HALF = (0.5, 0.5, 0.5)
 DPN = (124 / 255, 117 / 255, 104 / 255), (1 / 4.2585, 1 / 4.2585, 1 / 4.2585)
@@ -36,24 +20,24 @@ SMP_ENCODERS: dict[str, tuple[RGB, RGB]] = {
 """By how an encoder's name begins; all others of smp's own were trained as ImageNet is normalised usually."""
 
 
-def published(model: nn.Module) -> Published | None:
+def published(model: nn.Module) -> Normalisation | None:
     """What the library that a network is of, or that a part of it is of, says of its images; None where none does."""
     return of_transformers(model) or of_timm(model) or of_smp(model) or of_torchvision(model)
 
 
-def of_timm(model: nn.Module) -> Published | None:
+def of_timm(model: nn.Module) -> Normalisation | None:
     """What timm notes of a network inside the model."""
     for module in model.modules():
         facts = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
         if isinstance(facts, dict) and len(facts.get("mean", ())) == len(facts.get("std", ())) == 3:
             name = facts.get("architecture") or type(module).__name__
-            return Published(
+            return Normalisation(
                 tuple(facts["mean"]), tuple(facts["std"]), False, f"timm's configuration of {name}"
             )
     return None
 
 
-def of_transformers(model: nn.Module) -> Published | None:
+def of_transformers(model: nn.Module) -> Normalisation | None:
     """What the image processor of a network of transformers does; that of its checkpoint, or of its kind.
 
     Nothing is downloaded, and transformers is not imported unless the network is of it.
@@ -90,7 +74,7 @@ def of_transformers(model: nn.Module) -> Published | None:
     return _of_processor(facts, source) if facts else None
 
 
-def _of_processor(facts: Mapping[str, Any], source: str) -> Published | None:
+def _of_processor(facts: Mapping[str, Any], source: str) -> Normalisation | None:
     """An image processor's settings as mean and deviation of images in [0, 1]."""
     mean, std = (0.0,) * 3, (1.0,) * 3
     if facts.get("do_normalize"):
@@ -102,7 +86,7 @@ def _of_processor(facts: Mapping[str, Any], source: str) -> Published | None:
     scale = 255 * (facts.get("rescale_factor") or 1 / 255) if scaled or scaled is None else 255.0
     if abs(scale - 1) > 1e-6:
         mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)
-    return Published(mean, std, bool(facts.get("do_flip_channel_order")), source)  # pyright: ignore[reportArgumentType]
+    return Normalisation(mean, std, bool(facts.get("do_flip_channel_order")), source)  # pyright: ignore[reportArgumentType]
 
 
 FACTS = (
@@ -135,21 +119,23 @@ def _saved(checkpoint: str) -> dict[str, Any]:
     return {name: facts[name] for name in FACTS if name in facts}
 
 
-def of_smp(model: nn.Module) -> Published | None:
+def of_smp(model: nn.Module) -> Normalisation | None:
     """What segmentation_models_pytorch notes of an encoder's weights, or what such encoders are trained with."""
     for module in model.modules():
         config = getattr(module, "config", None) if _is_of(module, "segmentation_models_pytorch") else None
         if isinstance(config, Mapping) and isinstance(config.get("encoder_name"), str):
             name, weights = config["encoder_name"], config.get("encoder_weights")
             if weights and (facts := _of_weights(name, weights)):
-                return facts._replace(source=f"smp's parameters of the encoder {name}, {weights}")
+                return facts
             kind = next((kind for kind in SMP_ENCODERS if name.startswith(kind)), None)
             mean, std = SMP_ENCODERS[kind] if kind else (IMAGENET_MEAN, IMAGENET_STD)
-            return Published(mean, std, False, f"as smp's weights of the encoder {name} want it, by its name")
+            return Normalisation(
+                mean, std, False, f"as smp's weights of the encoder {name} want it, by its name"
+            )
     return None
 
 
-def _of_weights(encoder: str, weights: Any) -> Published | None:
+def _of_weights(encoder: str, weights: Any) -> Normalisation | None:
     """The parameters beside an encoder's weights, where these were downloaded before."""
     from huggingface_hub import try_to_load_from_cache
     from segmentation_models_pytorch.encoders import encoders, get_preprocessing_params
@@ -167,13 +153,13 @@ def _of_weights(encoder: str, weights: Any) -> Published | None:
     bgr = facts.get("input_space", "RGB") == "BGR"
     if bgr:  # its mean is in the order of its channels
         mean, std = mean[::-1], std[::-1]
-    return Published(mean, std, bgr, "")  # pyright: ignore[reportArgumentType]
+    return Normalisation(mean, std, bgr, f"smp's parameters of the encoder {encoder}, {weights}")  # pyright: ignore[reportArgumentType]
 
 
-def of_torchvision(model: nn.Module) -> Published | None:
+def of_torchvision(model: nn.Module) -> Normalisation | None:
     """The segmentation networks of torchvision, whose weights all want ImageNet's."""
     if _is_of(model, "torchvision"):
-        return Published(IMAGENET_MEAN, IMAGENET_STD, False, "as torchvision's weights want it")
+        return Normalisation(IMAGENET_MEAN, IMAGENET_STD, False, "as torchvision's weights want it")
     return None
 
 
