@@ -26,6 +26,7 @@ from lmanet.video.ending import lacks_its_end
 from lmanet.video.frame import Frame, Source, SourceInfo
 from lmanet.video.header import FALLBACK_FPS, frame_rate, promised_end_s, start_s
 from lmanet.video.sidedata import display_matrix
+from lmanet.words import counted
 
 # FFmpeg takes any text file named .txt for terminal art and would play it.
 NOT_VIDEO_FORMATS = ("tty",)
@@ -208,7 +209,7 @@ class VideoFileSource(Source):
             self._tell_damage(missing, count)
         if clock.restamped and not self._bad_packets and not self._bad_frames:
             self._warn(
-                f"{clock.restamped} frame{'s' * (clock.restamped > 1)} had no time stamp or one that goes back; they got one"
+                f"{counted(clock.restamped, 'frame')} had no time stamp or one that goes back; they got one"
             )
         if self._rescaled:
             self._warn(f"{self._rescaled} frames had another size than the first; they were scaled to it")
