@@ -24,6 +24,7 @@ from lmanet.video.clock import CODING_ORDER_FORMATS, Clock, goes_back, stamp_of
 from lmanet.video.colour import Colours
 from lmanet.video.frame import Frame, Source, SourceInfo
 from lmanet.video.header import FALLBACK_FPS, frame_rate, promised_end_s, start_s
+from lmanet.video.orientation import display_matrix, upright
 
 # FFmpeg takes any text file named .txt for terminal art and would play it.
 NOT_VIDEO_FORMATS = ("tty",)
@@ -72,7 +73,7 @@ class VideoFileSource(Source):
                 raise VideoError(f"{path}: not one frame can be decoded: the file is damaged or cut off")
             first = self._first[0]
             self._stored_size = first.width, first.height
-            self._matrix = _display_matrix(first)
+            self._matrix = display_matrix(first)
             self._colours = Colours(first)
             self.info = self._describe(*self._image(first).shape[1::-1])
         except BaseException:
@@ -218,26 +219,6 @@ class VideoFileSource(Source):
         self.warnings.append(f"{self._path}: {text}")
 
 
-def upright(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """Turn and mirror an image as a display matrix says, to the nearest quarter turn.
-
-    Args:
-        image: (H, W, 3) as stored.
-        matrix: 9 values `a b u c d v x y w`, by which a pixel (x, y) is shown at (ax + cy, bx + dy) (the
-            layout of FFmpeg's AV_PKT_DATA_DISPLAYMATRIX); None for no change.
-
-    Returns:
-        (H, W, 3) or (W, H, 3), contiguous.
-    """
-    if matrix is not None:
-        a, b, _, c, d = (int(value) for value in matrix[:5])
-        swapped = abs(b) > abs(a)
-        x_sign, y_sign = (c, b) if swapped else (a, d)
-        image = image.swapaxes(0, 1) if swapped else image
-        image = image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1]
-    return np.ascontiguousarray(image)
-
-
 def _open(path: Path) -> InputContainer:
     try:
         # The prefix keeps FFmpeg from reading a colon in the name as a protocol.
@@ -264,8 +245,3 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = codec_threads()
     return stream
-
-
-def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
-    data = frame.side_data.get("DISPLAYMATRIX")
-    return None if data is None else np.frombuffer(bytes(data), np.int32)
