@@ -149,11 +149,7 @@ def pages(file: Image.Image) -> list[int]:
 
 def to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
     """The frame at which an open file stands, as `read_image` makes it."""
-    if file.mode == "F" or file.mode == "I" or file.mode.startswith("I;32"):
-        reason = (
-            f"an image of mode {file.mode} ({'floating point' if file.mode == 'F' else '32 bits'} a channel)"
-        )
-        raise ImageFileError(f"{path}: {reason}: expected 8 or 16 bits a channel; scale it to 8", reason)
+    refuse_mode(file, path)
     # Pillow cuts colours of 16 bits to 8 while it decodes: the name of its way of reading tells.
     wide = file.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(file, "tile", []))
     turned = upright(file)
@@ -163,6 +159,15 @@ def to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
     if file.mode.startswith("I;16"):
         return np.repeat(_to_8_bits(np.array(turned).astype(np.uint16))[..., None], 3, axis=2)
     return _wide_colours(file, path, np.array(turned.convert("RGB")))
+
+
+def refuse_mode(file: Image.Image, path: Path) -> None:
+    """Raise ImageFileError where the frame at which an open file stands has no colours of 8 or 16 bits."""
+    if file.mode == "F" or file.mode == "I" or file.mode.startswith("I;32"):
+        reason = (
+            f"an image of mode {file.mode} ({'floating point' if file.mode == 'F' else '32 bits'} a channel)"
+        )
+        raise ImageFileError(f"{path}: {reason}: expected 8 or 16 bits a channel; scale it to 8", reason)
 
 
 def _wide_colours(file: Image.Image, path: Path, cut: NDArray[np.uint8]) -> NDArray[np.uint8]:

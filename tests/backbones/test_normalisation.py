@@ -81,6 +81,11 @@ def as_convolution() -> nn.Module:
     return shift
 
 
+def blurred(images: Tensor) -> Tensor:
+    kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(3, 1, 3, 3) / 16
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
+
+
 OWN = "its own forward normalises: mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
 NOTHING = "assumed: it does not normalise by itself, and nothing else is known of it"
 PREPARED: dict[str, tuple[Prepare, tuple, str]] = {
@@ -123,6 +128,12 @@ PREPARED: dict[str, tuple[Prepare, tuple, str]] = {
         NONE,
         "assumed: .* could not be told; say --",
     ),
+    "blurred": (lambda x: (blurred(x) - MEAN) / STD, NONE, OWN),
+    "blurred only": (lambda x: blurred(x), IMAGENET, NOTHING),
+    "through NumPy": (lambda x: torch.from_numpy(((x - MEAN) / STD).numpy().copy()), NONE, OWN),
+    "through NumPy only": (lambda x: torch.from_numpy(x.numpy().copy()), IMAGENET, NOTHING),
+    "sums of four": (lambda x: 2 * F.avg_pool2d(x, 2), IMAGENET, NOTHING),  # as of a wavelet
+    "moved a little": (lambda x: x + torch.tensor([0.05, -0.03, 0.02]).view(3, 1, 1), IMAGENET, NOTHING),
     "gamma": (lambda x: x**2.2, NONE, "assumed: its own forward changes colours .* could not be told"),
 }
 
@@ -151,6 +162,46 @@ def test_its_labels_are_those_that_it_gives_by_itself(name):
         model = lmanet.wrap(network, method).eval()
         logits = model.step(images)[0]
         torch.testing.assert_close(logits, expected)
+
+
+class Branches(nn.Module):
+    """Two branches, of which the first is given the image as it is."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own, self.fine, self.deep = own, nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = self.fine(images)
+        return fine + self.deep((images - MEAN) / STD if self.own else images)
+
+
+class Residual(nn.Module):
+    """What enters its second layer is each channel times a number, which nobody calls a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each, self.all = nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.all(images + self.each(images))
+
+
+class WithGrey(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(torch.cat([images, images.mean(1, keepdim=True)], 1))
+
+
+def test_a_branch_that_normalises_is_found_and_plain_stems_are_left_alone():
+    assert seen(Branches(True)) == NONE
+    mixing = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 3, 2, 1))
+    for plain in (Branches(False), Residual(), WithGrey(), mixing):
+        found = find_normalisation(plain)
+        assert (found.mean, found.std) == IMAGENET and NOTHING in found.reason
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 4)])
@@ -238,9 +289,36 @@ def test_libraries_say_what_their_networks_want():
     smp = pytest.importorskip("segmentation_models_pytorch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for encoder, expected in (("xception", halves), ("tu-tf_efficientnet_lite0", halves)):
+        for encoder in ("xception", "tu-tf_efficientnet_lite0", "timm-tf_efficientnet_lite0"):
             network = smp.FPN(encoder, encoder_weights=None, classes=CLASSES)
-            assert seen(network) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+            assert seen(network) == (pytest.approx(halves[0]), pytest.approx(halves[1]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "source"),
+    [
+        ("Dinov2", IMAGENET_MEAN, "as transformers' published weights of dinov2 want it"),
+        ("CLIPVision", (0.481, 0.458, 0.408), "the defaults of transformers' CLIPImageProcessor"),
+        ("SiglipVision", (0.5, 0.5, 0.5), "the defaults of transformers' SiglipImageProcessor"),
+    ],
+)
+def test_encoders_of_transformers_under_a_head_of_ones_own(kind, mean, source):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = getattr(transformers, f"{kind}Config")(**sizes, image_size=224, patch_size=16)
+    encoder = getattr(transformers, f"{kind}Model")(config)
+
+    class Headed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = encoder, nn.Conv2d(16, 4, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.encoder(images).last_hidden_state[:, -196:]
+            return self.head(tokens.transpose(1, 2).unflatten(2, (14, 14)))
+
+    found = find_normalisation(Headed())
+    assert found.mean == pytest.approx(mean, abs=1e-3) and source in found.reason
 
 
 @torch.no_grad()

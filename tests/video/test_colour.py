@@ -193,6 +193,22 @@ def test_hdr_that_is_no_brighter_than_white_stays_as_it_is(tmp_path, said):
     assert np.abs(read(path)[0] - grey).max() <= 2
 
 
+def test_a_peak_that_cannot_be_says_nothing(tmp_path):
+    light = np.repeat(np.array([0.0, 50, 203, 1000])[:, None], 3, axis=1)
+    tags = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": 16}
+    plain = write(tmp_path / "plain.mkv", pq(light), "2020", bits=10, codec="libx265", tags=tags)
+    absurd = write(
+        tmp_path / "v.mkv",
+        pq(light),
+        "2020",
+        bits=10,
+        codec="libx265",
+        x265=":max-cll=65535,65535",
+        tags=tags,
+    )
+    assert (read(absurd)[0] == read(plain)[0]).all()
+
+
 @pytest.mark.parametrize("bits", [8, 10])
 def test_wide_gamut_that_is_not_hdr(tmp_path, bits):
     code = ((SHADES / 255) ** 2.4 @ TO_BT2020.T) ** (1 / 2.4)

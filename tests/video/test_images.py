@@ -231,3 +231,20 @@ def test_animations_of_the_field(name):
     source, frames = read(path)
     assert len(frames) == 12 and source.warnings == []
     assert [frame.time_s for frame in frames] == pytest.approx([0.04 * index for index in range(12)])
+
+
+def test_pages_and_frames_are_read_whatever_the_file_is_called(tmp_path):
+    """FFmpeg, which reads files of unknown names, gives the first of them alone."""
+    pages = [Image.fromarray(picture(index)) for index in range(3)]
+    for name, kind in (("scan", "tiff"), ("sticker.gif", "webp"), ("scan.dat", "tiff")):
+        pages[0].save(tmp_path / name, kind, save_all=True, append_images=pages[1:])
+        assert len(read(tmp_path / name)[1]) == 3
+
+
+def test_pages_that_are_no_colours_are_refused_before_the_first(tmp_path):
+    path = tmp_path / "v.tif"
+    Image.fromarray(picture(0)).save(
+        path, save_all=True, append_images=[Image.fromarray(np.zeros((32, 48), np.float32))]
+    )
+    with pytest.raises(VideoError, match="floating point"):
+        open_source(path)

@@ -7,8 +7,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from lmanet.errors import InputError, VideoError
+from lmanet.imagefile import read_image
 from lmanet.video import open_source
 
 TICK = Fraction(1, 600)
@@ -290,3 +292,20 @@ def test_only_a_folder_of_images_takes_a_rate(tmp_path):
     for name in (tmp_path / "v.mp4", tmp_path / "a.png", "camera:0"):
         with pytest.raises(InputError, match=r"24 frames per second .*folders of images only"):
             open_source(name, images_fps=24)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_side_data_that_pyav_does_not_know(tmp_path, orientation):
+    """FFmpeg hands the EXIF data of JPEGs on, as cameras' Motion JPEG has them: PyAV has no name for that."""
+    image = np.full((48, 64, 3), 128, np.uint8)
+    image[:16, :16] = 255, 0, 0
+    still = Image.fromarray(image)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "maker"
+    still.save(tmp_path / "one.jpg", exif=exif, quality=95, subsampling=0)
+    (tmp_path / "v.mjpeg").write_bytes(3 * (tmp_path / "one.jpg").read_bytes())
+    with open_source(tmp_path / "v.mjpeg") as source:
+        frames = [frame.image for frame in source]
+    assert len(frames) == 3
+    upright = read_image(tmp_path / "one.jpg")
+    assert np.abs(frames[0].astype(int) - upright).mean() < 3

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmanet.errors import InputError, VideoError
-from lmanet.imagefile import ImageFileError, frame_count, open_image, pages, to_rgb
+from lmanet.imagefile import ImageFileError, frame_count, open_image, pages, refuse_mode, to_rgb
 from lmanet.video.frame import Frame, Source, SourceInfo
 
 TIME_BASE = Fraction(1, 1000)
@@ -107,6 +107,7 @@ def durations(path: Path) -> list[Fraction] | None:
         sizes = []
         for page in pages(file):
             file.seek(page)
+            refuse_mode(file, path)
             sizes.append(file.size)
         other = next((number for number, size in enumerate(sizes, 1) if size != sizes[0]), None)
         if other is not None:

@@ -15,6 +15,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from lmanet.video.sidedata import side_data
+
 Table = NDArray[np.float32]
 
 # FFmpeg's numbers, those of ITU-T H.273.
@@ -27,6 +29,7 @@ PQ, HLG = 16, 18
 NAMES = {PQ: "PQ", HLG: "HLG"}
 
 WHITE = 203.0  # cd/m², BT.2408
+BRIGHTEST = 10000.0  # cd/m², that PQ can code
 USUAL_PEAK = 1000.0  # cd/m², of HLG (BT.2100), and of PQ that does not say
 STEPS = 4096  # of all tables
 BAND = 16  # rows
@@ -100,16 +103,18 @@ def _white_code(frame: VideoFrame) -> int:
 
 def _peak(frame: VideoFrame) -> float:
     """The brightest light of the content in cd/m², by its metadata."""
-    light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
-    display = frame.side_data.get("MASTERING_DISPLAY_METADATA")
-    peak = 0.0
+    light = side_data(frame, "CONTENT_LIGHT_LEVEL")
+    display = side_data(frame, "MASTERING_DISPLAY_METADATA")
+    said = []
     if light is not None and frame.color_trc == PQ:
-        peak = float(struct.unpack_from("=I", bytes(light))[0])
-    if not peak and display is not None and frame.color_trc == PQ:
+        said.append(float(struct.unpack_from("=I", light)[0]))
+    if display is not None and frame.color_trc == PQ:
         # 10 fractions, the last the brightest that the display showed, and whether colours and light are given.
-        *_, above, below, _, given = struct.unpack_from("=22i", bytes(display))
-        peak = above / below if given and below else 0.0
-    return min(max(peak or USUAL_PEAK, WHITE), 10000.0)
+        *_, above, below, _, given = struct.unpack_from("=22i", display)
+        said.append(above / below if given and below else 0.0)
+    # 0 says nothing, and more than PQ can code is no measurement.
+    peak = next((peak for peak in said if 0 < peak <= BRIGHTEST), USUAL_PEAK)
+    return max(peak, WHITE)
 
 
 @lru_cache(maxsize=4)

@@ -35,6 +35,8 @@ def promised_end_s(container: InputContainer, stream: VideoStream) -> float | No
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         # FFmpeg corrects an AVI's duration by the file's size, but leaves the header's count as it is.
         return start_s(stream) + float(stream.frames / stream.average_rate)
+    if container.format.name == "asf" and len(container.streams) > 1:
+        return None  # It gives all streams the duration of the longest.
     if stream.duration and stream.time_base:
         return start_s(stream) + float(stream.duration * stream.time_base)
     if "DURATION" in stream.metadata:  # Matroska and WebM: hours:minutes:seconds

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from lmanet.video.sidedata import side_data
+
 
 def display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
-    """The 9 numbers by which a frame is turned; None for one that is upright."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    return None if data is None else np.frombuffer(bytes(data), np.int32)
+    """How a frame is to be turned to be upright, as 9 values (see `upright`); None if it says nothing."""
+    data = side_data(frame, "DISPLAYMATRIX")
+    if data is not None:
+        return np.frombuffer(data, np.int32)
+    if not frame.rotation:
+        return None
+    angle = math.radians(frame.rotation)  # of the matrix that could not be read: counterclockwise
+    a, b = round(65536 * math.cos(angle)), round(65536 * math.sin(angle))
+    return np.array([a, -b, 0, b, a, 0, 0, 0, 1 << 30], np.int32)
 
 
 def upright(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:

@@ -61,7 +61,7 @@ def open_source(
         return ImageSource(path, images_in(path), kind="images", fps=images_fps or IMAGES_FPS, strict=strict)
     if path.is_file() and path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or record it again")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES or _of_pages(path):
         if frames_of(path) > 1:
             return AnimationSource(path, fps=images_fps, pages_fps=IMAGES_FPS, strict=strict)
         _refuse_fps(path, images_fps, "a single image has none")
@@ -72,6 +72,16 @@ def open_source(
         )
     _refuse_fps(path, images_fps, "a video has its own")
     return VideoFileSource(path, strict=strict)
+
+
+def _of_pages(path: Path) -> bool:
+    """Whether a file of another name is a TIFF or a WebP, of whose pages and frames FFmpeg gives the first alone."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:  # told of where it is read
+        return False
+    return head[:4] in (b"II*\0", b"MM\0*") or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
 
 
 def _refuse_fps(path: str | Path, images_fps: float | Fraction | None, reason: str) -> None:

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from lmanet.errors import VideoError
 from lmanet.video.clock import CODING_ORDER_FORMATS, Clock, goes_back, stamp_of
 from lmanet.video.colour import Colours
+from lmanet.video.ending import lacks_its_end
 from lmanet.video.frame import Frame, Source, SourceInfo
 from lmanet.video.header import FALLBACK_FPS, frame_rate, promised_end_s, start_s
 from lmanet.video.orientation import display_matrix, upright
+from lmanet.words import counted
 
 # FFmpeg takes any text file named .txt for terminal art and would play it.
 NOT_VIDEO_FORMATS = ("tty",)
@@ -81,6 +83,11 @@ class VideoFileSource(Source):
             raise
         for told in self._colours.told:
             self._warn(told)
+        if (count := len(_streams(self._container))) > 1:
+            self._warn(
+                f"the file has {count} video streams; that of {self.info.width}×{self.info.height}, which players"
+                " show, was labelled"
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -152,6 +159,8 @@ class VideoFileSource(Source):
                 else:
                     self._holes += begin is not None and packet.pos > end + HOLE_BYTES
                     begin, end = packet.pos, packet.pos + packet.size
+            # Of an MPEG transport stream: its packets are counted, and some are missing before this one.
+            self._holes += packet is not None and packet.is_corrupt
             if packet is None or packet.stream is self._stream:
                 yield from self._decode_one(packet)
             if packet is None:
@@ -188,10 +197,9 @@ class VideoFileSource(Source):
         short = promised_s is not None and end_s < promised_s - 0.75 * usual_s
         if promised_s is not None and short and (self._packets - self._bad_packets < frames or not frames):
             of_frames = f" of {self.info.frame_count}" if self.info.frame_count else ""
-            self._damaged(
-                f"{self._path}: the file is cut off or damaged: it ends after {count}{of_frames} frames,"
-                f" at {end_s:.2f} s of {promised_s:.2f} s; the frames that it has were used"
-            )
+            self._tell_end(f"{count}{of_frames} frames, at {end_s:.2f} s of {promised_s:.2f} s")
+        elif lacks_its_end(self._path, self._container.format.name):
+            self._tell_end(f"{count} frames, at {end_s:.2f} s")
         elif self._bad_packets or self._bad_frames or (self._holes and clock.lacking):
             expected = [frames] if frames else []
             expected += (
@@ -200,9 +208,16 @@ class VideoFileSource(Source):
             missing = max(min(expected) - count, 0) if expected else clock.lacking
             self._tell_damage(missing, count)
         if clock.restamped and not self._bad_packets and not self._bad_frames:
-            self._warn(f"{clock.restamped} frames had no time stamp or one that goes back; they got one")
+            self._warn(
+                f"{counted(clock.restamped, 'frame')} had no time stamp or one that goes back; they got one"
+            )
         if self._rescaled:
             self._warn(f"{self._rescaled} frames had another size than the first; they were scaled to it")
+
+    def _tell_end(self, after: str) -> None:
+        self._damaged(
+            f"{self._path}: the file is cut off or damaged: it ends after {after}; the frames that it has were used"
+        )
 
     def _tell_damage(self, missing: int, count: int) -> None:
         lost = f"{missing} of {missing + count} frames are missing" if missing else ""
@@ -234,8 +249,13 @@ def _open(path: Path) -> InputContainer:
     return container
 
 
+def _streams(container: InputContainer) -> list[VideoStream]:
+    """Those of video, without covers."""
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams = _streams(container)
     best = container.streams.best("video")
     if not streams:
         raise VideoError(f"{path}: the file has no video stream (sound only?); give a file with video")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from itertools import product
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ LAYER = re.compile(r"(^|_)(conv(?!ert)|linear|addmm|baddbmm|bmm|mm|matmul|batch_
 """Names of operations that have weights, or that pack an image for one that has."""
 MOST_OPERATIONS = 200
 """Before the first layer; where there are more, it is of a kind that is not known."""
+MOST_ENTRANCES = 6
+"""Layers that images enter directly, of which one may be given normalised ones."""
 COLOURS = (
     (0.2, 0.5, 0.8),
     (0.7, 0.3, 0.4),
@@ -35,7 +39,9 @@ BEYOND = 4.0
 ROUNDING = 0.01
 """What precisions down to bfloat16 make of numbers, relative to the largest."""
 MOST = 0.8
-"""Of what enters, the share that must be one function of the colours; the rest is a border."""
+"""Of what is made of one channel, the share that must be one function of it; the rest is a border."""
+BESIDE = 0.4
+"""Of what enters, the share that must be made of one channel."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,43 @@ def entering(model: nn.Module, sizes: Sequence[tuple[int, int]]) -> Entering:
         sizes: (H, W) of images that it may take, tried in order.
     """
     like = place_of(model)
-    for size in sizes:
+    for size, tracked in product(sizes, (True, False)):
 
-        def run(colour: Tensor, size: tuple[int, int] = size) -> _FirstLayer:
-            return _run(model, colour.to(like)[None, :, None, None].expand(1, 3, *size).contiguous())
+        def run(
+            colour: Tensor, number: int = 0, size: tuple[int, int] = size, tracked: bool = tracked
+        ) -> _FirstLayer:
+            images = colour.to(like)[None, :, None, None].expand(1, 3, *size).contiguous()
+            return _run(model, images, number, tracked)
 
         first = run(torch.tensor(COLOURS[0]))
         if first.entering is not None:
-            break
-    else:
-        return Entering("unknown")
+            found = _fitted(torch.tensor(COLOURS), run)
+            # What cannot be followed may be anything: then only what is clear counts.
+            if tracked or found.kind in ("image", "affine"):
+                return _looked_at_closely(model, found, first, run, size)
+    return Entering("unknown")
+
+
+def _looked_at_closely(
+    model: nn.Module,
+    found: Entering,
+    first: _FirstLayer,
+    run: Callable[..., _FirstLayer],
+    size: tuple[int, int],
+) -> Entering:
+    """What was found with images of usual colours, tried with others too, and at the other layers that they enter."""
     colours = torch.tensor(COLOURS)
-    found = _fitted(colours, run)
     if found.kind == "image":
         if _fitted(colours * BEYOND - BEYOND / 2, run).kind != "image":
             return Entering("range")
+        for number in range(1, MOST_ENTRANCES):
+            at = partial(run, number=number)
+            if at(colours[0]).entering is None:
+                break
+            if (other := _fitted(colours, at)).kind == "affine":
+                return other
         return Entering("image", statistics=first.statistics)
-    if found.kind == "other" and _by_image(model, like, size):
+    if found.kind == "other" and _by_image(model, place_of(model), size):
         return Entering("by image")
     return found
 
@@ -93,12 +119,22 @@ class _Reached(BaseException):
 
 
 class _FirstLayer(TorchDispatchMode):
-    """Follows what is made of the images, up to the first layer that it enters."""
+    """Follows what is made of the images, up to a layer that it enters.
 
-    def __init__(self, images: Tensor) -> None:
+    Args:
+        images: (B, 3, H, W).
+        number: how many layers are passed before, which images enter by ways that do not lead through one another.
+        tracked: whether what enters must be made of the images by operations of PyTorch; what was NumPy's or Pillow's
+            in between cannot be followed.
+    """
+
+    def __init__(self, images: Tensor, number: int, tracked: bool) -> None:
         super().__init__()
         # What is made of them is kept, or something else might take its place in memory.
         self.made = {_memory(images): images}
+        self.behind: dict[int, Tensor] = {}
+        """What layers made."""
+        self.left, self.tracked = number, tracked
         self.entering: Tensor | None = None
         self.statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
@@ -106,14 +142,17 @@ class _FirstLayer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        of_images = [x for x in given if _memory(x) in self.made]
-        if not of_images:
+        behind = any(_memory(x) in self.behind for x in given)
+        of_images = [x for x in given if _memory(x) in self.made and not behind]
+        layer = _is_layer(func, args)
+        if layer and not self.tracked:
+            of_images = [args[1 if "add" in func._schema.name else 0]]
+        if not of_images and not behind:
             return func(*args, **(kwargs or {}))
-        if _is_layer(func, args):
-            self.entering = of_images[0].detach().clone()
-            if "batch_norm" in func._schema.name:
-                self.statistics = _numbers(args[3]), _numbers(args[4])
-            raise _Reached
+        if layer and of_images:
+            if not self.left:
+                self._reach(func, args, of_images[0])
+            self.left -= 1
         if len(self.made) > MOST_OPERATIONS:
             raise _Reached
         made = func(*args, **(kwargs or {}))
@@ -121,12 +160,18 @@ class _FirstLayer(TorchDispatchMode):
         written = given[:1] if func._schema.is_mutable else []
         for x in (*pytree.tree_leaves(made), *written):
             if isinstance(x, Tensor):
-                self.made[_memory(x)] = x
+                (self.behind if behind or layer else self.made)[_memory(x)] = x
         return made
 
+    def _reach(self, func: Any, args: tuple[Any, ...], entering: Tensor) -> NoReturn:
+        self.entering = entering.detach().clone()
+        if "batch_norm" in func._schema.name:
+            self.statistics = _numbers(args[3]), _numbers(args[4])
+        raise _Reached
 
-def _run(model: nn.Module, images: Tensor) -> _FirstLayer:
-    first = _FirstLayer(images)
+
+def _run(model: nn.Module, images: Tensor, number: int = 0, tracked: bool = True) -> _FirstLayer:
+    first = _FirstLayer(images, number, tracked)
     try:
         with torch.no_grad(), first:
             model(images)
@@ -145,9 +190,22 @@ def _is_layer(func: Any, args: tuple[Any, ...]) -> bool:
     if "batch_norm" in name:  # without statistics of its own it standardises the image by itself
         return len(args) > 4 and isinstance(args[3], Tensor) and isinstance(args[4], Tensor)
     if "conv" in name and len(args) > 1 and isinstance(args[1], Tensor):
-        # Three numbers to three numbers: a normalisation, written as a convolution.
-        return not (args[1].ndim == 4 and args[1].shape[0] == 3 and args[1].shape[2:] == (1, 1))
+        return not _is_of_colours(args[1])
     return True
+
+
+def _is_of_colours(weight: Tensor) -> bool:
+    """Whether a convolution from three channels to three is a normalisation, a change of colours or a blur."""
+    if weight.ndim != 4 or weight.shape[0] != 3 or weight.shape[1] not in (1, 3):
+        return False
+    learned = isinstance(weight, nn.Parameter)
+    numbers = weight.detach().float()
+    if weight.shape[2:] == (1, 1):
+        largest = numbers.abs().amax(1)
+        each_alone = bool((numbers.abs().sum(1) - largest <= 2 * ROUNDING * largest).all())
+        return each_alone or not learned
+    each_sum = numbers.sum((1, 2, 3))
+    return not learned and weight.shape[1] == 1 and bool(((each_sum - 1).abs() < ROUNDING).all())
 
 
 def _fitted(colours: Tensor, run: Callable[[Tensor], _FirstLayer]) -> Entering:
@@ -175,7 +233,8 @@ def _fitted(colours: Tensor, run: Callable[[Tensor], _FirstLayer]) -> Entering:
         agreeing += int(((mine[n] - factor).abs() <= 2 * ROUNDING * factor.abs() + tolerance).sum())
         factors.append(float(factor))
         offsets.append(float(offset))
-    if agreeing < MOST * int(depends.sum()):
+    # What is made of several channels may come beside the image: grey, differences.
+    if agreeing < MOST * int(usable.sum()) or int(usable.sum()) < BESIDE * int(depends.sum()):
         return Entering("other")
     bgr = len(shape) == 4 and shape[1] == 3 and _order(channel.view(shape)) == [2, 1, 0]
     if not bgr and all(abs(f - 1) < ROUNDING for f in factors) and all(abs(o) < ROUNDING for o in offsets):

@@ -64,13 +64,22 @@ def _own(found: Entering) -> Normalisation | None:
         )
     if found.kind != "affine":
         return None
-    if max(map(abs, found.mean)) < 0.02 and max(abs(s - 1) for s in found.std) < 0.02:
-        return Normalisation(*NONE, False, "its own forward turns RGB into BGR")
+    if _hardly_anything(found):
+        return Normalisation(*NONE, False, "its own forward turns RGB into BGR") if found.bgr else None
     order = ", channels as BGR" if found.bgr else ""
     values = f"mean {told(found.mean)}, std {told(found.std)}{order}"
     if min(found.mean) > 1.5 or min(map(abs, found.std)) > 20:
         return Normalisation(*BYTES, False, f"its own forward normalises values of 0 to 255: {values}")
     return Normalisation(*NONE, False, f"its own forward normalises: {values}")
+
+
+def _hardly_anything(found: Entering) -> bool:
+    """Whether images are only moved a little, by what was learned, or scaled alike, as sums of neighbours do."""
+    scaled = [1 / s for s in found.std]
+    alike = max(scaled) - min(scaled) <= 0.02 * abs(max(scaled)) and 1 / 3 < max(scaled) < 3
+    near_one = max(abs(s - 1) for s in scaled) < 0.1
+    largest = max(map(abs, found.mean))
+    return (alike and largest < 0.01) or (near_one and largest < 0.1)
 
 
 def _assumed(found: Entering) -> Normalisation:

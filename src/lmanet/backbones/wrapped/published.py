@@ -12,10 +12,16 @@ from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, RGB
 
 HALF = (0.5, 0.5, 0.5)
 DPN = (124 / 255, 117 / 255, 104 / 255), (1 / 4.2585, 1 / 4.2585, 1 / 4.2585)
+IMAGENET_KINDS = {
+    "convnext", "convnextv2", "cvt", "deit", "dinat", "dinov2", "dinov2_with_registers", "focalnet", "hiera", "nat",
+    "poolformer", "pvt", "pvt_v2", "regnet", "resnet", "swin", "swinv2", "van", "vit_mae", "vit_msn", "clipseg",
+}  # fmt: skip
+"""Kinds of transformers whose published weights want ImageNet's, whatever the defaults of their image processor are."""
 SMP_ENCODERS: dict[str, tuple[RGB, RGB]] = {
     "xception": (HALF, HALF),
     "inception": (HALF, HALF),
     "dpn": DPN,
+    "timm-tf_efficientnet_lite": (HALF, HALF),
 }
 """By how an encoder's name begins; all others of smp's own were trained as ImageNet is normalised usually."""
 
@@ -52,7 +58,9 @@ def of_transformers(model: nn.Module) -> Normalisation | None:
     import transformers
     from transformers.models.auto import image_processing_auto
 
-    known = getattr(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES", {}).get(kind)
+    table = getattr(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES", {})
+    # The part of CLIP and its kin that sees goes by a name of its own.
+    known = table.get(kind) or table.get(kind.removesuffix("_model").removesuffix("_vision"))
     names = (
         [known] if isinstance(known, str) else [*(known.values() if isinstance(known, dict) else known or ())]
     )
@@ -67,6 +75,9 @@ def of_transformers(model: nn.Module) -> Normalisation | None:
                 f"the defaults of transformers' {name.removesuffix('Fast').removesuffix('Pil')}",
             )
             break
+    if kind in IMAGENET_KINDS:
+        facts = {"do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+        source = f"as transformers' published weights of {kind} want it"
     checkpoint = getattr(config, "_name_or_path", "")
     saved = _saved(checkpoint) if checkpoint else {}
     if saved:
