@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmanet.imagefile import ImageFileError, durations, image_size, read_frames, read_image, series_in_jpeg
+from lmanet.imagefile import ImageFileError, image_size, read_image, series_in_jpeg
+from lmanet.video.animation import durations, read_frames
 
 ORIENTATION = 0x0112
 TURNS = {

@@ -5,7 +5,7 @@ Each message says what was got, what was expected and what to do.
 
 from __future__ import annotations
 
-LONGEST = 300
+_LONGEST = 300
 """Letters of an error that `in_a_line` gives."""
 
 
@@ -47,6 +47,6 @@ def in_a_line(error: BaseException) -> str:
     if any(line.startswith("Traceback") for line in lines):  # TorchScript tells where it is first
         lines = lines[-1:]
     text = " ".join(lines)
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if error.__cause__ is None else f"{line}, from {in_a_line(error.__cause__)}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from fractions import Fraction
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -23,7 +22,6 @@ ORIENTATION = 0x0112  # EXIF: 1 to 8, from 5 on width and height are exchanged
 SUBFILE_TYPE = 0x00FE  # TIFF: bit 0 for a small copy of another page
 MULTI_FRAME = "Multi-Frame"  # what JPEGs of several pictures call series; others hold previews or gain maps
 PNG_END_BYTES = 1 << 17  # EXIF data behind the pixels, which have 64 KB at most, are in the last of the file
-UNSAID_S = Fraction(1, 10)  # how long browsers show a frame of an animation whose duration is 0
 
 _limit = threading.Lock()
 
@@ -54,7 +52,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     with open_image(path) as file:
         _refuse_several(file, path)
-        return _to_rgb(file, path)
+        return to_rgb(file, path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -126,7 +124,7 @@ def frame_count(file: Image.Image) -> int:
     """
     count = int(getattr(file, "n_frames", 1))
     if count > 1 and file.format == "TIFF":
-        return len(_pages(file))
+        return len(pages(file))
     return 1 if file.format == "MPO" else count - bool(getattr(file, "default_image", False))
 
 
@@ -138,85 +136,20 @@ def series_in_jpeg(path: Path) -> int:
         return max(1, len(series))
 
 
-def durations(path: Path) -> list[Fraction] | None:
-    """How long each frame of an animation is shown, in seconds; None for a TIFF, whose pages have no times.
-
-    Frames that are damaged or missing count as long as the last good one.
-
-    Raises:
-        ImageFileError: if the file cannot be read as an image, or its pages have different sizes.
-    """
-    with open_image(path) as file:
-        if file.format != "TIFF":
-            count, known = frame_count(file), []
-            with suppress(Exception):  # told of where the frames are read
-                known += (_duration(file) for _ in _animated(file))
-            return (known + [known[-1] if known else UNSAID_S] * count)[:count]
-        sizes = []
-        for page in _pages(file):
-            file.seek(page)
-            _refuse_mode(file, path)
-            sizes.append(file.size)
-        other = next((number for number, size in enumerate(sizes, 1) if size != sizes[0]), None)
-        if other is not None:
-            reason = (
-                f"page {other} is {sizes[other - 1][0]}×{sizes[other - 1][1]}, page 1 is"
-                f" {sizes[0][0]}×{sizes[0][1]}"
-            )
-            raise ImageFileError(
-                f"{path}: {reason}: pages are frames of a video if all have one size; save them as single images",
-                reason,
-            )
-        return None
-
-
-def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of an animation, composed, or the pages of a TIFF, as `read_image` makes them.
-
-    Yields:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageFileError: if the file is damaged; the frames before have been yielded.
-    """
-    with open_image(path) as file:
-        if file.format == "TIFF":
-            for page in _pages(file):
-                file.seek(page)
-                yield _to_rgb(file, path)
-            return
-        for _ in _animated(file):
-            yield _to_rgb(file, path)
-
-
-def _animated(file: Image.Image) -> Iterator[None]:
-    """Stands at each frame of an animation in turn."""
-    # A PNG may begin with a picture for viewers without animation, which is not part of it.
-    first = int(bool(getattr(file, "default_image", False)))
-    for index in range(first, int(getattr(file, "n_frames", 1))):
-        file.seek(index)
-        file.load()
-        yield
-
-
-def _duration(file: Image.Image) -> Fraction:
-    milliseconds = Fraction(file.info.get("duration") or 0).limit_denominator(1000)
-    return milliseconds / 1000 if milliseconds > 0 else UNSAID_S
-
-
-def _pages(file: Image.Image) -> list[int]:
-    pages = []
+def pages(file: Image.Image) -> list[int]:
+    """The numbers of an open file's frames but for the small copies that a TIFF may hold beside them."""
+    found = []
     for index in range(int(getattr(file, "n_frames", 1))):
         file.seek(index)
         if not int(getattr(file, "tag_v2", {}).get(SUBFILE_TYPE, 0)) & 1:
-            pages.append(index)
-    file.seek(pages[0] if pages else 0)
-    return pages or [0]
+            found.append(index)
+    file.seek(found[0] if found else 0)
+    return found or [0]
 
 
-def _to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
+def to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
     """The frame at which an open file stands, as `read_image` makes it."""
-    _refuse_mode(file, path)
+    refuse_mode(file, path)
     # Pillow cuts colours of 16 bits to 8 while it decodes: the name of its way of reading tells.
     wide = file.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(file, "tile", []))
     turned = upright(file)
@@ -228,7 +161,8 @@ def _to_rgb(file: Image.Image, path: Path) -> NDArray[np.uint8]:
     return _wide_colours(file, path, np.array(turned.convert("RGB")))
 
 
-def _refuse_mode(file: Image.Image, path: Path) -> None:
+def refuse_mode(file: Image.Image, path: Path) -> None:
+    """Raise ImageFileError where the frame at which an open file stands has no colours of 8 or 16 bits."""
     if file.mode == "F" or file.mode == "I" or file.mode.startswith("I;32"):
         reason = (
             f"an image of mode {file.mode} ({'floating point' if file.mode == 'F' else '32 bits'} a channel)"

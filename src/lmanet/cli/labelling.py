@@ -56,7 +56,7 @@ def print_summary(console: Console, labelled: LabelledVideo, network: str, stopp
     say(console, *(f"warning: {warning}" for warning in labelled.warnings), style="yellow")
     fps, outputs = labelled.frames / labelled.seconds, ", ".join(map(str, labelled.outputs))
     if labelled.found:
-        say(console, f"{counted(labelled.found, 'label map')} of before kept")
+        say(console, f"kept {counted(labelled.found, 'label map')} of an earlier run")
     if stopped_by:
         count = counted(labelled.frames, "frame")
         wrote = (

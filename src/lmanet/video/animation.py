@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from lmanet.errors import InputError, VideoError
-from lmanet.imagefile import ImageFileError, durations, frame_count, open_image, read_frames
+from lmanet.imagefile import ImageFileError, frame_count, open_image, pages, refuse_mode, to_rgb
 from lmanet.video.frame import Frame, Source, SourceInfo
 
 TIME_BASE = Fraction(1, 1000)
+UNSAID_S = Fraction(1, 10)  # how long browsers show a frame of an animation whose duration is 0
 
 
 def frames_of(path: Path) -> int:
@@ -82,3 +88,69 @@ class AnimationSource(Source):
             last = max(round(time_s / self.info.time_base), last + 1)
             yield Frame(image, index, float(last * self.info.time_base), f"{index:06d}")
             time_s += duration_s
+
+
+def durations(path: Path) -> list[Fraction] | None:
+    """How long each frame of an animation is shown, in seconds; None for a TIFF, whose pages have no times.
+
+    Frames that are damaged or missing count as long as the last good one.
+
+    Raises:
+        ImageFileError: if the file cannot be read as an image, or its pages have different sizes.
+    """
+    with open_image(path) as file:
+        if file.format != "TIFF":
+            count, known = frame_count(file), []
+            with suppress(Exception):  # told of where the frames are read
+                known += (_duration(file) for _ in _animated(file))
+            return (known + [known[-1] if known else UNSAID_S] * count)[:count]
+        sizes = []
+        for page in pages(file):
+            file.seek(page)
+            refuse_mode(file, path)
+            sizes.append(file.size)
+        other = next((number for number, size in enumerate(sizes, 1) if size != sizes[0]), None)
+        if other is not None:
+            reason = (
+                f"page {other} is {sizes[other - 1][0]}×{sizes[other - 1][1]}, page 1 is"
+                f" {sizes[0][0]}×{sizes[0][1]}"
+            )
+            raise ImageFileError(
+                f"{path}: {reason}: pages are frames of a video if all have one size; save them as single images",
+                reason,
+            )
+        return None
+
+
+def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The frames of an animation, composed, or the pages of a TIFF, as `read_image` makes them.
+
+    Yields:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageFileError: if the file is damaged; the frames before have been yielded.
+    """
+    with open_image(path) as file:
+        if file.format == "TIFF":
+            for page in pages(file):
+                file.seek(page)
+                yield to_rgb(file, path)
+            return
+        for _ in _animated(file):
+            yield to_rgb(file, path)
+
+
+def _animated(file: Image.Image) -> Iterator[None]:
+    """Stands at each frame of an animation in turn."""
+    # A PNG may begin with a picture for viewers without animation, which is not part of it.
+    first = int(bool(getattr(file, "default_image", False)))
+    for index in range(first, int(getattr(file, "n_frames", 1))):
+        file.seek(index)
+        file.load()
+        yield
+
+
+def _duration(file: Image.Image) -> Fraction:
+    milliseconds = Fraction(file.info.get("duration") or 0).limit_denominator(1000)
+    return milliseconds / 1000 if milliseconds > 0 else UNSAID_S

@@ -25,7 +25,7 @@ from lmanet.video.colour import Colours
 from lmanet.video.ending import lacks_its_end
 from lmanet.video.frame import Frame, Source, SourceInfo
 from lmanet.video.header import FALLBACK_FPS, frame_rate, promised_end_s, start_s
-from lmanet.video.sidedata import display_matrix
+from lmanet.video.orientation import display_matrix, upright
 from lmanet.words import counted
 
 # FFmpeg takes any text file named .txt for terminal art and would play it.
@@ -232,26 +232,6 @@ class VideoFileSource(Source):
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"{self._path}: {text}")
-
-
-def upright(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """Turn and mirror an image as a display matrix says, to the nearest quarter turn.
-
-    Args:
-        image: (H, W, 3) as stored.
-        matrix: 9 values `a b u c d v x y w`, by which a pixel (x, y) is shown at (ax + cy, bx + dy) (the
-            layout of FFmpeg's AV_PKT_DATA_DISPLAYMATRIX); None for no change.
-
-    Returns:
-        (H, W, 3) or (W, H, 3), contiguous.
-    """
-    if matrix is not None:
-        a, b, _, c, d = (int(value) for value in matrix[:5])
-        swapped = abs(b) > abs(a)
-        x_sign, y_sign = (c, b) if swapped else (a, d)
-        image = image.swapaxes(0, 1) if swapped else image
-        image = image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1]
-    return np.ascontiguousarray(image)
 
 
 def _open(path: Path) -> InputContainer:

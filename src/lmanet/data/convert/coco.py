@@ -6,7 +6,8 @@ to their category. An image without annotations has no label: nobody can tell wh
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lmanet.classes import VOID
@@ -60,10 +61,17 @@ def read_coco(path: Path, images: Path, *, unlabelled: Unlabelled = "background"
     bare = 0
     seen: set[Any] = set()
     for entry in content["images"]:
-        frame = _frame(entry, images, annotations, seen, fill, problems)
-        if frame is not None:
-            frames.append(frame)
-            bare += frame.draw is None
+        try:
+            below, image, size = _image(entry, images, seen)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        own = annotations.get(entry["id"], [])
+        wrong = [fault for annotation in own if (fault := fault_of(annotation, size, image))]
+        problems += wrong
+        label = partial(draw, own, size, image, fill) if own and not wrong else None
+        frames.append(LabelledImage(sequence_name(below.parent, images), below.name, image, label))
+        bare += not own
     used = {annotation.label for of_image in annotations.values() for annotation in of_image}
     idle = [n for i, n in enumerate(names) if i not in used and n.lower() not in BACKGROUNDS]
     notes = []
@@ -141,49 +149,31 @@ def _by_image(
     return found
 
 
-def _frame(
-    entry: dict[str, Any],
-    images: Path,
-    annotations: dict[Any, list[Annotation]],
-    seen: set[Any],
-    fill: int,
-    problems: list[str],
-) -> LabelledImage | None:
+def _image(
+    entry: dict[str, Any], images: Path, seen: set[Any]
+) -> tuple[PurePosixPath, Path, tuple[int, int]]:
+    """An image's path below the folder, its path, and its size (H, W); its id and path are added to `seen`."""
     number, name = entry.get("id"), entry.get("file_name")
     if not isinstance(number, int | str) or not isinstance(name, str):
-        problems.append(f"an image of id {number!r} and file_name {name!r}: expected both")
-        return None
+        raise DataError(f"an image of id {number!r} and file_name {name!r}: expected both")
     below = relative(name)
     if below is None:
-        problems.append(f"image {number}: file_name {name!r}: expected a path below {images}")
-        return None
+        raise DataError(f"image {number}: file_name {name!r}: expected a path below {images}")
     if number in seen or below in seen:
-        problems.append(f"image {number}, {name}: its id or file_name is there twice: remove one")
-        return None
+        raise DataError(f"image {number}, {name}: its id or file_name is there twice: remove one")
     seen |= {number, below}
     path = images / below
     if not path.is_file():
         there = (images / below.name).is_file()
         hint = f": {images / below.name} is there: file_name and --images do not fit" if there else ""
-        problems.append(f"{path} is missing: image {number}{hint}")
-        return None
+        raise DataError(f"{path} is missing: image {number}{hint}")
     if not right_suffix(below.name):
-        problems.append(f"{path}: expected images of type {', '.join(SUFFIXES)}")
-        return None
-    try:
-        size = image_size(path)
-    except DataError as error:
-        problems.append(str(error))
-        return None
+        raise DataError(f"{path}: expected images of type {', '.join(SUFFIXES)}")
+    size = image_size(path)
     said = (entry.get("height", size[0]), entry.get("width", size[1]))
     if said != size:
-        problems.append(
+        raise DataError(
             f"{path}: height and width are {size[0]}×{size[1]}, those in the annotations {said[0]}×{said[1]}: expected "
             "the images that were annotated"
         )
-        return None
-    own = annotations.get(number, [])
-    wrong = [fault for a in own if (fault := fault_of(a, size, path))]
-    problems += wrong
-    label = (lambda: draw(own, size, path, fill)) if own and not wrong else None
-    return LabelledImage(sequence_name(below.parent, images), below.name, path, label)
+    return below, path, size
