@@ -183,6 +183,11 @@ READINGS: dict[str, tuple[Callable[[Tensor], Tensor], int, str]] = {
         5,
         "probabilities",
     ),
+    "softmax, enlarged beyond [0, 1]": (
+        lambda x: F.interpolate((50 * x[..., ::2, ::2]).softmax(1), scale_factor=2, mode="bicubic"),
+        5,
+        "probabilities",
+    ),
     "softmax without gradient": (lambda x: x.detach().softmax(1), 5, "probabilities"),
     "log_softmax": (lambda x: x.log_softmax(1), 5, "logits"),
     "sigmoid": (lambda x: x.sigmoid(), 5, "sigmoids"),
@@ -207,6 +212,24 @@ READINGS: dict[str, tuple[Callable[[Tensor], Tensor], int, str]] = {
 }
 
 
+@pytest.mark.parametrize("dim", [0, 2, 3])
+def test_a_softmax_of_another_dimension_than_the_classes_is_refused(dim):
+    softmax = network(alone(lambda x: x.softmax(dim)))
+    with pytest.raises(InputError, match=rf"sums to 1 over the dimension {dim}, not over the classes"):
+        find_probe(softmax, None)
+    if dim == 0:
+        with pytest.raises(InputError, match=r"5 classes, and the same value everywhere.*softmax\(1\)"):
+            find_probe(softmax, None, batch=1)
+
+
+def test_one_value_that_is_never_below_0_is_told():
+    for function in (lambda x: 255 * x.sigmoid(), lambda x: F.softplus(x) + 0.1):
+        probe = find_probe(network(alone(function), 1), None)
+        assert (
+            probe.outputs.reading == "one logit" and "never below 0 in the images" in probe.outputs.notes[0]
+        )
+
+
 @pytest.mark.parametrize("name", READINGS)
 @torch.no_grad()
 def test_what_is_returned_is_recognised(name):
@@ -224,7 +247,9 @@ def test_what_is_returned_is_recognised(name):
         return
     assert logits.shape == (2, max(classes, 2), 32, 40) and logits.dtype == returned.dtype
     if reading == "probabilities":
-        torch.testing.assert_close(logits.softmax(1), returned)
+        torch.testing.assert_close(
+            logits.softmax(1), returned.clamp(0) / returned.clamp(0).sum(1, keepdim=True)
+        )
     elif reading == "sigmoids":
         torch.testing.assert_close(logits.sigmoid(), returned)
         assert torch.equal(logits.argmax(1), returned.argmax(1))

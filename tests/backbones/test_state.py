@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.cuttable import Network, made, pictures
-from lmanet.backbones import Wrapped
+from lmanet.backbones import Wrapped, as_backbone
 from lmanet.backbones.wrapped.inspection import cut_where_best, inspect
 from lmanet.backbones.wrapped.probing import find_probe
 from lmanet.errors import InputError
@@ -113,6 +114,34 @@ def test_networks_that_answer_otherwise_the_second_time_are_refused(build):
     if build is not KeyFrames:  # it gives itself away at another size
         with pytest.raises(InputError, match=message):
             find_probe(made(build()), (128, 128))
+
+
+def test_state_is_told_also_where_one_image_at_a_time_fails_for_another_reason():
+    with pytest.raises(InputError, match="KeyFrames did not return the same"):
+        as_backbone(made(KeyFrames()), cut=False)
+
+
+def test_layers_that_stay_in_training_mode_are_told():
+    class Learning(Network):
+        def train(self, mode: bool = True) -> Self:
+            return super().train(True)
+
+    for cut in (True, False):
+        with pytest.raises(InputError, match=r"layers of Learning, such as 'stem.1', stay in training mode"):
+            as_backbone(Learning(), cut=cut)
+
+
+def test_a_network_that_takes_several_images_but_not_one_is_told():
+    class Pair(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) != 2:
+                raise ValueError("expected 2 images")
+            return super().forward(images)
+
+    with pytest.raises(
+        InputError, match=r"Pair takes 2 images at once, but not one \(ValueError: expected 2"
+    ):
+        as_backbone(made(Pair()), cut=False)
 
 
 def test_a_network_that_fails_the_second_time_is_refused():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import lmanet
 from backbones.cuttable import CUTS, Network, made, pictures
@@ -368,3 +369,88 @@ def test_modes_go_through():
         program = lmanet.wrap(exported(made(Plain()), 2, 3, *SIZE, free=True), "single-frame")
         program.train()
         assert program.backbone.training and not program.eval().backbone.training
+
+
+class Hooked(Plain):
+    """Reads what a hook found, as many do that take features out of a network of others."""
+
+    def __init__(self, kind: str, at: int) -> None:
+        super().__init__()
+        self.found: dict[str, Tensor] = {}
+        hooks = {
+            "closure on itself": lambda m, given, out: self.found.__setitem__("map", out),
+            "closure on a dict": self.on(self.found),
+            "default": lambda m, given, out, found=self.found: found.__setitem__("map", out),
+            "method": self.keep,
+        }
+        self.stem[at].register_forward_hook(hooks[kind])
+
+    @staticmethod
+    def on(found: dict[str, Tensor]) -> Callable:
+        return lambda m, given, out: found.__setitem__("map", out)
+
+    def keep(self, module: nn.Module, given: Any, out: Tensor) -> None:
+        self.found["map"] = out
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.stem(images)
+        return self.head(self.body(self.found["map"].relu()))
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("kind", ["closure on itself", "closure on a dict", "default", "method"])
+@torch.no_grad()
+def test_copies_read_what_their_own_hooks_found(kind, at):
+    network = made(Hooked(kind, at))
+    for method in ("single-frame", "training-free"):
+        fast = lmanet.wrap(network, method, normalise="none").eval().optimize()
+        for n in range(3):  # each time another image
+            images = pictures(1, 3, *SIZE) * (0.3 + 0.3 * n)
+            expected = F.interpolate(network(images), SIZE, mode="bilinear")
+            torch.testing.assert_close(fast.backbone(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def weight_normed(network: nn.Module) -> nn.Module:
+    nn.utils.parametrizations.weight_norm(network.stem[0])
+    return network
+
+
+def weight_normed_of_old(network: nn.Module) -> nn.Module:
+    nn.utils.weight_norm(network.stem[0])
+    return network
+
+
+def pruned(network: nn.Module) -> nn.Module:
+    prune.l1_unstructured(network.stem[0], "weight", 0.5)
+    return network
+
+
+def of_inference_mode(network: nn.Module) -> nn.Module:
+    with torch.inference_mode():
+        return copy.deepcopy(network)
+
+
+def compiled_forward(network: nn.Module) -> nn.Module:
+    network.forward = torch.compile(network.forward, backend="eager")
+    return network
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize(
+    "change", [weight_normed, weight_normed_of_old, pruned, of_inference_mode, compiled_forward]
+)
+@torch.no_grad()
+def test_weights_that_are_made_in_each_call_or_in_inference_mode(change):
+    network = change(made(Plain()))
+    images = pictures(1, 3, *SIZE)
+    expected = F.interpolate(network(images), SIZE, mode="bilinear")
+    for method in ("single-frame", "training-free"):
+        fast = lmanet.wrap(network, method, normalise="none").eval().optimize()
+        torch.testing.assert_close(fast.backbone(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_without_numbers_are_told():
+    with pytest.raises(
+        InputError, match=r"weights lie on the device meta, without numbers \(weight of Conv2d\)"
+    ):
+        lmanet.wrap(Plain().to("meta"), "single-frame")

@@ -101,6 +101,25 @@ def test_masks_of_0_and_255_are_a_problem(tmp_path: Path, capsys: pytest.Capture
     assert "none" not in capsys.readouterr().out
 
 
+def test_a_class_that_never_occurs_is_a_problem_also_where_255_is_said_to_be_void(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[3] = 255
+    root = folder(tmp_path, mask, names=["background", "car"], void=255)
+    assert main(["data", "check", f"folder:{root}"]) == 2
+    assert "holds the class 'car': see whether" in capsys.readouterr().out
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = np.zeros(SIZE, np.uint8)
+    label[3] = 1
+    root = folder(tmp_path / "[bold]", label, names=["[red]road", "[/]car"])
+    assert main(["data", "check", f"folder:{root}"]) == 0
+    shown = capsys.readouterr().out
+    assert "[red]road" in shown and "[/]car" in shown
+
+
 def test_classes_that_never_occur_are_a_problem_of_ones_own_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

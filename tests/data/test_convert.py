@@ -317,3 +317,29 @@ def test_a_folder_that_is_there_is_not_written_to(tmp_path):
         converted(read_labelme(tmp_path / "in"), tmp_path / "in")
     with pytest.raises(InputError, match="fps 0"):
         write_folder(read_labelme(tmp_path / "in"), tmp_path / "out", fps=0)
+
+
+def test_coordinates_that_are_no_pixels_are_refused(tmp_path, read_coco):
+    share = [0.1, 0.1, 0.9, 0.1, 0.9, 0.9]
+    read = read_coco(*coco(tmp_path, ["a.png"], [(0, 1, [share])]))
+    assert len(read.problems) == 1 and "within 0 and 1: expected pixels" in read.problems[0]
+    # A speck in the corner beside others is one.
+    assert not read_coco(*coco(tmp_path, ["a.png"], [(0, 1, [share]), (0, 3, [SQUARE])])).problems
+    drawn = [("car", [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]])]
+    labelme(tmp_path / "drawn/f.json", drawn)
+    assert "within 0 and 1: expected pixels" in read_labelme(tmp_path / "drawn").problems[0]
+
+
+def test_coco_without_sizes(tmp_path, read_coco):
+    images = [{"id": 0, "file_name": "a.png", "height": None, "width": None}]
+    read = read_coco(*coco(tmp_path, ["a.png"], [(0, 1, [SQUARE])], images=images))
+    assert not read.problems and len(read.images) == 1
+
+
+@pytest.mark.parametrize("folder", ["C:\\Users\\me\\drive\\", "/home/me/drive/"])
+def test_labelme_of_another_machine_beside_its_images(tmp_path, folder):
+    labelme(tmp_path / "drive/f.json", [("car", BOX)], image="f.png", imagePath=f"{folder}f.png")
+    data = converted(read_labelme(tmp_path / "drive"), tmp_path / "out")
+    assert data.sequences[0].frame_names == ("f",)
+    (tmp_path / "drive/f.png").unlink()
+    assert "f.png is missing: the image of" in read_labelme(tmp_path / "drive").problems[0]

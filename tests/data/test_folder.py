@@ -73,6 +73,8 @@ def test_void_and_colours_are_what_the_file_says(tmp_path):
         ),
         ({"names": []}, r"names are \[\]"),
         ({"names": "road"}, "names are 'road'"),
+        ({"names": {"0": "road"}}, "names are {'0': 'road'}: expected a list of 1 to 255 different ones"),
+        ({"names": ["a", " "]}, "names are .* expected a list"),
         ({"names": ["a", "a"]}, "names hold 'a' twice: expected 1 to 255 different ones"),
         ({"names": [f"c{i}" for i in range(256)]}, "names are 256: expected 1 to 255.*ids go up to 254"),
         ({"fps": 0}, "fps is 0"),

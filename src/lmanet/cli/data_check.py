@@ -34,6 +34,7 @@ def check(what: Check) -> None:
 def _check_split(what: Check, split: str, console: Console) -> DataCheck:
     """Show what is there and what is wrong."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     from lmanet.data.check import check_data
@@ -41,7 +42,7 @@ def _check_split(what: Check, split: str, console: Console) -> DataCheck:
 
     frames, problems = scan_data(what.spec, split)
     with Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(f"reading {frames.name}", total=None)
+        task = bars.add_task(f"reading {escape(frames.name)}", total=None)
         result = check_data(
             frames,
             problems,
@@ -59,7 +60,13 @@ def _tell_absent(what: Check, results: list[DataCheck], console: Console) -> boo
     """
     from lmanet.data.check import only_masks
 
-    results = [r for r in results if r.found.labels and not r.found.strays and not only_masks(r.found.pixels)]
+    # Of labels of 0 and 255 alone that is told among the problems, unless classes.json says that 255 is void.
+    told = [bool(only_masks(r.found.pixels) and r.found.problems) for r in results]
+    results = [
+        r
+        for r, already in zip(results, told, strict=True)
+        if r.found.labels and not r.found.strays and not already
+    ]
     if not results:
         return False
     nowhere = frozenset.intersection(*(result.absent for result in results))
@@ -91,6 +98,7 @@ def _classes(result: DataCheck, numbers: frozenset[int]) -> str:
 
 def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from lmanet.data.summary import sum_up
 
@@ -110,7 +118,7 @@ def _print_check(result: DataCheck, console: Console, *, whole: bool) -> None:
         void = found.pixels[255] / found.pixels.sum()
         table = Table("id", "class", "share of pixels", box=None)
         for i, (name, share) in enumerate(zip(result.classes.names, result.shares, strict=True)):
-            table.add_row(str(i), name, f"{100 * share:6.2f} %" if share > 0 else "none")
+            table.add_row(str(i), Text(name), f"{100 * share:6.2f} %" if share > 0 else "none")
         console.print(table)
         say(console, f"void: {100 * void:.2f} % of all pixels")
     elif not found.problems:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from lmanet.api import LabelledVideo
 from lmanet.cli.said import say
@@ -77,7 +78,7 @@ def print_summary(console: Console, labelled: LabelledVideo, network: str, stopp
     table, shares = Table("class", "share", box=None), labelled.shares
     seen = [name for name in sorted(shares, key=lambda name: -shares[name]) if shares[name] > 0]
     for name in seen[:FEW]:
-        table.add_row(name, f"{100 * shares[name]:5.1f} %")
+        table.add_row(Text(name), f"{100 * shares[name]:5.1f} %")
     console.print(table)
     if len(seen) > FEW:
         console.print(f"and {len(seen) - FEW} more classes")

@@ -60,11 +60,15 @@ def read_classes(path: Path) -> ClassesFile:
     """
     content = _content(path)
     names, fps = content["names"], content["fps"]
-    if not _list_of(names, str) or not names or len(names) > MOST_CLASSES:
-        told = f"{len(names)}" if _list_of(names, str) and names else repr(names)
+    if not _list_of(names, str) or not names or not all(name.strip() for name in names):
         raise DataError(
-            f"{path}: names are {told}: expected 1 to {MOST_CLASSES} different ones, as ids go up to {VOID - 1} and "
-            f"{VOID} is void; merge classes if there are more"
+            f"{path}: names are {names!r}: expected a list of 1 to {MOST_CLASSES} different ones in the order of their "
+            'ids, such as ["road", "car"]'
+        )
+    if len(names) > MOST_CLASSES:
+        raise DataError(
+            f"{path}: names are {len(names)}: expected 1 to {MOST_CLASSES} different ones, as ids go up to {VOID - 1} "
+            f"and {VOID} is void; merge classes if there are more"
         )
     if twice := _twice(names):
         raise DataError(f"{path}: names hold {twice!r} twice: expected 1 to {MOST_CLASSES} different ones")

@@ -76,6 +76,10 @@ def _pairs(model: nn.Module, run: Callable[[], Tensor]) -> list[tuple[Any, nn.Ba
 
 def _foldable(convolution: nn.Module, norm: nn.BatchNorm2d) -> bool:
     plain = type(norm) is nn.BatchNorm2d or (hasattr(norm, "drop") and hasattr(norm, "act"))
+    # A weight that is made anew in each call (weight_norm, pruning), or what a hook looks at, cannot be replaced.
+    hooks = (m._forward_hooks or m._forward_pre_hooks for m in (convolution, norm))
+    if "weight" not in convolution._parameters or any(hooks):
+        return False
     # Of a grouped transposed convolution the weights lie otherwise.
     return plain and not (isinstance(convolution, nn.ConvTranspose2d) and convolution.groups > 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from copy import deepcopy
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -28,13 +29,40 @@ def run_with(modules: list[nn.Module], make: Make, model: nn.Module, images: Ten
 
 
 def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A deep copy of a network that other threads may be running: with the forwards of its own."""
+    """A deep copy of a network that other threads may be running: with forwards and hooks of its own."""
     with _CHANGING:
         copy = deepcopy(model, memo)
         for module in copy.modules():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                for number, hook in hooks.items():
+                    hooks[number] = _of_copy(hook, memo)
             if isinstance(forward := module.__dict__.get("forward"), _Shared):
                 forward.leave(module)
     return copy
+
+
+def _of_copy(function: Any, memo: dict[int, Any]) -> Any:
+    """A function that uses of a copied network what the original used of the network.
+
+    `deepcopy` leaves functions as they are: a hook `lambda *call: self.found.append(call)` of the copy would go on
+    writing into the original, and the copy would read what was found last.
+    """
+    if not isinstance(function, FunctionType):
+        return function
+
+    def copied(value: Any) -> Any:
+        return memo.get(id(value), value)
+
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(CellType(_of_copy(copied(cell.cell_contents), memo)))
+        except ValueError:  # it is empty
+            cells.append(cell)
+    defaults = function.__defaults__ and tuple(map(copied, function.__defaults__))
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, tuple(cells))
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 class _Shared:

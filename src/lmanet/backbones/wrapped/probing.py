@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.wrapped.outputs import Outputs
-from lmanet.backbones.wrapped.tries import Tries, check_forward, own_size, usual_sizes
+from lmanet.backbones.wrapped.tries import (
+    SizeError,
+    StateError,
+    Tries,
+    check_forward,
+    check_mode,
+    own_size,
+    usual_sizes,
+)
 from lmanet.backbones.wrapped.unwrapping import set_mode
 from lmanet.errors import InputError, in_a_line
 
@@ -63,6 +71,7 @@ def find_probe(
     if isinstance(size, Probe):
         return size
     check_forward(model)
+    check_mode(model)
     # Outside of inference mode: what is made in it counts not how often it was written to.
     with torch.inference_mode(False), torch.no_grad():
         tries = Tries(model, output, batch)
@@ -70,6 +79,7 @@ def find_probe(
         tries.check_again(images)
         fixed, multiple = _other_sizes(tries, images, given=size is not None)
         tries.check_again(images)
+        tries.check_alone(images)
         return Probe(images, multiple, fixed, tries.reading(images))
 
 
@@ -101,8 +111,13 @@ def try_out(model: nn.Module, size: tuple[int, int] | None, *, output: str | int
     with in_eval_mode(model):
         try:
             return find_probe(model, size, output=output)
-        except InputError:
-            return find_probe(model, size, output=output, batch=1)
+        except StateError:
+            raise
+        except InputError as first:
+            try:
+                return find_probe(model, size, output=output, batch=1)
+            except SizeError:
+                raise first from None
 
 
 def check_size(images: Tensor, fixed: tuple[int, int] | None) -> None:

@@ -46,37 +46,50 @@ class Seen:
         channels: C.
         within: whether all values are in [0, 1].
         sums: whether they sum to 1 over the channels.
-        same: whether all are 0, or all are 1.
+        same: 0 or 1, if all are that.
         whole: whether all are whole numbers.
         nan: whether one is NaN.
+        positive: whether none is below 0.
+        across: another dimension than the channels over which they sum to 1, as after a softmax of it.
     """
 
     channels: int
     within: bool
     sums: bool
-    same: bool
+    same: int | None
     whole: bool
     nan: bool
+    positive: bool
+    across: int | None
 
     @classmethod
     def of(cls, found: Tensor) -> Seen:
         """Look at a map."""
         x = found.detach()
         x = x if x.dtype == torch.float64 else x.float()
+        # Bicubic interpolation leads a little beyond what it is between.
+        near = bool(((x > -0.5) & (x < 1.5)).all())
         off = 1e-3 if found.dtype in (torch.float32, torch.float64) else 2e-2
         return cls(
             channels=x.shape[1],
             within=bool(((x >= 0) & (x <= 1)).all()),
-            sums=bool(((x.sum(1) - 1).abs() <= off).all()),
-            same=bool((x == 0).all() | (x == 1).all()),
+            sums=near and _sums_to_1(x, 1, off),
+            same=next((n for n in (0, 1) if (x == n).all()), None),
             whole=bool((x == x.round()).all()),
             nan=bool(x.isnan().any()),
+            positive=bool((x >= 0).all()),
+            across=next((n for n in (0, 2, 3) if near and x.shape[n] > 1 and _sums_to_1(x, n, off)), None),
         )
+
+
+def _sums_to_1(x: Tensor, dim: int, off: float) -> bool:
+    return bool(((x.sum(dim) - 1).abs() <= off).all())
 
 
 def doubtful(seen: Sequence[Seen]) -> bool:
     """Whether it must be found out how a map was made: it may be probabilities, or classes that are chosen already."""
-    return all(s.within for s in seen) or all(s.whole for s in seen)
+    alone = seen[0].channels == 1 and all(s.positive for s in seen)
+    return alone or any(all(getattr(s, of) for s in seen) for of in ("within", "sums", "whole"))
 
 
 def with_reading(outputs: Outputs, seen: Sequence[Seen], origin: Origin) -> Outputs:
@@ -109,15 +122,29 @@ def with_reading(outputs: Outputs, seen: Sequence[Seen], origin: Origin) -> Outp
             "the model returned whole numbers alone: classes that are chosen already, as of argmax or a threshold; "
             "expected logits (B, K, h, w): return what these are taken of"
         )
-    if channels == 1 and all(s.same for s in seen):
+    if all(s.same == 1 or (s.same == 0 and channels == 1) for s in seen):
+        what = "one class" if channels == 1 else f"{channels} classes"
         raise InputError(
-            "the model returned one class, and the same value everywhere, as a softmax of one class does: return its "
-            "logit, or its sigmoid"
+            f"the model returned {what}, and the same value everywhere, as a softmax of one class does, or one of the "
+            f"batch (dim=0): return logits, or probabilities by softmax(1); of one class its logit, or its sigmoid"
         )
-    if channels > 1 and all(s.within and s.sums for s in seen):
+    if channels > 1 and all(s.sums for s in seen):
         return _noted(outputs, "probabilities")
+    across = [s.across for s in seen if s.same is None]
+    wrong = [n for n in across if n is not None]
+    if wrong and len(wrong) == len(across):
+        raise InputError(
+            f"what the model returned sums to 1 over the dimension {wrong[0]}, not over the classes: a softmax of the "
+            f"wrong dimension; take it with dim=1, or return what it is taken of"
+        )
     if all(s.within for s in seen) and origin != "unbounded":
         return _noted(outputs, "sigmoids" if channels > 1 else "one probability")
+    if channels == 1 and all(s.positive for s in seen):
+        note = (
+            "returns one value, never below 0 in the images that were tried: two classes, class 1 where it is above 0; "
+            "if these are percents, 0 to 255 or depths, let its forward return logits"
+        )
+        return replace(outputs, reading="one logit", notes=(*outputs.notes, note))
     return _noted(outputs, "one logit" if channels == 1 else "logits")
 
 

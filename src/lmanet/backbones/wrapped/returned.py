@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.wrapped.layout import is_map
@@ -69,6 +70,10 @@ def check_map(value: Tensor, images: Tensor, said: str = "the model returned") -
         kind = f" of {value.dtype}" if whole else ""
         raise InputError(f"{said} a tensor {shape}{kind}: {EXPECTED}; {why}")
 
+    if value.is_quantized:
+        refuse("a quantised tensor: return .dequantize()")
+    if value.layout is not torch.strided:
+        refuse("a sparse tensor: return .to_dense()")
     if value.is_complex():
         refuse("give it a forward that returns them")
     if whole:

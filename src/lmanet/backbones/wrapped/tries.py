@@ -22,6 +22,14 @@ EXTREME = 1e4
 """Values of images that no network is made for."""
 
 
+class StateError(InputError):
+    """A network does not label every image by itself."""
+
+
+class SizeError(InputError):
+    """A network runs on no image that was tried."""
+
+
 class Tries:
     """A network, and what it returned so far.
 
@@ -55,7 +63,7 @@ class Tries:
             self._look(returned, images)
             return images
         first = next(iter(failures.values()))
-        raise InputError(
+        raise SizeError(
             f"{self.name} runs on no image that was tried ({_told_once(failures)}): if the size is the cause, give "
             f"probe=(H, W) (--resize H W or --probe H W on the command line) of images that it takes"
         ) from first
@@ -83,13 +91,25 @@ class Tries:
         self._second = made[len(made) // 2]
         if same(made[-1], expected):
             return
-        raise InputError(
+        raise StateError(
             f"{self.name} did not return the same for the same images, with others in between, in eval mode: either it "
             f"keeps something from one call to the next (a recurrent state, a counter, buffers that are updated in "
             f"eval mode too), or it draws random numbers (dropout that does not ask self.training, noise); expected a "
             f"network that labels every image by itself: let forward begin without a state, and switch off what is "
             f"random"
         )
+
+    def check_alone(self, images: Tensor) -> None:
+        """Raise InputError unless the network takes one image too, as those of a video come."""
+        if self.batch == 1:
+            return
+        try:
+            self._look(self._run(images[:1]), images[:1])
+        except Exception as error:
+            raise InputError(
+                f"{self.name} takes {self.batch} images at once, but not one ({in_a_line(error)}): frames of a video come "
+                f"one by one: let it take one (export it with one image, or with a batch that is dynamic)"
+            ) from error
 
     def reading(self, images: Tensor) -> Outputs:
         """Where logits lie in what the network returns, and how they are made of it, by all that was seen."""
@@ -109,7 +129,7 @@ class Tries:
         try:
             return self._run(images)
         except Exception as error:
-            raise InputError(
+            raise StateError(
                 f"{self.name} failed when it was called again, with images of the same size ({in_a_line(error)}): "
                 f"expected a network that keeps nothing from one call to the next"
             ) from error
@@ -178,6 +198,18 @@ def check_forward(model: nn.Module) -> None:
         f"called with images alone; give a torch.nn.Module around it whose forward(images) calls it with "
         f"these{task}"
     )
+
+
+def check_mode(model: nn.Module) -> None:
+    """Raise InputError where layers stay in training mode in `eval` mode."""
+    kinds = nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd
+    still = [name for name, m in model.named_modules() if isinstance(m, kinds) and m.training]
+    if still:
+        raise StateError(
+            f"{len(still)} layers of {type(model).__name__}, such as {still[0]!r}, stay in training mode after eval(): "
+            f"its train() or eval() is overridden, and its labels would depend on statistics of each frame or chance; "
+            f"let these set the mode of all submodules, as nn.Module's do"
+        )
 
 
 def own_size(model: nn.Module) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmanet.backbones.base import Backbone, Features
+from lmanet.backbones.wrapped.forwards import copied
 from lmanet.backbones.wrapped.probing import Probe, check_size, in_eval_mode, try_out
 from lmanet.backbones.wrapped.unwrapping import is_plain, set_mode
 from lmanet.nn.folding import fold_norms_of
@@ -116,6 +117,7 @@ class Uncut(Backbone):
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         with torch.no_grad():  # or TorchScript's copies would be results of the originals
+            copied(self.model, memo)
             other.__setstate__(copy.deepcopy(self.__dict__, memo))
         return other
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from lmanet.backbones.wrapped.forwards import copied
 from lmanet.errors import InputError, in_a_line
 
 
@@ -28,6 +28,7 @@ def unwrapped(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"got {_what(model)}: expected a torch.nn.Module, the network with its weights")
     model = _inner(model)
+    _check_numbers(model)
     if isinstance(model, torch.jit.ScriptModule) or _is_exported(model):
         return model
     if all(_inner(module) is module and not _compiled_in_place(module) for module in model.modules()):
@@ -35,17 +36,37 @@ def unwrapped(model: Any) -> nn.Module:
     shared = {id(x): x for x in (*model.parameters(), *model.buffers())}
     # What is compiled is not copied with it.
     try:
-        plain = _inner(copy.deepcopy(model, shared))
+        plain = _inner(copied(model, shared))
     except Exception as error:
         raise InputError(
             f"parts of {type(model).__name__} are compiled, and it cannot be copied to take that off "
             f"({in_a_line(error)}): give the network as it was before torch.compile"
         ) from error
     for module in list(plain.modules()):
+        if _compiled_forward(module):
+            del module.forward
         for name, child in module.named_children():
             if (inner := _inner(child)) is not child:
                 setattr(module, name, inner)
     return plain
+
+
+def _check_numbers(model: nn.Module) -> None:
+    """Raise InputError where weights have no numbers; those that were made in inference mode become usual ones."""
+    for module in model.modules():
+        for kind in (module._parameters, module._buffers):
+            for name, x in kind.items():
+                if x is not None and x.is_meta:
+                    raise InputError(
+                        f"got a {type(model).__name__} whose weights lie on the device meta, without numbers ({name} "
+                        f"of {type(module).__name__}): expected a network with its weights: load them with "
+                        f"load_state_dict(…, assign=True), or build it outside of torch.device('meta')"
+                    )
+                if x is not None and x.is_inference() and not isinstance(module, torch.jit.ScriptModule):
+                    with torch.inference_mode(False):
+                        usual = x.detach().clone()
+                        usual = nn.Parameter(usual, x.requires_grad) if isinstance(x, nn.Parameter) else usual
+                    kind[name] = usual  # pyright: ignore[reportArgumentType]
 
 
 def kind_of_graph(module: nn.Module) -> str | None:
@@ -96,7 +117,13 @@ def _inner(model: nn.Module) -> nn.Module:
 
 
 def _compiled_in_place(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None
+    return getattr(module, "_compiled_call_impl", None) is not None or _compiled_forward(module)
+
+
+def _compiled_forward(module: nn.Module) -> bool:
+    """Whether its `forward` is what `torch.compile` made of that of its class."""
+    original = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
+    return original is not None and getattr(original, "__func__", None) is type(module).forward
 
 
 def _is_exported(module: nn.Module) -> bool:

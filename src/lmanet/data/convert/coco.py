@@ -17,6 +17,7 @@ from lmanet.data.convert.output import (
     Conversion,
     LabelledImage,
     Unlabelled,
+    all_within_1,
     class_names,
     read_json,
     relative,
@@ -56,6 +57,11 @@ def read_coco(path: Path, images: Path, *, unlabelled: Unlabelled = "background"
     # Those that are not among them are other words for the background.
     ids = {number: names.index(name) if name in names else 0 for number, name in categories.items()}
     annotations = _by_image(content, ids, problems)
+    if all_within_1(point for of_image in annotations.values() for a in of_image for point in a.coordinates):
+        problems.append(
+            f"{path}: all coordinates of all polygons are within 0 and 1: expected pixels: multiply them by the "
+            f"images' widths and heights"
+        )
     fill = VOID if unlabelled == "void" else 0
     frames: list[LabelledImage] = []
     bare = 0
@@ -170,7 +176,8 @@ def _image(
     if not right_suffix(below.name):
         raise DataError(f"{path}: expected images of type {', '.join(SUFFIXES)}")
     size = image_size(path)
-    said = (entry.get("height", size[0]), entry.get("width", size[1]))
+    height, width = entry.get("height"), entry.get("width")
+    said = (size[0] if height is None else height, size[1] if width is None else width)
     if said != size:
         raise DataError(
             f"{path}: height and width are {size[0]}×{size[1]}, those in the annotations {said[0]}×{said[1]}: expected "

@@ -29,6 +29,12 @@ class Annotation:
     label: int
     segmentation: Any
 
+    @property
+    def coordinates(self) -> list[float]:
+        """All of its polygons; of run lengths none."""
+        polygons = self.segmentation if isinstance(self.segmentation, list) else []
+        return [x for polygon in polygons if numbers(polygon) for x in polygon]
+
 
 def fault_of(annotation: Annotation, size: tuple[int, int], path: Path) -> str:
     """What is wrong with an annotation, or nothing."""

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from lmanet.data.convert.output import (
     Conversion,
     LabelledImage,
     Unlabelled,
+    all_within_1,
     class_names,
     far_outside,
     numbers,
@@ -88,6 +89,11 @@ def read_labelme(
         problems += [
             f"{root}: shapes are called {name!r}, which --names lacks" for name in sorted(drawn - allowed)
         ]
+    points = [point for file in files for s in file.shapes for point in s["points"]]
+    if all_within_1(x for point in points for x in point):
+        problems.append(
+            f"{root}: all coordinates are within 0 and 1: expected pixels: multiply them by width and height"
+        )
     if problems:
         return Conversion((), (), (), problems)
     classes = class_names(list(names) or sorted(drawn, key=natural_key), unlabelled)
@@ -126,6 +132,9 @@ def _image(path: Path, content: dict[str, Any]) -> tuple[Path | bytes, str, tupl
     if not isinstance(given, str) or not given:
         raise DataError(f"{path}: imagePath is {given!r}: expected the image's path")
     beside = path.parent / given.replace("\\", "/")
+    elsewhere = PureWindowsPath(given).is_absolute() or PurePosixPath(given).is_absolute()
+    if elsewhere and not beside.is_file():  # it was labelled on another machine
+        beside = path.parent / beside.name
     if beside.is_file():
         image, name, size = beside, beside.name, image_size(beside)
     elif content.get("imageData"):

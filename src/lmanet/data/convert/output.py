@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -205,6 +205,12 @@ def numbers(values: Any) -> bool:
     return isinstance(values, list) and all(
         isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values
     )
+
+
+def all_within_1(coordinates: Iterable[float]) -> bool:
+    """Whether there are some, and all are shares of a width or a height, no pixels."""
+    found = [0 <= x <= 1 for x in coordinates]
+    return bool(found) and all(found)
 
 
 def far_outside(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
