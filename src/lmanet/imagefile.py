@@ -93,11 +93,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             f"{path} cannot be read as an image: {_what_it_is(path)}; replace or remove it"
         ) from error
     except Exception as error:  # Pillow has a dozen kinds for damaged files, SyntaxError among them
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         raise ImageFileError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
 
 
 def _open(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file() and not path.is_dir():  # to open a pipe would wait for its writer
+        raise ImageFileError(f"{path} is no file (a pipe or a device): replace or remove it")
     # Pillow's limit guards web servers; photographs of telephones and maps are larger.
     with _limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS

@@ -61,9 +61,8 @@ def skipped(bad: Mapping[Path, str]) -> str:
 def reason(error: ImageFileError, path: Path) -> str:
     """What the error says, without the path that it begins with and without what is to be done."""
     text = str(error).removeprefix(str(path)).lstrip(": ").partition(";")[0]
-    return (
-        text.removeprefix("cannot be read as an image ").removesuffix(": replace or remove it").strip("():")
-    )
+    text = text.removesuffix(": replace or remove it").removeprefix("cannot be read as an image").lstrip(": ")
+    return text[1:-1] if text.startswith("(") and text.endswith(")") else text
 
 
 def check_sizes(folder: Path, images: Sequence[Path]) -> tuple[tuple[int, int] | None, dict[Path, str]]:
