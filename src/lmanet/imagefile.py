@@ -102,6 +102,9 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 
 def _open(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file() and not path.is_dir():  # to open a pipe would wait for its writer
+        reason = "is no file (a pipe or a device)"
+        raise ImageFileError(f"{path} {reason}: replace or remove it", reason)
     # Pillow's limit guards web servers; photographs of telephones and maps are larger.
     with _limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
@@ -114,7 +117,7 @@ def _open(path: Path) -> Image.Image:
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "0 bytes" if path.stat().st_size == 0 else "not an image, or damaged"
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def frame_count(file: Image.Image) -> int:

@@ -204,6 +204,15 @@ def test_a_second_signal_does_without_the_frame_in_work(folder: Path, run: Run, 
     assert result["seconds"] < 10 and result["status"] == 128 + number
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_frame_that_takes_long_is_not_waited_for(folder: Path, run: Run, number: int) -> None:
+    """`docker stop` sends one signal, and kills 10 s later."""
+    asked = job("clip.mp4", number, 2, network="stuck")
+    (result,) = run(asked)
+    assert check(folder, asked, result) == 10
+    assert result["status"] == 128 + number
+
+
 def test_a_third_signal_ends_the_process(folder: Path, run: Run) -> None:
     # The writer hangs as well, as on a network disk that is gone, so that the second cannot end it.
     hang = "import time, lmanet.video.stills as s; s.LabelSink.write = lambda *a: time.sleep(60)"

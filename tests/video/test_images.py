@@ -248,3 +248,12 @@ def test_pages_that_are_no_colours_are_refused_before_the_first(tmp_path):
     )
     with pytest.raises(VideoError, match="floating point"):
         open_source(path)
+
+
+def test_a_pipe_in_a_folder_is_skipped_and_not_waited_for(tmp_path):
+    for index in (0, 2):
+        save(tmp_path / f"{index}.png", index)
+    os.mkfifo(tmp_path / "1.png")
+    source, frames = read(tmp_path)
+    assert len(frames) == 2
+    assert source.warnings == [f"{tmp_path}: 1 image skipped: 1.png (is no file (a pipe or a device))"]

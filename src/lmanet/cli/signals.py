@@ -1,9 +1,10 @@
 """INT, TERM and HUP: what is labelled is kept, and no hidden file is left.
 
-While a video is labelled, the first signal ends the run after the frame in work, the second without it, the third the
-process. At any other time the first raises `InterruptedBySignal`, as Ctrl-C raises KeyboardInterrupt, and the second
-ends the process. Python runs a signal's handler between two steps of its own in the main thread, which may be inside
-the network or a library that hangs: so a thread is woken by each signal and does what must not wait.
+While a video is labelled, the first signal ends the run after the frame in work, or without it if that takes long, the
+second without it, the third the process. At any other time the first raises `InterruptedBySignal`, as Ctrl-C raises
+KeyboardInterrupt, and the second ends the process. Python runs a signal's handler between two steps of its own in the
+main thread, which may be inside the network or a library that hangs: so a thread is woken by each signal and does what
+must not wait.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ NUMBERS = {int(getattr(signal, name)): said for name, said in NAMES.items() if h
 """Windows has no SIGHUP."""
 UNWINDING_S = 2.0
 """How long the first signal's exception may take to end the process, where nothing was to be kept."""
+FRAME_S = 5.0
+"""How long the frame in work may take after the first signal: `docker stop` kills after 10 s."""
 SHOW_CURSOR = "\x1b[?25h"
 """For terminals: progress bars hide it."""
 SAYING_S = 0.2
@@ -153,16 +156,24 @@ class Signals:
         elif run is None:
             if count > 1:
                 self._end()
-            timer = threading.Timer(UNWINDING_S, self._end_unless_labelling)
-            timer.daemon = True
-            timer.start()
+            self._later(UNWINDING_S, self._end_unless_labelling)
         elif count == 1:
             run.stop()
-            say(f"{self.name}: finishing with what is labelled; once more to do without the frame in work")
+            self._later(FRAME_S, lambda: self._give_up(run))
+            say(
+                f"{self.name}: finishing with what is labelled (the frame in work has {FRAME_S:.0f} s); once more to "
+                f"do without it"
+            )
         elif count == 2:
             threading.Thread(target=self._give_up, args=(run,), daemon=True).start()
         else:
             self._end()
+
+    @staticmethod
+    def _later(seconds: float, work: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, work)
+        timer.daemon = True
+        timer.start()
 
     def _end_unless_labelling(self) -> None:
         if self._run is None and not self._over:
@@ -171,7 +182,7 @@ class Signals:
 
     def _give_up(self, run: Labelling) -> None:
         """End the process with what is labelled, while the main thread may be held by the network."""
-        if not self._ending.acquire(blocking=False):
+        if self._over or not self._ending.acquire(blocking=False):
             return  # The main thread is about to end it by itself.
         try:
             labelled = run.give_up()

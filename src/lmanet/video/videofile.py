@@ -208,9 +208,8 @@ class VideoFileSource(Source):
             missing = max(min(expected) - count, 0) if expected else clock.lacking
             self._tell_damage(missing, count)
         if clock.restamped and not self._bad_packets and not self._bad_frames:
-            self._warn(
-                f"{counted(clock.restamped, 'frame')} had no time stamp or one that goes back; they got one"
-            )
+            had = f"{counted(clock.restamped, 'frame')} had"
+            self._warn(f"{had} no time stamp or one that goes back, and got another")
         if self._rescaled:
             self._warn(f"{self._rescaled} frames had another size than the first; they were scaled to it")
 

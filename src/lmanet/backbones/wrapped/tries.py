@@ -107,8 +107,8 @@ class Tries:
             self._look(self._run(images[:1]), images[:1])
         except Exception as error:
             raise InputError(
-                f"{self.name} takes {self.batch} images at once, but not one ({in_a_line(error)}): frames of a video come "
-                f"one by one: let it take one (export it with one image, or with a batch that is dynamic)"
+                f"{self.name} takes {self.batch} images at once, but not one ({in_a_line(error)}): frames of a video "
+                f"come one by one: let it take one (export it with one image, or with a batch that is dynamic)"
             ) from error
 
     def reading(self, images: Tensor) -> Outputs:
