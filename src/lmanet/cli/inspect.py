@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lmanet.backbones import Wrapped
+    from lmanet.backbones.wrapped.inspection import Candidate
 
 SHOWN = 15
 
@@ -24,8 +30,6 @@ def inspect(
         all: every place, not only the 15 of most merit.
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from lmanet.backbones import Backbone
     from lmanet.backbones.wrapped.inspection import best_cut
@@ -47,6 +51,28 @@ def inspect(
     candidates = candidates_of(network, probe=tried)
     default, around = best_cut(network, candidates, probe=tried)
     best = sorted(candidates, key=lambda c: -c.merit)[: None if all else SHOWN]
+    table = _table(candidates, best, default, around)
+    # Names are what is wanted here: rather a table wider than the terminal than a name cut short.
+    wide = console.options.update(max_width=1000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
+    left_out = len(candidates) - table.row_count
+    say(
+        console,
+        "*: where it is cut if nothing is said. before, after: 10⁹ multiplications and additions per megapixel on "
+        "either side of the cut. around: maps besides this one that the rest of the network needs, where that was "
+        "tried. merit: late in the network, near stride 8, 64 to 512 channels, without negative values.",
+        *([f"{left_out} places of less merit are left out: --all lists them."] if left_out else []),
+    )
+
+
+def _table(
+    candidates: list[Candidate], best: list[Candidate], default: Wrapped, around: dict[Candidate, int]
+) -> Table:
+    """The best candidates and the default, in call order."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("", "at", "channels", "stride", "before", "after", "around", "merit")
     for column in table.columns:
         column.no_wrap = True
@@ -66,15 +92,4 @@ def inspect(
                 f"{c.merit:.2f}",
                 style="bold" if chosen else "",
             )
-    # Names are what is wanted here: rather a table wider than the terminal than a name cut short.
-    wide = console.options.update(max_width=1000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table)
-    left_out = len(candidates) - table.row_count
-    say(
-        console,
-        "*: where it is cut if nothing is said. before, after: 10⁹ multiplications and additions per megapixel on "
-        "either side of the cut. around: maps besides this one that the rest of the network needs, where that was "
-        "tried. merit: late in the network, near stride 8, 64 to 512 channels, without negative values.",
-        *([f"{left_out} places of less merit are left out: --all lists them."] if left_out else []),
-    )
+    return table
