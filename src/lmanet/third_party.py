@@ -23,15 +23,15 @@ def load_third_party(name: str) -> nn.Module:
 
     Args:
         name: `MODULE:FUNCTION`; the module lies in the current folder or is installed, and the function takes no
-            arguments and returns the network with its weights.
+            arguments and returns the network with its weights; or it is the network itself.
 
     Raises:
         InputError: there is no such module or function, it raises, or it returns something else.
     """
     build = _imported(name, "model", "FUNCTION", "my_module:build")
     try:
-        network = build()
-    except Exception as error:
+        network = build if isinstance(build, nn.Module) else build()
+    except (Exception, SystemExit) as error:
         raise InputError(f"model {name!r}: {name.partition(':')[2]}() failed: {_told(error)}") from error
     try:
         network = unwrapped(network)
@@ -76,7 +76,7 @@ def _imported(name: str, what: str, kind: str, example: str) -> Any:
         raise InputError(
             f"{what} {name!r}: no module {module_name!r} in {folder} nor installed: run it where {module_name}.py lies"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{what} {name!r}: {module_name} cannot be imported: {_told(error)}") from error
     finally:
         sys.path.remove(folder)
@@ -146,5 +146,7 @@ def _config(backbone: Backbone, normalise: str, legacy: str, options: NetworkOpt
     return config
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _told(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else repr(error.code)}), as a script does"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
