@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from torch import nn
 
 from lmanet.backbones import Backbone, NetworkOptions, Wrapped, as_backbone
-from lmanet.backbones.wrapped.normalisation import find_normalisation, legacy_normalisation
+from lmanet.backbones.wrapped.normalisation import (
+    find_normalisation,
+    given_normalisation,
+    legacy_normalisation,
+)
 from lmanet.backbones.wrapped.unwrapping import set_mode, unwrapped
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
@@ -95,7 +100,10 @@ def register_third_party(name: str) -> None:
             normalise = legacy_normalisation(network).values
         if "probe" in options:
             options["probe"] = tuple(options["probe"])
-        return as_backbone(network, normalise=normalise, **options)
+        backbone = as_backbone(network, normalise=normalise, **options)
+        if (known := given_normalisation(normalise, None, None)) is not None:
+            backbone.normalisation = str(replace(known, reason="as its weights were trained"))
+        return backbone
 
     register_backbone(name, build)
 
