@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from torch import nn
 
 from lmanet.backbones import Backbone, NetworkOptions, Wrapped, as_backbone
-from lmanet.backbones.wrapped.normalisation import find_normalisation, legacy_normalisation
+from lmanet.backbones.wrapped.normalisation import (
+    find_normalisation,
+    given_normalisation,
+    legacy_normalisation,
+)
 from lmanet.backbones.wrapped.unwrapping import set_mode, unwrapped
 from lmanet.errors import InputError, in_a_line
 from lmanet.methods.base import VideoModel
@@ -23,16 +28,16 @@ def load_third_party(name: str) -> nn.Module:
 
     Args:
         name: `MODULE:FUNCTION`; the module lies in the current folder or is installed, and the function takes no
-            arguments and returns the network with its weights.
+            arguments and returns the network with its weights; or it is the network itself.
 
     Raises:
         InputError: there is no such module or function, it raises, or it returns something else.
     """
     build = _imported(name, "model", "FUNCTION", "my_module:build")
     try:
-        network = build()
-    except Exception as error:
-        raise InputError(f"model {name!r}: {name.partition(':')[2]}() failed: {in_a_line(error)}") from error
+        network = build if isinstance(build, nn.Module) else build()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"model {name!r}: {name.partition(':')[2]}() failed: {_told(error)}") from error
     try:
         network = unwrapped(network)
     except InputError as error:
@@ -76,8 +81,8 @@ def _imported(name: str, what: str, kind: str, example: str) -> Any:
         raise InputError(
             f"{what} {name!r}: no module {module_name!r} in {folder} nor installed: run it where {module_name}.py lies"
         ) from error
-    except Exception as error:
-        raise InputError(f"{what} {name!r}: {module_name} cannot be imported: {in_a_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what} {name!r}: {module_name} cannot be imported: {_told(error)}") from error
     finally:
         sys.path.remove(folder)
     found = getattr(module, inner, None)
@@ -95,7 +100,10 @@ def register_third_party(name: str) -> None:
             normalise = legacy_normalisation(network).values
         if "probe" in options:
             options["probe"] = tuple(options["probe"])
-        return as_backbone(network, normalise=normalise, **options)
+        backbone = as_backbone(network, normalise=normalise, **options)
+        if (known := given_normalisation(normalise, None, None)) is not None:
+            backbone.normalisation = str(replace(known, reason="as its weights were trained"))
+        return backbone
 
     register_backbone(name, build)
 
@@ -144,3 +152,9 @@ def _config(backbone: Backbone, normalise: str, legacy: str, options: NetworkOpt
     if (probe := options.get("probe")) is not None:
         config["probe"] = list(probe)
     return config
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else repr(error.code)}), as a script does"
+    return in_a_line(error)

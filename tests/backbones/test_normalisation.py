@@ -133,6 +133,7 @@ PREPARED: dict[str, tuple[Prepare, tuple, str]] = {
     "through NumPy": (lambda x: torch.from_numpy(((x - MEAN) / STD).numpy().copy()), NONE, OWN),
     "through NumPy only": (lambda x: torch.from_numpy(x.numpy().copy()), IMAGENET, NOTHING),
     "sums of four": (lambda x: 2 * F.avg_pool2d(x, 2), IMAGENET, NOTHING),  # as of a wavelet
+    "a negative": (lambda x: 1 - x, IMAGENET, NOTHING),
     "moved a little": (lambda x: x + torch.tensor([0.05, -0.03, 0.02]).view(3, 1, 1), IMAGENET, NOTHING),
     "gamma": (lambda x: x**2.2, NONE, "assumed: its own forward changes colours .* could not be told"),
 }

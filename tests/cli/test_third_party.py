@@ -83,6 +83,11 @@ def broken():
 
 def other():
     return 3
+
+def leaving():
+    raise SystemExit(2)
+
+network = build().eval()
 """
 
 
@@ -125,6 +130,13 @@ def test_without_a_memory_it_labels_as_the_network_does(folder, model):
     assert (labels == expected).mean() > 0.999
 
 
+def test_a_network_may_lie_in_the_module_itself(folder, model):
+    for name in ("build", "network"):
+        command = ["segment", "clip", "-o", name, "--method", "single-frame"]
+        assert main([*command, "--model", model.replace(":build", f":{name}")]) == 0
+    np.testing.assert_array_equal(labels(folder, "network"), labels(folder, "build"))
+
+
 def test_it_is_told_that_a_memory_has_to_be_trained(folder, model, capsys):
     assert main(["segment", "clip", "-o", "labels", "--model", model]) == 2
     assert "choose one of single-frame, " in (err := capsys.readouterr().err) and "training-free, or" in err
@@ -149,6 +161,7 @@ def test_where_it_is_cut_can_be_said(folder, model, capsys):
         ("no_such_module:build", r"no module 'no_such_module' in .* run it where no_such_module\.py lies"),
         ("{}:nothing", "has no function 'nothing'"),
         ("{}:broken", r"broken\(\) failed: RuntimeError: no weights here"),
+        ("{}:leaving", r"leaving\(\) failed: it called sys\.exit\(2\), as a script does"),
         ("{}:other", r"other\(\) returned a int: expected a torch\.nn\.Module"),
     ],
 )
@@ -319,6 +332,7 @@ def test_weights_are_loaded_with_what_was_found_and_said(folder, model, tmp_path
             loaded = lmanet.load(str(tmp_path / "saved.safetensors"))
             assert torch.equal(loaded.backbone(images), backbone(images))
             assert loaded.backbone.setting == backbone.setting
+            assert loaded.backbone.normalisation.endswith("(as its weights were trained)")
             found = lmanet.find_model(str(tmp_path / "saved.safetensors"), model=name, method="flow-average")
             assert torch.equal(found.backbone(images), backbone(images))
     with pytest.raises(InputError, match=r"hold how the network .* is taken: leave out normalise"):

@@ -74,12 +74,12 @@ def _own(found: Entering) -> Normalisation | None:
 
 
 def _hardly_anything(found: Entering) -> bool:
-    """Whether images are only moved a little, by what was learned, or scaled alike, as sums of neighbours do."""
+    """Whether images are only turned into their negative, moved a little, or scaled alike: no normalisation does."""
     scaled = [1 / s for s in found.std]
-    alike = max(scaled) - min(scaled) <= 0.02 * abs(max(scaled)) and 1 / 3 < max(scaled) < 3
-    near_one = max(abs(s - 1) for s in scaled) < 0.1
     largest = max(map(abs, found.mean))
-    return (alike and largest < 0.01) or (near_one and largest < 0.1)
+    alike = max(scaled) - min(scaled) <= 0.02 * max(scaled) and 0.1 < max(scaled) < 10
+    near_one = max(abs(s - 1) for s in scaled) < 0.1
+    return min(scaled) < 0 or (alike and largest < 0.01) or (near_one and largest < 0.1)
 
 
 def _assumed(found: Entering) -> Normalisation:

@@ -117,6 +117,8 @@ def try_out(model: nn.Module, size: tuple[int, int] | None, *, output: str | int
             try:
                 return find_probe(model, size, output=output, batch=1)
             except SizeError:
+                if isinstance(first, SizeError):
+                    raise
                 raise first from None
 
 
