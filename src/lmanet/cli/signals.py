@@ -1,9 +1,10 @@
 """INT, TERM and HUP: what is labelled is kept, and no hidden file is left.
 
 While a video is labelled, the first signal ends the run after the frame in work, or without it if that takes long, the
-second without it, the third the process. At any other time the first raises `InterruptedBySignal`, as Ctrl-C raises KeyboardInterrupt, and the second
-ends the process. Python runs a signal's handler between two steps of its own in the main thread, which may be inside
-the network or a library that hangs: so a thread is woken by each signal and does what must not wait.
+second without it, the third the process. At any other time the first raises `InterruptedBySignal`, as Ctrl-C raises
+KeyboardInterrupt, and the second ends the process. Python runs a signal's handler between two steps of its own in the
+main thread, which may be inside the network or a library that hangs: so a thread is woken by each signal and does what
+must not wait.
 """
 
 from __future__ import annotations
@@ -160,8 +161,8 @@ class Signals:
             run.stop()
             self._later(FRAME_S, lambda: self._give_up(run))
             say(
-                f"{self.name}: finishing with what is labelled (the frame in work has {FRAME_S:.0f} s); once more to do "
-                f"without it"
+                f"{self.name}: finishing with what is labelled (the frame in work has {FRAME_S:.0f} s); once more "
+                f"to do without it"
             )
         elif count == 2:
             threading.Thread(target=self._give_up, args=(run,), daemon=True).start()
