@@ -190,6 +190,30 @@ def test_maps_that_nobody_knows_of_are_refused(
 
 
 @pytest.mark.filterwarnings("always::UserWarning")
+def test_a_record_of_another_format_can_be_replaced(
+    source: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "labels"
+    assert run(source, "-o", folder, *model(weights, "single-frame")) == 0
+    record = json.loads((folder / "lmanet.json").read_text())
+    (folder / "lmanet.json").write_text(json.dumps({**record, "format": 2}))
+    assert run(source, "-o", folder, *model(weights, "single-frame"), "--resume") == 2
+    assert "has format 2, this lmanet reads format 1: go on with" in capsys.readouterr().err
+    assert run(source, "-o", folder, *model(weights, "single-frame")) == 0
+    assert f"warning: {folder} holds {FRAMES} PNG files of another run: those" in capsys.readouterr().err
+    assert json.loads((folder / "lmanet.json").read_text()) == record
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_maps_into_the_folder_of_the_images_are_refused_without_a_warning(
+    source: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(source, "-o", source, *model(weights, "single-frame")) == 2
+    said = capsys.readouterr().err
+    assert "would overwrite the input" in said and "warning" not in said
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
 def test_without_resume_maps_of_another_run_are_told(
     source: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,7 @@
 """Videos that are cut off: told by their structure where their headers do not; whole ones are not."""
 
+import os
+import threading
 from pathlib import Path
 
 import av
@@ -106,3 +108,12 @@ def test_several_video_streams_are_told_of(tmp_path):
     count, warnings = read(tmp_path / "v.mkv")
     assert count == 1
     assert "2 video streams" in warnings[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_read_once(tmp_path):
+    data = write(tmp_path / "v.ts").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    feeding = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True)
+    feeding.start()
+    assert read(tmp_path / "pipe") == (COUNT, [])

@@ -19,7 +19,7 @@ from lmanet.labelling.resume import Gaps
 from lmanet.methods.base import VideoModel
 from lmanet.session import Session
 from lmanet.video import Frame, Source, SourceInfo, default_output, open_sinks, run_pipeline
-from lmanet.video.outputs import Draw, Outputs, is_label_folder
+from lmanet.video.outputs import Draw, Outputs, check_outputs, is_label_folder
 from lmanet.video.stills import whole_map
 
 
@@ -105,6 +105,7 @@ def label(
     shares = ClassShares(len(model.classes))
     with open_source() as source:
         written = list(outputs) or [default_output(source.info)]
+        check_outputs(written, source.info)
         if resume:
             _check_resumable(written, source.info)
         record = _record(written, source, model, session)

@@ -76,6 +76,11 @@ def check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
         InputError: they were made otherwise, or nobody knows how.
     """
     before = _read(folder)
+    if before is not None and before.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / RECORD_NAME} has format {before.get('format')}, this lmanet reads format {FORMAT}: go on with "
+            f"the lmanet that wrote it, leave --resume out to replace its maps, or choose another folder"
+        )
     if before is None:
         if _count(folder):
             raise InputError(
@@ -106,12 +111,14 @@ def warn_of_others(folder: Path, record: Mapping[str, Any]) -> None:
     """Warn that a folder holds label maps of another run, which will be mixed with or replaced by those of this one."""
     count = _count(folder)
     before = _read(folder)
-    if not count or (before is not None and before.get("run") == record["run"]):
+    if not count or (before is not None and _tag(before) == _tag(record)):
         return
-    made = "" if before is None else f" of {before['source'].get('path')} by {before['model'].get('method')}"
+    made = ""
+    if before is not None and before.get("format") == FORMAT:
+        made = f" of {before['source'].get('path')} by {before['model'].get('method')}"
     warnings.warn(
-        f"{folder} holds {count} PNG files of another run{made}: those of the same names are replaced, the others stay "
-        f"among the new ones",
+        f"{folder} holds {count} PNG file{'s' * (count > 1)} of another run{made}: those of the same names are "
+        f"replaced, the others stay among the new ones",
         UserWarning,
         stacklevel=2,
     )
@@ -130,9 +137,11 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in COMPARED):
         return None
-    if record.get("format") != FORMAT:
-        raise InputError(f"{path} has format {record.get('format')}, this lmanet reads format {FORMAT}")
     return record
+
+
+def _tag(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    return record.get("format"), record.get("run")
 
 
 def _count(folder: Path) -> int:

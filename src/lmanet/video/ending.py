@@ -18,11 +18,11 @@ def lacks_its_end(path: Path, container_format: str) -> bool:
     """Whether a file is cut off or broken on the way, as far as its structure tells.
 
     Args:
-        path: the file.
+        path: the file; of a pipe nothing is told.
         container_format: FFmpeg's name of it.
     """
     check = CHECKS.get(container_format)
-    if check is None:
+    if check is None or not path.is_file():  # a pipe cannot be looked at twice
         return False
     with path.open("rb") as file:
         return check(file, file.seek(0, os.SEEK_END))

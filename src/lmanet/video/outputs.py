@@ -134,7 +134,7 @@ def open_sinks(
         VideoError: if a name fits no output, two are the same, or one would overwrite the input.
         OutputError: if one cannot be written.
     """
-    _check(outputs, info)
+    check_outputs(outputs, info)
     sinks: list[tuple[Sink, Write[NDArray[np.uint8]]]] = []
     opened = Outputs(sinks)
     try:
@@ -160,7 +160,12 @@ def is_label_folder(path: str | Path) -> bool:
     return Path(path).is_dir() or not Path(path).suffix
 
 
-def _check(outputs: Sequence[str | Path], info: SourceInfo) -> None:
+def check_outputs(outputs: Sequence[str | Path], info: SourceInfo) -> None:
+    """See that outputs are named, each once, and none would overwrite the input.
+
+    Raises:
+        VideoError: if not.
+    """
     if not outputs:
         raise VideoError("no output: give a video (out.mp4), a folder for label maps, or both")
     resolved = [Path(output).resolve() for output in outputs]

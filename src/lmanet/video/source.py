@@ -76,6 +76,8 @@ def open_source(
 
 def _of_pages(path: Path) -> bool:
     """Whether a file of another name is a TIFF or a WebP, of whose pages and frames FFmpeg gives the first alone."""
+    if not path.is_file():  # of a pipe, what is looked at is gone
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(12)
