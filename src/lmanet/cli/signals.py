@@ -161,13 +161,8 @@ class Signals:
             run.stop()
             self._later(FRAME_S, lambda: self._give_up(run))
             say(
-<<<<<<< HEAD
                 f"{self.name}: finishing with what is labelled (the frame in work has {FRAME_S:.0f} s); once more to "
                 f"do without it"
-=======
-                f"{self.name}: finishing with what is labelled (the frame in work has {FRAME_S:.0f} s); once more "
-                f"to do without it"
->>>>>>> b2
             )
         elif count == 2:
             threading.Thread(target=self._give_up, args=(run,), daemon=True).start()
