@@ -111,7 +111,7 @@ def test_a_network_of_ones_own_is_put_under_a_method() -> None:
     backbone = tiny_backbone()
     assert find_model(model=backbone, method="single-frame").backbone is backbone
     with pytest.raises(
-        InputError, match=r"a Network has no method yet: choose one of single-frame, .*, or give"
+        InputError, match=r"a Network: say how it labels video: --method single-frame, .*, or --weights"
     ):
         find_model(model=network)
     with pytest.raises(InputError, match="at: said of a network of your own: give it as model="):

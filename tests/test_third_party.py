@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmanet import LMANet, VideoModel
+from lmanet import LMANet, VideoModel, find_model
 from lmanet.errors import InputError
 from lmanet.methods import METHODS
 from lmanet.third_party import method_of
@@ -89,3 +89,8 @@ def test_a_module_with_a_mistake_is_told(module: str, tmp_path: Path) -> None:
     (tmp_path / f"wrong_{module}.py").write_text("1 / 0\n")
     with pytest.raises(InputError, match=f"wrong_{module} cannot be imported: ZeroDivisionError"):
         method_of(f"wrong_{module}:Mine")
+
+
+def test_a_module_that_is_not_there_is_told_before_a_method_is_asked_for():
+    with pytest.raises(InputError, match="no module 'nowhere_at_all'"):
+        find_model(model="nowhere_at_all:build")

@@ -57,10 +57,11 @@ def find_model(
     kind = method_of(method) if method else None
     if own is not None and weights is None:
         if kind is None:
+            own.backbone(cut=False)  # what is wrong with the network itself is told first
             untrained = [name for name, known in METHODS.items() if not known.trainable]
             raise InputError(
-                f"{own.name} has no method yet: choose one of {', '.join(untrained)}, or give the weights of a "
-                f"method that was trained on it (lmanet train label-memory)"
+                f"{own.name}: say how it labels video: --method {', '.join(untrained)}, or --weights of a method that "
+                f"was trained on it (lmanet train label-memory)"
             )
         return _without_training(own.backbone(cut=kind.needs_cut), kind)
     name = weights or DEFAULT_WEIGHTS

@@ -258,7 +258,7 @@ def test_a_network_of_one_size_says_what_to_do():
     program = exported(made(Plain()), 1, 3, *SIZE)
     with pytest.raises(
         InputError,
-        match=r"give probe=\(H, W\) \(--resize H W or --probe H W on the command line\) of images that it takes",
+        match=r"takes images of 64×96, but not of .*; give probe=\(64, 96\) \(--probe 64 96",
     ):
         lmanet.wrap(program, "single-frame")
     model = lmanet.wrap(program, "single-frame", probe=SIZE)

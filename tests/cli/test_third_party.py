@@ -139,7 +139,9 @@ def test_a_network_may_lie_in_the_module_itself(folder, model):
 
 def test_it_is_told_that_a_memory_has_to_be_trained(folder, model, capsys):
     assert main(["segment", "clip", "-o", "labels", "--model", model]) == 2
-    assert "choose one of single-frame, " in (err := capsys.readouterr().err) and "training-free, or" in err
+    assert (
+        "--method single-frame, " in (err := capsys.readouterr().err) and "training-free, or --weights" in err
+    )
     assert not (folder / "labels").exists()
 
 

@@ -64,6 +64,8 @@ def segment(
 
     set_threads(threads)
     console, signals = Console(stderr=True), current()
+    with console.status(f"trying out {network.model}" if network.model else "loading the network"):
+        model = find_model(weights, model=network.model, method=method, **network.options(resize))
     with ExitStack() as shown:
         advance = []
 
@@ -79,7 +81,7 @@ def segment(
         labelled = label_video(
             source,
             output,
-            find_model(weights, model=network.model, method=method, **network.options(resize)),
+            model,
             view=view,
             opacity=opacity,
             resize=resize,

@@ -75,7 +75,8 @@ def scan_data(spec: str, split: str) -> tuple[VideoData, tuple[str, ...]]:
     kind, colon, rest = spec.partition(":")
     if not colon or kind not in (*KINDS, "synthetic"):
         known = ", ".join(f"{kind}:PATH" for kind in KINDS)
-        raise DataError(f"data {spec!r}: expected {known} or synthetic:")
+        hint = f"; of a folder of your own: folder:{spec}" if Path(spec).is_dir() else ""
+        raise DataError(f"data {spec!r}: expected {known} or synthetic:{hint}")
     path, options = _split_options(rest)
     size, past = options.pop("size", None), options.pop("past", None)
     if past is not None and kind != "cityscapes":

@@ -95,6 +95,8 @@ def check_same_run(folder: Path, record: Mapping[str, Any]) -> None:
         if then.get(name) != now.get(name)
     ]
     if differing:
+        # Another method has other arguments and weights, which say nothing more.
+        differing = [text for text in differing if text.startswith("model method ")] or differing
         raise InputError(
             f"{folder} holds label maps of another run ({'; '.join(differing)}): give the same command again to go on "
             f"with it, leave --resume out to replace its maps, or choose another folder"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from lmanet.backbones.wrapped.outputs import Outputs, value_at
 from lmanet.backbones.wrapped.reading import Origin, Seen, doubtful, origin_of, with_reading
@@ -213,7 +214,11 @@ def check_mode(model: nn.Module) -> None:
 
 
 def own_size(model: nn.Module) -> tuple[int, int] | None:
-    """(H, W) that a network of transformers was set up for, where it says so."""
+    """(H, W) that a network of transformers, or an exported program, was set up for, where it says so."""
+    if isinstance(model, GraphModule):
+        inputs = (node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder")
+        sizes = (x.shape[2:] for x in inputs if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == 3)
+        return next(((h, w) for h, w in sizes if isinstance(h, int) and isinstance(w, int)), None)
     known = getattr(getattr(model, "config", None), "image_size", None)
     if isinstance(known, int):
         return known, known
