@@ -72,7 +72,7 @@ def test_with_a_memory_of_default_sizes_it_steps(network, method):
 @torch.no_grad()
 def test_networks_of_one_size_take_that_alone(name):
     with pytest.raises(
-        InputError, match=r"takes images of 224×224, but not .* one fixed size.*probe=\(224, 224\)"
+        InputError, match=r"takes images of 224×224, but not .* of one size.*probe=\(224, 224\)"
     ):
         as_backbone(made(name))
     network = cut_where_best(made(name), probe=(224, 224)).eval()
