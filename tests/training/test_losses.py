@@ -1,18 +1,26 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lmanet.classes import VOID
+from lmanet.classes import VOID, numbered_classes
 from lmanet.errors import DataError
+from lmanet.training.frames import StoredData
 from lmanet.training.losses import class_weights, cross_entropy_sums, lovasz_softmax, pixels
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
+def counts(labels):
+    sequence = SimpleNamespace(labelled=(True,) * len(labels), label=labels.__getitem__)
+    return StoredData("data", numbered_classes(2), (sequence,), "").label_pixels
+
+
 def test_weights_follow_the_formula():
     labels = [np.array([[0, 0, 0], [1, VOID, VOID]], np.uint8)]
-    weights = class_weights(labels, 3)
+    weights = class_weights(counts(labels), 3)
     # 1 / ln(1.10 + p) for p = 3/4, 1/4, 0
     np.testing.assert_allclose(weights, [1.625526, 3.332172, 10.492059], rtol=1e-5)
     assert weights.dtype == torch.float32
@@ -21,19 +29,19 @@ def test_weights_follow_the_formula():
 def test_weights_count_all_labels_together():
     one = np.array([[0, 1]], np.uint8)
     other = np.array([[0, 0]], np.uint8)
-    both = class_weights([np.concatenate([one, other])], 2)
-    assert torch.equal(class_weights([one, other], 2), both)
+    both = class_weights(counts([np.concatenate([one, other])]), 2)
+    assert torch.equal(class_weights(counts([one, other]), 2), both)
 
 
 def test_label_out_of_range_is_named():
     with pytest.raises(DataError, match="label 7 found, expected 0 to 2 or 255"):
-        class_weights([np.array([[0, 7]], np.uint8)], 3)
+        class_weights(counts([np.array([[0, 7]], np.uint8)]), 3)
 
 
 @pytest.mark.parametrize("labels", [[], [np.full((2, 2), VOID, np.uint8)]])
 def test_nothing_but_void_is_refused(labels):
     with pytest.raises(DataError, match="nothing but void"):
-        class_weights(labels, 3)
+        class_weights(counts(labels), 3)
 
 
 def sample(device, void=0.3):

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from lmanet.atomic import output_errors, whole_folder
 from lmanet.classes import Classes
-from lmanet.data.protocols import Sequence, VideoData
+from lmanet.data.protocols import Sequence, VideoData, labelled_frames
 from lmanet.errors import DataError, OutputError
 
 IMAGES, LABELS = "images.bin", "labels.bin"
@@ -69,6 +70,16 @@ class StoredData:
     classes: Classes
     sequences: tuple[Sequence, ...]
     fingerprint: str
+
+    @cached_property
+    def label_pixels(self) -> NDArray[np.int64]:
+        """Pixels of all labels by value, (256,); the labels are read once for all that asks."""
+        counts = np.zeros(256, np.int64)
+        for n, i in labelled_frames(self):
+            label = self.sequences[n].label(i)
+            assert label is not None
+            counts += np.bincount(label.ravel(), minlength=256)
+        return counts
 
 
 def store_frames(

@@ -56,7 +56,7 @@ def store_splits(
 
 def loss_weights(data: StoredData) -> Tensor:
     """The (K,) class weights of the loss, by the classes' shares of the labelled pixels."""
-    return class_weights(_labels(data), len(data.classes))
+    return class_weights(data.label_pixels, len(data.classes))
 
 
 def common_size(data: StoredData) -> tuple[int, int]:
@@ -98,8 +98,7 @@ def check_network(backbone: Backbone, data: VideoData) -> None:
 
 def _check_labels(data: StoredData, *, tell: bool) -> None:
     """Warn of classes that never occur, if `tell`; raise DataError if one alone does, as in masks read as void."""
-    pixels = sum((np.bincount(label.ravel(), minlength=256) for label in _labels(data)), np.zeros(256, int))
-    names = data.classes.names
+    pixels, names = data.label_pixels, data.classes.names
     occur = [name for name, count in zip(names, pixels, strict=False) if count]
     if len(occur) == 1 and len(names) > 1 and pixels[VOID]:
         raise DataError(
