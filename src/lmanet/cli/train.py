@@ -27,7 +27,8 @@ def train(
     weights: str | None = None,
     own: tyro.conf.OmitArgPrefixes[OwnNetwork] = NO_NETWORK,
     start_from: str | None = None,
-    val_split: str = "val",
+    teacher: str | None = None,
+    val_split: str | None = "val",
     val_data: str | None = None,
     seed: int = 0,
     precision: Literal["bf16", "fp32"] = "bf16",
@@ -53,7 +54,9 @@ def train(
         weights: the single-frame network that a method is put on; for a network, where to start from (random).
         own: options of a network of your own, in place of --weights.
         start_from: a trained model of the same method whose own weights this one starts from (untrained).
-        val_split: the split that chooses the best epoch.
+        teacher: for a network with --stage.distillation: the trained network that it learns from besides the labels.
+        val_split: the split that chooses the best epoch; with None the last one is kept, as for weights whose figures
+            on val are to be reported.
         val_data: validate on another data set.
         seed: of everything random.
         precision: of the network while training.
@@ -80,7 +83,7 @@ def train(
         recipe = replace(recipe, method=method_of(recipe.method).method)
     network, initial = _network(recipe, weights, own, size_of(data)), _start(start_from)
     train_data = open_data(data, "train", labels=False) if unlabelled else open_data(data, "train")
-    val = None if unlabelled else open_data(val_data or data, val_split)
+    val = None if unlabelled or val_split is None else open_data(val_data or data, val_split)
     check_folder(out)
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
     with TrainingProgress(out, tensorboard=tensorboard, quiet=not accelerator.is_main_process) as progress:
@@ -98,6 +101,7 @@ def train(
             use_cache=feature_cache,
             cache_folder=cache,
             unlabelled=confidence if unlabelled else None,
+            teacher=None if teacher is None else _single_frame(teacher),
         )
     card = read_config(result.path)["card"]
     scored = "" if card["val"] is None else f", mIoU {100 * card['val_miou']:.2f} on {card['val']}"
@@ -109,7 +113,6 @@ def _network(
 ) -> Backbone | None:
     """The network to be trained on, or to start from."""
     from lmanet.third_party import third_party_backbone
-    from lmanet.zoo import load
 
     options = own.options(size)
     if isinstance(recipe, SingleRecipe) and own.model is not None:
@@ -120,8 +123,12 @@ def _network(
         raise InputError("--weights and --model are two networks: give one of them")
     if own.model is not None:
         return third_party_backbone(own.model, **options)
-    if weights is None:
-        return None
+    return None if weights is None else _single_frame(weights)
+
+
+def _single_frame(weights: str) -> Backbone:
+    from lmanet.zoo import load
+
     loaded = load(weights)
     if loaded.trainable:
         raise WeightsError(

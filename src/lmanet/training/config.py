@@ -26,6 +26,8 @@ class Stage:
         grad_clip: largest gradient norm; 0 for none.
         samples: samples per epoch, drawn anew for each; 0 takes all.
         lovasz: weight of the Lovász-Softmax loss beside the paper's cross-entropy, which has weight 1; 0 for none.
+        distillation: weight of the cross-entropy to a teacher's probabilities (Hinton et al., 2015, temperature 1), of
+            all pixels, void ones too; 0 for none.
     """
 
     epochs: int
@@ -40,6 +42,7 @@ class Stage:
     grad_clip: float = 0.0
     samples: int = 0
     lovasz: float = 0.0
+    distillation: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
@@ -49,12 +52,15 @@ class Stage:
             )
         if (
             self.validate_every < 1
-            or min(self.patience, self.samples, self.grad_clip, self.weight_decay, self.lovasz) < 0
+            or min(
+                self.patience, self.samples, self.grad_clip, self.weight_decay, self.lovasz, self.distillation
+            )
+            < 0
         ):
             raise InputError(
                 f"validate_every {self.validate_every}, patience {self.patience}, samples {self.samples}, "
-                f"grad_clip {self.grad_clip}, weight_decay {self.weight_decay}, lovasz {self.lovasz}: expected at "
-                f"least 1, and 0 or more of the others"
+                f"grad_clip {self.grad_clip}, weight_decay {self.weight_decay}, lovasz {self.lovasz}, distillation "
+                f"{self.distillation}: expected at least 1, and 0 or more of the others"
             )
 
     def to_dict(self) -> dict:

@@ -23,7 +23,7 @@ from lmanet.errors import InputError
 from lmanet.training.checkpoint import Best, TrainingState, copy_weights, fingerprint
 from lmanet.training.config import Stage
 from lmanet.training.log import log_epoch
-from lmanet.training.losses import cross_entropy_sums, lovasz_softmax, pixels
+from lmanet.training.losses import cross_entropy_sums, distillation, lovasz_softmax, pixels
 from lmanet.training.optimiser import make_average, make_optimizer, make_scheduler, update_average
 from lmanet.training.options import RunOptions
 from lmanet.training.progress import Phase, Progress
@@ -42,11 +42,14 @@ class Trainee:
         validate: mIoU (0 to 1) of a module like it; called by every process with the averaged weights in `eval` mode.
             With None nothing is validated, and the (averaged) weights of the last epoch are kept.
         set_mode: puts `module` into its training mode, in which some parts may run in `eval`.
+        teacher: takes the same inputs and gives the logits that `module` is to come near to, if the stage has
+            `distillation`.
     """
 
     module: nn.Module
     validate: Callable[[nn.Module], float] | None = None
     set_mode: Callable[[nn.Module], Any] = nn.Module.train
+    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,14 @@ def fit(
         made_with: whatever else a checkpoint must have been made with to be gone on from, as plain values.
 
     Raises:
-        InputError: the stage has no epoch, `folder` holds the checkpoint of another configuration or of other starting
-            weights, or the loss is no number any more.
+        InputError: the stage has no epoch, or distillation without a teacher or the other way round; `folder` holds the
+            checkpoint of another configuration or of other starting weights; or the loss is no number any more.
         OutputError: `folder` cannot be written to.
     """
     module, validate, accelerator, seed = trainee.module, trainee.validate, options.accelerator, options.seed
     if not stage.epochs:
         raise InputError("epochs 0: expected at least 1, there is nothing to train otherwise")
+    teacher = _teacher(trainee, stage, accelerator)
     check_folder(folder)
     rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler(
@@ -113,6 +117,8 @@ def fit(
         "starting point": fingerprint(module),
         "validation": validate is not None,
     }
+    if teacher is not None:
+        configuration["teacher"] = fingerprint(teacher)
     state = TrainingState(module, average, optimizer, scheduler, configuration)
     state.load(folder / "last.pt")
     device_weights = class_weights.to(accelerator.device)
@@ -132,7 +138,7 @@ def fit(
             trainee.set_mode(module)
             started, losses = time.perf_counter(), []
             for inputs, labels in batches:
-                loss = _joint_loss(wrapped, inputs, labels, device_weights, stage.lovasz, accelerator)
+                loss = _joint_loss(wrapped, inputs, labels, device_weights, stage, accelerator, teacher)
                 stepper.zero_grad()
                 accelerator.backward(loss)
                 if stage.grad_clip:
@@ -198,8 +204,9 @@ def _joint_loss(
     inputs: Sequence[Tensor],
     labels: Tensor,
     weights: Tensor,
-    lovasz: float,
+    stage: Stage,
     accelerator: Accelerator,
+    teacher: nn.Module | None,
 ) -> Tensor:
     """This process's part of the loss of the joint batch, times the number of processes.
 
@@ -210,12 +217,29 @@ def _joint_loss(
         return accelerator.reduce(sums, "sum")  # pyright: ignore[reportReturnType]
 
     device = accelerator.device
-    log_probabilities, ids = pixels(module(*(x.to(device) for x in inputs)), labels.to(device))
+    inputs, labels = [x.to(device) for x in inputs], labels.to(device)
+    log_probabilities, ids = pixels(module(*inputs), labels)
     total, weight = cross_entropy_sums(log_probabilities, ids, weights)
     loss = total / over_processes(weight.detach()).clamp_min(1e-6)
-    if lovasz:
-        loss = loss + lovasz * lovasz_softmax(log_probabilities, ids, joint=over_processes)
-    return loss * accelerator.num_processes
+    if stage.lovasz:
+        loss = loss + stage.lovasz * lovasz_softmax(log_probabilities, ids, joint=over_processes)
+    loss = loss * accelerator.num_processes
+    if teacher is not None:
+        with torch.no_grad(), accelerator.autocast():
+            taught, _ = pixels(teacher(*inputs), labels)
+        # A mean over this process's pixels: the batches of all processes are equally large.
+        loss = loss + stage.distillation * distillation(log_probabilities, taught)
+    return loss
+
+
+def _teacher(trainee: Trainee, stage: Stage, accelerator: Accelerator) -> nn.Module | None:
+    """The teacher on the accelerator's device, as it gives its labels."""
+    if (trainee.teacher is None) != (not stage.distillation):
+        raise InputError(
+            f"distillation {stage.distillation} {'without' if trainee.teacher is None else 'with'} a teacher: give "
+            f"both a weight above 0 and the network that teaches, or neither"
+        )
+    return None if trainee.teacher is None else trainee.teacher.to(accelerator.device).eval()
 
 
 def _diverged(losses: list[float], epoch: int, stage: Stage, folder: Path) -> InputError:

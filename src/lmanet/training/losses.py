@@ -73,6 +73,19 @@ def cross_entropy_sums(log_probabilities: Tensor, ids: Tensor, weights: Tensor) 
     return total, padded[ids].sum()
 
 
+def distillation(log_probabilities: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy to the probabilities of a teacher, mean over the pixels (Hinton et al., 2015, temperature 1).
+
+    Args:
+        log_probabilities: (N, K) float32, of `pixels`.
+        teacher: (N, K) float32, the teacher's log-probabilities of the same pixels.
+
+    Returns:
+        A float32 scalar.
+    """
+    return -(teacher.exp() * log_probabilities).sum(1).mean()
+
+
 def lovasz_softmax(
     log_probabilities: Tensor, ids: Tensor, *, joint: Callable[[Tensor], Tensor] = lambda counts: counts
 ) -> Tensor:

@@ -20,12 +20,14 @@ class SingleRecipe:
     Attributes:
         network: the architecture, by its name in weights files.
         imagenet: begin with an encoder trained on ImageNet, where there is one (`efficient-unet`).
+        dropout: factor on the network's own rates of dropout; 0 for none.
         augmentation: drawn anew for every frame in every epoch.
         stage: the optimiser's run.
     """
 
     network: str = "erfnet"
     imagenet: bool = False
+    dropout: float = 1.0
     augmentation: Augmentation = field(
         default_factory=lambda: Augmentation(
             crop=(288, 352), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
@@ -172,10 +174,20 @@ PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
         stage=Stage(epochs=20, batch_size=4, lr=1.5e-3, weight_decay=1e-2, ema=0.998, validate_every=5),
     ),
     "erfnet-camvid": SingleRecipe(
+        dropout=0.2,
         augmentation=Augmentation(
-            crop=(256, 256), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
+            crop=(256, 256), scale=(0.75, 1.5), gain=0.25, gamma=0.2, noise=4.0, blur_px=0.5
         ),
-        stage=Stage(epochs=100, batch_size=4, lr=1.5e-3, weight_decay=1e-2, ema=0.998, validate_every=10),
+        stage=Stage(
+            epochs=120,
+            batch_size=4,
+            lr=1.5e-3,
+            weight_decay=1e-2,
+            ema=0.998,
+            validate_every=10,
+            lovasz=1.0,
+            distillation=1.0,
+        ),
     ),
     "unet-camvid": SingleRecipe(
         network="efficient-unet",

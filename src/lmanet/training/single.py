@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from lmanet.atomic import check_folder
 from lmanet.backbones import Backbone
@@ -36,6 +37,7 @@ def train_single(
     *,
     options: RunOptions,
     initial: Backbone | None = None,
+    teacher: Backbone | None = None,
 ) -> TrainingResult:
     """Step 0: train the single-frame network; resumes what `folder` holds.
 
@@ -46,9 +48,10 @@ def train_single(
         folder: for frames, checkpoint, log and `single-frame.safetensors`.
         options: accelerator, seed, workers, and who is told of the progress.
         initial: start from these weights instead of random ones.
+        teacher: a trained network of the same classes, for stages with `distillation`.
 
     Raises:
-        InputError: `initial` is another network or has other classes, or see `fit`.
+        InputError: `initial` is another network or has other classes, `teacher` has others, or see `fit`.
         DataError: the data cannot be trained on.
         OutputError: `folder` cannot be written to.
     """
@@ -56,11 +59,14 @@ def train_single(
         check_val(val, train)
     if initial is not None:
         check_network(initial, train)
+    if teacher is not None:
+        check_network(teacher, train)
     accelerator, seed = options.accelerator, options.seed
     torch.manual_seed(seed)
     backbone = _build(recipe, len(train.classes), initial)
     check_folder(folder)
     stored, stored_val = store_splits(train, val, folder, options)
+    _scale_dropout(backbone, recipe.dropout)
     module = TrainedNetwork(backbone)
     synchronise_batch_norm(module, accelerator)
 
@@ -69,7 +75,11 @@ def train_single(
         return validate(SingleFrame(module.backbone), stored_val, accelerator)
 
     fitted = fit(
-        Trainee(module, validate=None if stored_val is None else score),
+        Trainee(
+            module,
+            validate=None if stored_val is None else score,
+            teacher=None if teacher is None else TrainedNetwork(teacher),
+        ),
         LabelledFrames(stored, recipe.augmentation, seed=seed),
         recipe.stage,
         class_weights=loss_weights(stored),
@@ -128,6 +138,12 @@ class TrainedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 to logits (B, K, H, W)."""
         return self.backbone.segment(images)
+
+
+def _scale_dropout(backbone: Backbone, factor: float) -> None:
+    for module in backbone.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = min(1.0, factor * module.p)
 
 
 def _build(recipe: SingleRecipe, num_classes: int, initial: Backbone | None) -> Backbone:

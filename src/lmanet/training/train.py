@@ -28,6 +28,7 @@ def train(
     use_cache: bool = True,
     cache_folder: Path | None = None,
     unlabelled: float | None = None,
+    teacher: Backbone | None = None,
 ) -> TrainingResult:
     """Train a single-frame network, or a method on one; goes on with what a killed call left in `folder`.
 
@@ -45,6 +46,7 @@ def train(
         cache_folder: where the features go, if not into `folder`.
         unlabelled: train a method without labels: the network's own predictions, steadied, take their place where they
             are as probable as this at least, 0 to below 1, and the current frame is spoilt (`unlabelled_recipe`).
+        teacher: of a `SingleRecipe` with `distillation`: the network that it learns from besides the labels.
 
     Raises:
         InputError: a method without a network, a network without labels, or see `train_single` and `train_method`.
@@ -57,7 +59,9 @@ def train(
             raise InputError(
                 "a single-frame network without labels: it is a memory that learns without labels"
             )
-        return train_single(data, val, recipe, folder, options=options, initial=network)
+        return train_single(data, val, recipe, folder, options=options, initial=network, teacher=teacher)
+    if teacher is not None:
+        raise InputError("a teacher of a method: it is a single-frame network that one teaches")
     if network is None:
         raise InputError(
             "a memory is put on a trained network: give --weights NAME or FILE of one, or --model MODULE:FUNCTION"
