@@ -2,7 +2,18 @@
 
 from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.erfnet import ERFNet
+from lmanet.backbones.espnetv2 import ESPNetv2
 from lmanet.backbones.pspnet import PSPNet
 from lmanet.backbones.wrapped import NetworkOptions, Uncut, Wrapped, as_backbone
 
-__all__ = ["Backbone", "ERFNet", "Features", "NetworkOptions", "PSPNet", "Uncut", "Wrapped", "as_backbone"]
+__all__ = [
+    "Backbone",
+    "ERFNet",
+    "ESPNetv2",
+    "Features",
+    "NetworkOptions",
+    "PSPNet",
+    "Uncut",
+    "Wrapped",
+    "as_backbone",
+]

@@ -6,7 +6,6 @@ Module names follow the published checkpoints, so that they load after their `mo
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
-from lmanet.nn.convolution import fold_norm
+from lmanet.nn.convolution import fold_in_sequences, fold_norm
 from lmanet.nn.normalise import Normalise
 
 BLOCKS: dict[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -112,9 +111,7 @@ class PSPNet(Backbone):
 
     def fold_norms(self) -> None:
         """Fold every BatchNorm into the convolution before it."""
-        for module in self.modules():
-            if isinstance(module, nn.Sequential):
-                _fold_sequential(module)
+        fold_in_sequences(self)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 for n in (1, 2, 3):
@@ -147,9 +144,3 @@ def _stage(inputs: int, width: int, blocks: int, *, stride: int = 1, dilation: i
     )
     first = Bottleneck(inputs, width, stride, shortcut, dilation=dilation)
     return nn.Sequential(first, *(Bottleneck(outputs, width, dilation=dilation) for _ in range(blocks - 1)))
-
-
-def _fold_sequential(sequence: nn.Sequential) -> None:
-    for i, (module, after) in enumerate(pairwise(list(sequence))):
-        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
-            sequence[i + 1] = fold_norm(module, after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,16 +48,25 @@ def fold_norm(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> n
     return nn.Identity()
 
 
-def split_norm(norm: nn.Module, channels: int) -> tuple[nn.BatchNorm2d, nn.BatchNorm2d]:
-    """A BatchNorm as two in `eval` mode: that of the first channels, and that of the others."""
+@torch.no_grad()
+def fold_in_sequences(network: nn.Module) -> None:
+    """Fold every BatchNorm that follows a convolution in one of a network's `nn.Sequential`s, in place."""
+    for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for i, (module, after) in enumerate(pairwise(list(sequence))):
+            if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                sequence[i + 1] = fold_norm(module, after)
+
+
+def split_norm(norm: nn.Module, *places: int) -> tuple[nn.BatchNorm2d, ...]:
+    """A BatchNorm in `eval` mode as several, each of the channels from one place up to the next."""
     assert isinstance(norm, nn.BatchNorm2d)
     parts = []
-    for part in (slice(None, channels), slice(channels, None)):
-        values = {name: value[part] for name, value in norm.state_dict().items() if value.ndim}
-        half = nn.BatchNorm2d(len(values["weight"]), eps=norm.eps).to(norm.weight).eval()
-        half.load_state_dict(values, strict=False)
-        parts.append(half)
-    return parts[0], parts[1]
+    for start, end in pairwise((0, *places, norm.num_features)):
+        values = {name: value[start:end] for name, value in norm.state_dict().items() if value.ndim}
+        part = nn.BatchNorm2d(end - start, eps=norm.eps).to(norm.weight).eval()
+        part.load_state_dict(values, strict=False)
+        parts.append(part)
+    return tuple(parts)
 
 
 class Shift(nn.Module):

@@ -6,14 +6,19 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from lmanet.backbones import Backbone, ERFNet, PSPNet
+from lmanet.backbones import Backbone, ERFNet, ESPNetv2, PSPNet
 from lmanet.backbones.efficient_unet import efficient_unet, start_from_imagenet
 from lmanet.errors import InputError, WeightsError
 
 Builder = Callable[..., Backbone]
 """Takes the number of classes, and further JSON values by name; a class is one."""
 
-BACKBONES: dict[str, Builder] = {"erfnet": ERFNet, "pspnet": PSPNet, "efficient-unet": efficient_unet}
+BACKBONES: dict[str, Builder] = {
+    "erfnet": ERFNet,
+    "espnetv2": ESPNetv2,
+    "pspnet": PSPNet,
+    "efficient-unet": efficient_unet,
+}
 IMAGENET: dict[str, Callable[[Any], None]] = {"efficient-unet": start_from_imagenet}
 """How a network gets an encoder trained on ImageNet."""
 _BUILT_IN = frozenset(BACKBONES)

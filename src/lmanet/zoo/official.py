@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lmanet.backbones import Backbone, ERFNet, PSPNet
+from lmanet.backbones import Backbone, ERFNet, ESPNetv2, PSPNet
+from lmanet.backbones.espnetv2 import WIDTHS
 from lmanet.errors import WeightsError
 from lmanet.methods.base import VideoModel
 from lmanet.methods.fusion import FusionName
@@ -22,6 +23,9 @@ from lmanet.zoo.files import load_strictly
 
 BATCH_COUNTER = "num_batches_tracked"
 """BatchNorm keeps it since PyTorch 0.4.1, later than some of the checkpoints."""
+
+VOC = "PASCAL VOC 2012"
+"""Of a card's `data`."""
 
 Tensors = dict[str, Tensor]
 
@@ -34,11 +38,15 @@ class Official:
         kind: whose and of which network.
         model: with its weights, in `eval` mode.
         left_out: the keys of weights that the network's forward pass does not use.
+        other: what its authors call the output beside Cityscapes' classes, where it has one.
+        card: where it comes from, as far as that is known, as JSON values.
     """
 
     kind: str
     model: VideoModel
     left_out: tuple[str, ...]
+    other: str = "void"
+    card: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,9 @@ class _Kind:
         build: the network for the checkpoint's tensors, under the names here.
         names: what begins its keys, and what begins ours in its place.
         unused: what begins the keys of weights that the forward pass does not use.
+        other: see `Official`.
+        card: see `Official`.
+        data: what it was trained on, by the number of its outputs, for the card.
     """
 
     name: str
@@ -58,6 +69,9 @@ class _Kind:
     build: Callable[[Tensors], VideoModel]
     names: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
+    other: str = "void"
+    card: dict[str, Any] = field(default_factory=dict)
+    data: dict[int, str] = field(default_factory=dict)
 
     def rename(self, key: str) -> str:
         """A key of the checkpoint under the name here."""
@@ -78,6 +92,15 @@ def _erfnet(tensors: Tensors, inside: str) -> ERFNet:
 def _pspnet(tensors: Tensors, inside: str) -> PSPNet:
     layers: Literal[50, 101] = 101 if f"{inside}layer3.6.conv1.weight" in tensors else 50
     return PSPNet(_outputs(tensors, f"{inside}cls.4.weight", 0), layers=layers)
+
+
+def _espnetv2(tensors: Tensors, inside: str) -> ESPNetv2:
+    widths = tuple(
+        _outputs(tensors, f"{inside}base_net.{of}.weight", 0)
+        for of in ("level1.conv", "level2_0.inp_reinf.1.conv")
+    )
+    scale = next((scale for scale, known in WIDTHS.items() if known[:2] == widths), 2.0)
+    return ESPNetv2(_outputs(tensors, f"{inside}bu_dec_l4.merge_layer.3.weight", 0), scale=scale)
 
 
 def _single(tensors: Tensors, *, backbone: Callable[[Tensors, str], Backbone]) -> SingleFrame:
@@ -148,6 +171,16 @@ _KINDS = (
         # The auxiliary head is there for the training's second loss.
         unused=("aux.",),
     ),
+    _Kind(
+        "ESPNetv2, of its authors",
+        marks=("base_net.level1.conv.weight", "bu_dec_l1.stages.0.weight"),
+        build=partial(_single, backbone=_espnetv2),
+        # Activations where only the sum after them has one.
+        unused=tuple(f"base_net.level{n}_0.eesp.module_act." for n in (2, 3, 4)),
+        other="background",
+        card={"origin": "https://github.com/sacmehta/EdgeNets", "licence": "MIT, that of the authors' code"},
+        data={20: "Cityscapes", 21: VOC},
+    ),
 )
 
 RECOGNISED = "; ".join(kind.name for kind in _KINDS)
@@ -163,6 +196,8 @@ def load_official(path: Path) -> Official:
 
     - ERFNet (`erfnet_pretrained.pth`: Cityscapes; 20 outputs, the 19 classes and void last),
     - semseg's PSPNet-50 and -101,
+    - ESPNetv2 for segmentation (`espnetv2_s_2.0_city_1024x512.pth`: Cityscapes; 20 outputs, the 19 classes and
+      background last; `espnetv2_s_2.0_pascal_384x384.pth`: PASCAL VOC, 21 outputs, background first),
     - the original LMANet on ERFNet (`lmanet_erf_best.pth`) and on PSPNet-101 (`lmanet_psp101_best.pth`), with
       `border="zero"`. The original starts a stream without a memory, and gives PSPNet's logits a void class that is
       always 0; from frame S + 1 on the logits here are the same but for that class, which is left out.
@@ -204,7 +239,9 @@ def _load(kind: _Kind, tensors: Tensors, path: Path) -> Official:
         if key.endswith(BATCH_COUNTER):
             renamed.setdefault(key, value)
     load_strictly(holder, renamed, path)
-    return Official(kind.name, model.eval(), left_out)
+    data = kind.data.get(model.backbone.num_classes)
+    card = {**kind.card, **({"data": data} if data else {})}
+    return Official(kind.name, model.eval(), left_out, kind.other, card)
 
 
 def _read_state_dict(path: Path) -> Tensors:
