@@ -138,6 +138,7 @@ def evaluate(
     *,
     split: str = "val",
     control: VideoModel | None = None,
+    resize: tuple[int, int] | None = None,
     memory_size: int | None = None,
     window: int | None = None,
     precision: Precision = "fp32",
@@ -158,6 +159,7 @@ def evaluate(
         models: by the names that the report has; one alone, or the name of its weights, by its method's name.
         split: `train`, `val`, `test`, or another that the data set has; of no meaning for data of your own.
         control: a model trained with `--memories current`: a further column, which begins a stream at every frame.
+        resize: height and width in pixels that the networks see; they are scored at the labels' size.
         memory_size: S, of the models that have a memory, if not their own.
         window: R in cells, odd, likewise.
         precision: of the networks.
@@ -188,6 +190,7 @@ def evaluate(
         if CONTROL in columns:
             raise InputError(f"a model is called {CONTROL!r}, as the control is: give it another name")
         columns[CONTROL] = as_video_model(control)
+    seen = {} if resize is None else {"resize": list(resize)}
     given = {"memory_size": memory_size, "window": window}
     changes = {name: value for name, value in given.items() if value is not None}
     for name, value in changes.items():
@@ -198,12 +201,14 @@ def evaluate(
     predictors = {}
     for title, model in columns.items():
         check_classes(model, frames)
-        predictors[title] = ModelPredictor(_on(model, chosen), precision=precision, forget=title == CONTROL)
+        predictors[title] = ModelPredictor(
+            _on(model, chosen), precision=precision, resize=resize, forget=title == CONTROL
+        )
     return run(
         frames,
         predictors,
         mode=mode,
-        settings={"device": str(chosen), "precision": precision, **changes},
+        settings={"device": str(chosen), "precision": precision, **seen, **changes},
         progress=progress,
     )
 
@@ -211,7 +216,7 @@ def evaluate(
 def check_classes(model: VideoModel, data: VideoData) -> None:
     """Raise InputError unless a model has the data's classes: in number and, where it knows them, in name."""
     check_class_count(model.backbone.num_classes)
-    advice = "evaluate it on data with its own classes"
+    advice = "evaluate it on data with its own classes, or merge the network's (lmanet convert --classes)"
     if model.backbone.classes is None and model.backbone.num_classes == len(data.classes):
         return
     check_same_classes(model.classes, "the model", data.classes, data.name, advice)

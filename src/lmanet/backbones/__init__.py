@@ -3,6 +3,7 @@
 from lmanet.backbones.base import Backbone, Features
 from lmanet.backbones.erfnet import ERFNet
 from lmanet.backbones.espnetv2 import ESPNetv2
+from lmanet.backbones.merging import Merged, merged
 from lmanet.backbones.pspnet import PSPNet
 from lmanet.backbones.wrapped import NetworkOptions, Uncut, Wrapped, as_backbone
 
@@ -11,9 +12,11 @@ __all__ = [
     "ERFNet",
     "ESPNetv2",
     "Features",
+    "Merged",
     "NetworkOptions",
     "PSPNet",
     "Uncut",
     "Wrapped",
     "as_backbone",
+    "merged",
 ]

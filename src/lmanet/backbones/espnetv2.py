@@ -29,7 +29,7 @@ WIDTHS: dict[float, tuple[int, int, int, int]] = {
 """Channels of the encoder at strides 2, 4, 8 and 16, by the scale."""
 
 DECODER_WIDTHS = (64, 48, 32)
-"""Channels of the decoder at strides 8, 4 and 2."""
+"""Channels of the decoder at strides 8, 4 and 2, before its pyramids."""
 
 DILATIONS, DILATIONS_AT_16 = (1, 2, 3, 4), (1, 1, 2, 3)
 """Of a unit's branches."""
@@ -186,11 +186,10 @@ class Skip(nn.Module):
 
 
 class ESPNetv2(Backbone):
-    """ESPNetv2 as a backbone: the decoder's 64 channels at stride 8 go through the memory.
+    """ESPNetv2 as a backbone: the last 48 channels that the decoder makes at stride 8 go through the memory.
 
-    In them the encoder's map of stride 8 and what the decoder made of stride 16 are added. The skip maps of strides 4
-    and 2 go around the memory. Takes RGB in [0, 1] and normalises it as ImageNet. Images of any size are padded to
-    multiples of 32. Weights are kept `channels_last`.
+    The skip maps of strides 4 and 2 go around it. Takes RGB in [0, 1] and normalises it as ImageNet. Images of any
+    size are padded to multiples of 32. Weights are kept `channels_last`.
 
     Args:
         num_classes: K, the number of classes.
@@ -200,7 +199,7 @@ class ESPNetv2(Backbone):
         InputError: another scale.
     """
 
-    channels = DECODER_WIDTHS[0]
+    channels = DECODER_WIDTHS[1]
     stride = 8
     normalisation = "as ImageNet, part of the network"
 
@@ -230,16 +229,16 @@ class ESPNetv2(Backbone):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, images: Tensor) -> Features:
-        """Images (B, 3, H, W) in [0, 1], sides multiples of 32, to a fused map (B, 64, H/8, W/8)."""
+        """Images (B, 3, H, W) in [0, 1], sides multiples of 32, to a fused map (B, 48, H/8, W/8)."""
         image = self.normalise(images.contiguous(memory_format=torch.channels_last))
         at_2, at_4, at_8, at_16 = self.base_net(image)
-        fused = self.bu_br_l2(_doubled(self.bu_dec_l1(at_16)) + self.merge_enc_dec_l2(at_8))
-        return Features(fused, (self.merge_enc_dec_l3(at_4), self.merge_enc_dec_l4(at_2)))
+        at_8 = self.bu_br_l2(_doubled(self.bu_dec_l1(at_16)) + self.merge_enc_dec_l2(at_8))
+        return Features(self.bu_dec_l2(at_8), (self.merge_enc_dec_l3(at_4), self.merge_enc_dec_l4(at_2)))
 
     def decode(self, features: Features, size: tuple[int, int]) -> Tensor:
-        """Fused map (B, 64, h, w) and skip maps to logits (B, K, H, W)."""
+        """Fused map (B, 48, h, w) and skip maps to logits (B, K, H, W)."""
         skip_4, skip_2 = features.rest
-        x = self.bu_br_l3(_doubled(self.bu_dec_l2(features.fused)) + skip_4)
+        x = self.bu_br_l3(_doubled(features.fused) + skip_4)
         x = self.bu_br_l4(_doubled(self.bu_dec_l3(x)) + skip_2)
         return F.interpolate(self.bu_dec_l4(x), size, mode="bilinear", align_corners=True)
 
@@ -254,13 +253,13 @@ class ESPNetv2(Backbone):
             pyramid.fold_norm()
 
     def encoder_parts(self) -> tuple[nn.Module, ...]:
-        """Normalisation, the encoder, the decoder at stride 16, and the skip maps."""
+        """Normalisation, the encoder, the decoder at strides 16 and 8, and the skip maps."""
         skips = (self.merge_enc_dec_l2, self.merge_enc_dec_l3, self.merge_enc_dec_l4)
-        return (self.normalise, self.base_net, self.bu_dec_l1, *skips, self.bu_br_l2)
+        return (self.normalise, self.base_net, *skips, self.bu_dec_l1, self.bu_br_l2, self.bu_dec_l2)
 
     def decoder_parts(self) -> tuple[nn.Module, ...]:
-        """The decoder from stride 8 on."""
-        return (self.bu_dec_l2, self.bu_br_l3, self.bu_dec_l3, self.bu_br_l4, self.bu_dec_l4)
+        """The decoder at strides 4 and 2."""
+        return (self.bu_br_l3, self.bu_dec_l3, self.bu_br_l4, self.bu_dec_l4)
 
 
 def _convolution(

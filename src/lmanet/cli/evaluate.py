@@ -18,6 +18,7 @@ def evaluate(
     split: str = "val",
     control: str | None = None,
     method: tyro.conf.UseAppendAction[list[str]],
+    resize: tuple[int, int] | None = None,
     memory_size: int | None = None,
     window: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -41,6 +42,7 @@ def evaluate(
         method: single-frame, flow-average, training-free, label-memory, lmanet, or MODULE:CLASS of your own; may be
             given several times; all: every one that needs no training, and that of the weights; if not given,
             single-frame and that of the weights.
+        resize: height and width that the network sees; scores are at the labels' own size.
         memory_size: frames remembered, if not the models' own.
         window: side of the search window in cells, odd, if not the models' own.
         precision: of the network.
@@ -79,7 +81,7 @@ def evaluate(
         model=network.model,
         methods=method,
         warn=lambda text: say(errors, f"warning: {text}", style="yellow"),
-        **network.options(size_of(data)),
+        **network.options(resize or size_of(data)),
     )
     if network.model is not None:
         backbone = next(iter(models.values())).backbone
@@ -91,6 +93,7 @@ def evaluate(
             models,
             split=split,
             control=load(control) if control else None,
+            resize=resize,
             memory_size=memory_size,
             window=window,
             precision=precision,

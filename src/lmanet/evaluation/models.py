@@ -15,12 +15,20 @@ class ModelPredictor:
     Args:
         model: any method on a network.
         precision: of the network.
+        resize: (H, W) that the network sees; labels come back at the frame's own size. None: the frame's size.
         forget: begin a new stream at every frame: the control, which sees no past. The paper's memory holds the
             current frame S times then, all other methods say what the network says.
     """
 
-    def __init__(self, model: VideoModel, *, precision: Precision = "fp32", forget: bool = False) -> None:
-        self._session = Session(model, precision=precision)
+    def __init__(
+        self,
+        model: VideoModel,
+        *,
+        precision: Precision = "fp32",
+        resize: tuple[int, int] | None = None,
+        forget: bool = False,
+    ) -> None:
+        self._session = Session(model, precision=precision, resize=resize)
         self._forget = forget
 
     def start(self) -> None:

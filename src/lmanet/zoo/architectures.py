@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from lmanet.backbones import Backbone, ERFNet, ESPNetv2, PSPNet
+from lmanet.backbones import Backbone, ERFNet, ESPNetv2, Merged, PSPNet
 from lmanet.backbones.efficient_unet import efficient_unet, start_from_imagenet
 from lmanet.errors import InputError, WeightsError
 
@@ -21,7 +22,9 @@ BACKBONES: dict[str, Builder] = {
 }
 IMAGENET: dict[str, Callable[[Any], None]] = {"efficient-unet": start_from_imagenet}
 """How a network gets an encoder trained on ImageNet."""
-_BUILT_IN = frozenset(BACKBONES)
+MERGED = "merged"
+"""The name of a network whose classes are merged: its `config` describes the network."""
+_BUILT_IN = frozenset((*BACKBONES, MERGED))
 
 
 def register_backbone(name: str, build: Builder) -> None:
@@ -59,9 +62,9 @@ def register_backbone(name: str, build: Builder) -> None:
             f"builds one"
         )
     known = BACKBONES.get(name)
-    if known is not None and (name in _BUILT_IN or _path(known) != _path(build)):
+    if name in _BUILT_IN or (known is not None and _path(known) != _path(build)):
         raise InputError(
-            f"the name {name!r} is taken by {_path(known)}: register {_path(build)} under another"
+            f"the name {name!r} is taken by {_path(known or Merged)}: register {_path(build)} under another"
         )
     other = next((n for n, b in BACKBONES.items() if b is build and n != name), None)
     if other is not None:
@@ -75,6 +78,9 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     Raises:
         WeightsError: its class is not registered, or its `config` is no dict of JSON values.
     """
+    if isinstance(backbone, Merged):
+        config = {"network": describe_backbone(backbone.network), "groups": backbone.groups}
+        return {"name": MERGED, "num_classes": backbone.num_classes, "config": config}
     kind = type(backbone)
     name = backbone.architecture
     if name not in BACKBONES:
@@ -114,26 +120,27 @@ def build_backbone(description: dict[str, Any], wanted_by: str = "this program")
         description["num_classes"],
         description.get("config", {}),
     )
-    if name not in BACKBONES and ":" in name:
+    builders = {**BACKBONES, MERGED: partial(_merged, wanted_by)}
+    if name not in builders and ":" in name:
         raise WeightsError(
             f"{wanted_by} was trained on the network {name}: give --model {name}, or call "
             f"lmanet.zoo.register_backbone({name!r}, FUNCTION) first"
         )
-    if name not in BACKBONES:
+    if name not in builders:
         raise WeightsError(
             f"{wanted_by} has backbone {name!r}, this program knows {', '.join(BACKBONES)}: if it is a network of your "
             f"own, call lmanet.zoo.register_backbone({name!r}, CLASS) first; if it is lmanet's, upgrade lmanet"
         )
     try:
-        backbone = BACKBONES[name](num_classes, **config)
+        backbone = builders[name](num_classes, **config)
     except TypeError as error:
         raise WeightsError(
-            f"{wanted_by} wants {name!r} built as {_path(BACKBONES[name])}({num_classes}, **{config}), which fails "
+            f"{wanted_by} wants {name!r} built as {_path(builders[name])}({num_classes}, **{config}), which fails "
             f"({error}): register the class that it was saved from"
         ) from error
     if backbone.num_classes != num_classes:
         raise WeightsError(
-            f"{wanted_by} wants {name!r} with {num_classes} classes, {_path(BACKBONES[name])} built it with "
+            f"{wanted_by} wants {name!r} with {num_classes} classes, {_path(builders[name])} built it with "
             f"{backbone.num_classes}: register what it was saved from"
         )
     backbone.architecture = name
@@ -142,5 +149,11 @@ def build_backbone(description: dict[str, Any], wanted_by: str = "this program")
     return backbone
 
 
+def _merged(wanted_by: str, num_classes: int, *, network: dict[str, Any], groups: list[list[int]]) -> Merged:
+    """Takes the number of classes as all builders do; that the groups are as many is checked behind it."""
+    return Merged(build_backbone(network, wanted_by), groups)
+
+
 def _path(build: Builder) -> str:
+    build = getattr(build, "func", build)
     return f"{build.__module__}.{getattr(build, '__qualname__', type(build).__qualname__)}"
