@@ -12,13 +12,17 @@ import torch
 from contracts.checkpoints import (
     Tensors,
     erfnet_checkpoint,
+    espnetv2_checkpoint,
     lmanet_erfnet_checkpoint,
     lmanet_pspnet_checkpoint,
     pspnet_checkpoint,
 )
 from lmanet import LMANet, Session, SingleFrame, load
 from lmanet.cli.main import main
+from lmanet.data.camvid import CAMVID_CLASSES
 from lmanet.data.cityscapes import CITYSCAPES_CLASSES
+from lmanet.data.merging import MERGES
+from lmanet.data.voc import VOC_CLASSES
 from lmanet.zoo import load_official
 
 
@@ -67,6 +71,94 @@ def test_other_numbers_of_classes_are_numbered(tmp_path: Path) -> None:
     hues = [colorsys.rgb_to_hsv(*(c / 255 for c in colour))[0] for colour in classes.palette]
     apart = [min((a - b) % 1, (b - a) % 1) for a, b in pairwise(hues)]
     assert len(set(classes.palette)) == 21 and min(apart) > 0.3
+
+
+@pytest.mark.parametrize("num_classes", [20, 21], ids=["Cityscapes", "VOC"])
+def test_espnetv2_has_the_classes_of_its_data(num_classes: int, tmp_path: Path) -> None:
+    path, output = tmp_path / "espnetv2.pth", tmp_path / "espnetv2.safetensors"
+    torch.save(espnetv2_checkpoint(num_classes), path)
+    assert main(["convert", str(path), "-o", str(output)]) == 0
+    model = load(str(output))
+    if num_classes == 20:
+        assert model.classes.names == (*CITYSCAPES_CLASSES.names, "background")
+        assert model.card["data"] == "Cityscapes"
+    else:
+        assert model.classes == VOC_CLASSES and model.card["data"] == "PASCAL VOC 2012"
+    assert "EdgeNets" in model.card["origin"] and "MIT" in model.card["licence"]
+    frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    assert Session(model).step(frame).labels.shape == (40, 50)
+
+
+@pytest.mark.parametrize("from_weights", [False, True], ids=["a checkpoint", "a weights file"])
+@torch.no_grad()
+def test_cityscapes_classes_become_camvid_s(from_weights: bool, tmp_path: Path) -> None:
+    path, plain, output = (
+        tmp_path / name for name in ("best.pth", "plain.safetensors", "camvid.safetensors")
+    )
+    torch.save(erfnet_checkpoint(), path)
+    assert main(["convert", str(path), "-o", str(plain)]) == 0
+    source = plain if from_weights else path
+    assert main(["convert", str(source), "--classes", "camvid", "-o", str(output)]) == 0
+    model = load(str(output))
+    assert model.classes == CAMVID_CLASSES
+    assert model.card["kind"].startswith("ERFNet") and model.card["command"].endswith("--classes camvid")
+    images = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    own = load(str(plain)).backbone(images).softmax(1)
+    summed = [
+        own[:, [CITYSCAPES_CLASSES.names.index(n) for n in of]].sum(1)
+        for of in MERGES["camvid"].names.values()
+    ]
+    expected = torch.stack(summed, 1)
+    torch.testing.assert_close(model.backbone(images).softmax(1), expected / expected.sum(1, keepdim=True))
+
+
+def test_classes_of_a_file(tmp_path: Path) -> None:
+    path, output, classes = (tmp_path / name for name in ("best.pth", "few.safetensors", "few.json"))
+    torch.save(erfnet_checkpoint(), path)
+    classes.write_text('{"ground": ["road", "sidewalk"], "vehicle": ["car", "bus"], "sky": ["sky"]}')
+    assert main(["convert", str(path), "--classes", str(classes), "-o", str(output)]) == 0
+    model = load(str(output))
+    assert model.classes.names == ("ground", "vehicle", "sky") and model.backbone.num_classes == 3
+    palette = dict(zip(CITYSCAPES_CLASSES.names, CITYSCAPES_CLASSES.palette, strict=True))
+    assert model.classes.palette == (palette["road"], palette["car"], palette["sky"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kitti", "classes 'kitti': expected camvid, or a .json file"),
+        ("few.json", "few.json cannot be read"),
+        ('["road", "sky"]', "expected for each class a list of names"),
+        ('{"ground": "road", "sky": ["sky"]}', "expected for each class a list of names"),
+        ('{"ground": ["street"], "sky": ["sky"]}', "has no class 'street' to merge: it has road, sidewalk"),
+        ('{"ground": ["road"]}', "expected at least two groups"),
+        ('{"ground": ["road"], "sky": []}', "none of them empty"),
+        ('{"ground": ["road", "sky"], "sky": ["sky"]}', "class 10 of the network is to be merged twice"),
+    ],
+)
+def test_classes_that_cannot_be_merged(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "best.pth", tmp_path / "few.safetensors"
+    torch.save(erfnet_checkpoint(), path)
+    classes = tmp_path / "classes.json"
+    if text[0] in "[{":
+        classes.write_text(text)
+    chosen = classes if text[0] in "[{" else text
+    assert main(["convert", str(path), "--classes", str(chosen), "-o", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not output.exists()
+
+
+def test_classes_of_a_method_that_was_trained_on_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "best.pth", tmp_path / "few.safetensors"
+    torch.save(lmanet_erfnet_checkpoint(), path)
+    assert main(["convert", str(path), "--classes", "camvid", "-o", str(output)]) == 2
+    assert (
+        "is of the method lmanet, which was trained on the network's own classes" in capsys.readouterr().err
+    )
 
 
 class Unsafe:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,10 @@ class Maker:
             self.tensors[f"module.{name}.{key}"] = {"weight": gain, "running_var": 1.0}.get(key, 0.2) * value
         if counted:
             self.tensors[f"module.{name}.num_batches_tracked"] = torch.tensor(7)
+
+    def slopes(self, name: str, channels: int) -> None:
+        """A PReLU: one slope for what is negative in each channel."""
+        self.tensors[f"module.{name}.weight"] = torch.rand(channels, generator=self.generator) * 0.5
 
 
 def erfnet_checkpoint(num_classes: int = 20) -> Tensors:
@@ -154,3 +160,72 @@ def _head(maker: Maker, name: str, inputs: int, width: int, num_classes: int) ->
     maker.conv(f"{name}.0", width, inputs, 3, 3)
     maker.norm(f"{name}.1", width)
     maker.conv(f"{name}.4", num_classes, width, 1, 1, bias=num_classes)
+
+
+def espnetv2_checkpoint(
+    num_classes: int = 20, widths: tuple[int, int, int, int] = (32, 128, 256, 512)
+) -> Tensors:
+    """`espnetv2_s_2.0_city_1024x512.pth`, of the widths of other scales too."""
+    maker = Maker()
+    at_2, at_4, at_8, at_16 = widths
+    _named(maker, "base_net.level1", at_2, 3, 3)
+    for level, (inputs, outputs) in ((2, (at_2, at_4)), (3, (at_4, at_8)), (4, (at_8, at_16))):
+        name = f"base_net.level{level}_0"
+        _unit(maker, f"{name}.eesp", inputs, outputs - inputs)
+        _named(maker, f"{name}.inp_reinf.0", 3, 3, 3)
+        _named(maker, f"{name}.inp_reinf.1", outputs, 3, 1, active=False)
+        maker.slopes(f"{name}.act", outputs)
+        for number in range({2: 0, 3: 3, 4: 7}[level]):
+            _unit(maker, f"base_net.level{level}.{number}", outputs, outputs)
+    width = min(num_classes // 2, 16)
+    for number, (inputs, outputs) in enumerate(((at_16, 64), (64, 48), (48, 32), (32, num_classes)), start=1):
+        _pyramid(maker, f"bu_dec_l{number}", inputs, width, outputs, last=number == 4)
+    for number, (inputs, outputs) in ((2, (at_8, 64)), (3, (at_4, 48)), (4, (at_2, 32))):
+        maker.conv(f"merge_enc_dec_l{number}.wt_layer.1", outputs, inputs, 1, 1)
+        _in_a_row(
+            maker,
+            f"merge_enc_dec_l{number}.expansion_layer.cbr",
+            outputs,
+            inputs // math.gcd(inputs, outputs),
+            3,
+        )
+        maker.norm(f"bu_br_l{number}.0", outputs, gain=0.5)
+        maker.slopes(f"bu_br_l{number}.1", outputs)
+    return maker.tensors
+
+
+def _named(maker: Maker, name: str, outputs: int, inputs: int, side: int, *, active: bool = True) -> None:
+    maker.conv(f"{name}.conv", outputs, inputs, side, side)
+    maker.norm(f"{name}.bn", outputs)
+    if active:
+        maker.slopes(f"{name}.act", outputs)
+
+
+def _in_a_row(maker: Maker, name: str, outputs: int, inputs: int, side: int) -> None:
+    maker.conv(f"{name}.0", outputs, inputs, side, side)
+    maker.norm(f"{name}.1", outputs)
+    maker.slopes(f"{name}.2", outputs)
+
+
+def _unit(maker: Maker, name: str, inputs: int, outputs: int) -> None:
+    width = outputs // 4
+    _named(maker, f"{name}.proj_1x1", width, inputs // 4, 1)
+    for branch in range(4):
+        maker.conv(f"{name}.spp_dw.{branch}.conv", width, 1, 3, 3)
+    maker.norm(f"{name}.br_after_cat.bn", outputs)
+    maker.slopes(f"{name}.br_after_cat.act", outputs)
+    _named(maker, f"{name}.conv_1x1_exp", outputs, width, 1, active=False)
+    maker.slopes(f"{name}.module_act", outputs)
+
+
+def _pyramid(maker: Maker, name: str, inputs: int, width: int, outputs: int, *, last: bool) -> None:
+    _in_a_row(maker, f"{name}.projection_layer.cbr", width, inputs, 1)
+    for number in range(5):
+        maker.conv(f"{name}.stages.{number}", width, 1, 3, 3)
+    maker.norm(f"{name}.merge_layer.0.br.0", 5 * width)
+    maker.slopes(f"{name}.merge_layer.0.br.1", 5 * width)
+    _in_a_row(maker, f"{name}.merge_layer.2.cbr", width, 5, 3)
+    maker.conv(f"{name}.merge_layer.3", outputs, width, 1, 1, bias=outputs if last else None)
+    if not last:
+        maker.norm(f"{name}.br.br.0", outputs)
+        maker.slopes(f"{name}.br.br.1", outputs)

@@ -13,10 +13,12 @@ from torch import Tensor
 from contracts.checkpoints import (
     Tensors,
     erfnet_checkpoint,
+    espnetv2_checkpoint,
     lmanet_erfnet_checkpoint,
     lmanet_pspnet_checkpoint,
     pspnet_checkpoint,
 )
+from contracts.espnetv2 import espnetv2_by_formula
 from contracts.formulas import (
     erfnet_decoder_by_formula,
     erfnet_encoder_by_formula,
@@ -25,7 +27,8 @@ from contracts.formulas import (
     pspnet_by_formula,
 )
 from lmanet import ERFNet, LMANet, SingleFrame
-from lmanet.backbones import PSPNet
+from lmanet.backbones import ESPNetv2, PSPNet
+from lmanet.backbones.espnetv2 import WIDTHS
 from lmanet.errors import WeightsError
 from lmanet.zoo import load_official, load_official_erfnet
 
@@ -220,6 +223,29 @@ def test_pspnet_of_an_evaluation_s_state_without_the_auxiliary_head(path):
     assert official.left_out == ()
 
 
+@pytest.mark.parametrize(("num_classes", "data"), [(20, "Cityscapes"), (21, "PASCAL VOC 2012")])
+@torch.no_grad()
+def test_espnetv2_is_its_formula(path, num_classes, data):
+    tensors = espnetv2_checkpoint(num_classes)
+    torch.save(tensors, path)
+    official = load_official(path)
+    network = official.model.backbone
+    assert isinstance(official.model, SingleFrame) and isinstance(network, ESPNetv2)
+    assert network.num_classes == num_classes and network.config == {"scale": 2.0} and not network.training
+    assert official.left_out == tuple(f"base_net.level{n}_0.eesp.module_act.weight" for n in (2, 3, 4))
+    assert official.card["data"] == data and "MIT" in official.card["licence"]
+    images = draw(1, 3, 64, 96)
+    assert_equal_to(network(images), espnetv2_by_formula(bare(tensors), images))
+
+
+@pytest.mark.parametrize("scale", WIDTHS)
+def test_espnetv2_s_scale_and_classes_are_read_off(path, scale):
+    torch.save(espnetv2_checkpoint(5, WIDTHS[scale]), path)
+    official = load_official(path)
+    assert official.model.backbone.num_classes == 5 and official.model.backbone.config == {"scale": scale}
+    assert "data" not in official.card
+
+
 @torch.no_grad()
 def test_lmanet_on_erfnet_is_its_formula(path):
     tensors = lmanet_erfnet_checkpoint()
@@ -259,6 +285,24 @@ def test_lmanet_on_pspnet_is_its_formula(path):
         (lambda: pspnet_checkpoint(152), "it holds 'layer2.4.conv1.weight', which PSPNet has not"),
         (lambda: without(pspnet_checkpoint(50), "module.cls"), "it lacks 'cls.0.weight'"),
         (
+            lambda: without(espnetv2_checkpoint(), "module.bu_br_l3.1"),
+            "it lacks 'bu_br_l3.1.weight', the first key of ESPNetv2",
+        ),
+        (
+            lambda: without(espnetv2_checkpoint(), "module.bu_dec_l4.merge_layer.3"),
+            "it lacks 'bu_dec_l4.merge_layer.3.weight'",
+        ),
+        (
+            lambda: espnetv2_checkpoint() | {"module.base_net.level5_0.act.weight": torch.ones(1024)},
+            "it holds 'base_net.level5_0.act.weight', which ESPNetv2 has not",
+        ),
+        (
+            lambda: (
+                espnetv2_checkpoint() | {"module.bu_dec_l1.merge_layer.3.weight": torch.ones(128, 10, 1, 1)}
+            ),
+            "'bu_dec_l1.merge_layer.3.weight' is (128, 10, 1, 1)",
+        ),
+        (
             lambda: without(lmanet_erfnet_checkpoint(), "module.kv_Q_r4.Value"),
             "it lacks 'key_value.query_value.weight'",
         ),
@@ -267,7 +311,18 @@ def test_lmanet_on_pspnet_is_its_formula(path):
             "it holds 'memory_module_local.const', which LMANet has not",
         ),
     ],
-    ids=["empty", "another", "PSPNet-152", "headless", "without values", "with a learnt constant"],
+    ids=[
+        "empty",
+        "another",
+        "PSPNet-152",
+        "headless",
+        "ESPNetv2 without an activation",
+        "headless ESPNetv2",
+        "ESPNetv2 for ImageNet",
+        "ESPNetv2 for COCO",
+        "without values",
+        "with a learnt constant",
+    ],
 )
 def test_what_is_not_recognised_names_the_key(path, tensors, message):
     torch.save(tensors(), path)

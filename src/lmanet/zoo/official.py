@@ -100,7 +100,10 @@ def _espnetv2(tensors: Tensors, inside: str) -> ESPNetv2:
         for of in ("level1.conv", "level2_0.inp_reinf.1.conv")
     )
     scale = next((scale for scale, known in WIDTHS.items() if known[:2] == widths), 2.0)
-    return ESPNetv2(_outputs(tensors, f"{inside}bu_dec_l4.merge_layer.3.weight", 0), scale=scale)
+    last = f"{inside}bu_dec_l4.merge_layer.3.weight"
+    # Without it any number of classes that the pyramids' width goes with, so that it is what is missed.
+    width = _outputs(tensors, f"{inside}bu_dec_l1.stages.0.weight", 0)
+    return ESPNetv2(_outputs(tensors, last, 0) if last in tensors else 2 * width, scale=scale)
 
 
 def _single(tensors: Tensors, *, backbone: Callable[[Tensors, str], Backbone]) -> SingleFrame:
