@@ -20,6 +20,7 @@ from lmanet import ERFNet, LabelMemory, LMANet, Session, SingleFrame, TrainingFr
 from lmanet.api import CONTROL, DEFAULT_WEIGHTS, evaluate, find_model, find_models, label_video, set_threads
 from lmanet.classes import Classes
 from lmanet.errors import InputError, VideoError, WeightsError
+from lmanet.evaluation.metrics import ConfusionMatrix, per_class_iou
 from lmanet.methods import METHODS
 from lmanet.zoo import bundled, save_model
 
@@ -293,6 +294,24 @@ def test_memory_size_and_window_are_set_where_there_is_a_memory(
         evaluate(data, models["single-frame"], window=5)
     with pytest.raises(InputError, match="window 4"):
         evaluate(data, models, window=4)
+
+
+def test_networks_see_another_size_than_is_scored(data: TinyData, weights: dict[str, str]) -> None:
+    model = lmanet.load(weights["steady"])
+    report = evaluate(data, model, resize=(32, 48), device="cpu")
+    assert report.settings["resize"] == [32, 48]
+    session, confusion = Session(model, resize=(32, 48)), ConfusionMatrix(len(CLASSES))
+    for sequence in data.sequences:
+        session.reset()
+        for index in range(len(sequence.frame_names)):
+            label = sequence.label(index)
+            assert label is not None and label.shape != (32, 48)
+            confusion.update(label, session.step(sequence.image(index)).labels)
+    expected = tuple(per_class_iou(confusion.compute()).tolist())
+    assert report.scores["training-free"].per_class_iou == pytest.approx(expected, nan_ok=True)
+    assert expected != pytest.approx(evaluate(data, model).scores["training-free"].per_class_iou, nan_ok=True)
+    with pytest.raises(InputError, match="resize"):
+        evaluate(data, model, resize=(0, 48))
 
 
 def test_classes_must_be_the_datas(data: TinyData) -> None:

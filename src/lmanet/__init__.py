@@ -10,7 +10,7 @@ from typing import Any
 
 from lmanet import methods
 from lmanet.api import LabelledVideo, evaluate, find_model, find_models, label_video
-from lmanet.backbones import Backbone, ERFNet, Features, PSPNet
+from lmanet.backbones import Backbone, ERFNet, ESPNetv2, Features, PSPNet
 from lmanet.backbones.wrapped.inspection import inspect
 from lmanet.classes import Classes
 from lmanet.errors import LmanetError
@@ -30,6 +30,7 @@ __all__ = [
     "Backbone",
     "Classes",
     "ERFNet",
+    "ESPNetv2",
     "Features",
     "FlowAverage",
     "LMANet",

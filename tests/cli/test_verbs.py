@@ -31,8 +31,10 @@ def test_evaluate_writes_report_and_plot(
 ) -> None:
     out, plot = tmp_path / "report.json", tmp_path / "plot.png"
     command = ["evaluate", "--data", "synthetic:", "--weights", weights, "--control", weights]
-    assert main([str(a) for a in [*command, "--json", out, "--plot", plot]]) == 0
+    options = ["--json", out, "--plot", plot, "--resize", 48, 64]
+    assert main([str(a) for a in [*command, *options]]) == 0
     report = EvaluationReport.from_json(out.read_text())
+    assert report.settings["resize"] == [48, 64]
     assert list(report.scores) == ["single-frame", "lmanet", "control"]
     assert report.scores["lmanet"].frames == 6
     assert plot.read_bytes().startswith(b"\x89PNG")
