@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel, check_fits
+from lmanet.methods.following import bytes_of, flows, places, read_at
 
 COLOUR_SCALE = 20.0
 """Difference of colours, in levels of 255, at which the frame before counts for 1/e."""
@@ -94,53 +93,21 @@ class FlowAverage(VideoModel):
         """
         logits = self.backbone.segment(images)
         present = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
-        # A copy: the caller may read the next frame into the same memory.
-        byte = images.dtype == torch.uint8
-        pixels = images.clone() if byte else (images * 255).round().clamp(0, 255).byte()
+        pixels = bytes_of(images)
         if state is not None:
             check_fits(present, state.probabilities, "probabilities")
-            flow, returns = _flows(pixels, state.images)
-            places, inside = _places(flow)
-            before = _warped(state.images.to(present.dtype), places)
+            flow, returns = flows(pixels, state.images)
+            grid, inside = places(flow)
+            before = read_at(state.images.to(present.dtype), grid)
             colours = (pixels - before).abs().mean(1, keepdim=True)
-            weight = (
-                self.weight * torch.exp(-colours / COLOUR_SCALE) * (inside & _agree(flow, returns, places))
-            )
-            carried = _warped(state.probabilities, places)
+            weight = self.weight * torch.exp(-colours / COLOUR_SCALE) * (inside & _agree(flow, returns, grid))
+            carried = read_at(state.probabilities, grid)
             present = torch.lerp(present, carried, weight.to(present.dtype))
         return present.clamp_min(TINY).log(), FlowState(pixels, present)
 
 
-def _flows(pixels: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Flows in pixels (right, down), (B, 2, H, W) float32 each: from the present frames to those before, and back."""
-    from lmanet.flow import dis_flow
-
-    pairs = [
-        [np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()) for x in pair]
-        for pair in zip(pixels, before, strict=True)
-    ]
-    both = [[dis_flow(a, b, preset="fast"), dis_flow(b, a, preset="fast")] for a, b in pairs]
-    flows = torch.from_numpy(np.array(both)).permute(1, 0, 4, 2, 3).to(pixels.device)
-    return flows[0], flows[1]
-
-
-def _places(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a flow (B, 2, H, W) leads: (B, H, W, 2) as `grid_sample` takes it, and whether inside (B, 1, H, W)."""
-    height, width = flow.shape[-2:]
-    columns = torch.arange(width, device=flow.device) + flow[:, 0]
-    rows = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
-    inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
-    grid = torch.stack([2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1], -1)
-    return grid, inside[:, None]
-
-
-def _warped(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps (B, C, H, W) read at places, by bilinear interpolation; outside as at the border."""
-    return F.grid_sample(maps, places.to(maps.dtype), padding_mode="border", align_corners=True)
-
-
-def _agree(flow: Tensor, returns: Tensor, places: Tensor) -> Tensor:
+def _agree(flow: Tensor, returns: Tensor, grid: Tensor) -> Tensor:
     """Whether the flow back from where a flow leads returns: (B, 1, H, W)."""
-    back = _warped(returns, places)
+    back = read_at(returns, grid)
     residual = (flow + back).square().sum(1, keepdim=True)
     return residual <= 0.01 * (flow.square() + back.square()).sum(1, keepdim=True) + 0.5

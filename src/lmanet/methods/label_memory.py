@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.methods.base import TrainableVideoModel
-from lmanet.methods.labels import COLOUR_CHANNELS, Reading, RemembersLabels, projection
+from lmanet.methods.keys import COLOUR_CHANNELS, projection
+from lmanet.methods.labels import Reading, RemembersLabels
 from lmanet.methods.memory import MemoryState, default_window
 from lmanet.nn.cells import label_shares, rewritten
 from lmanet.ops import Backend
@@ -134,7 +135,7 @@ class LabelMemory(RemembersLabels, TrainableVideoModel):
     def observe(self, images: Tensor) -> Features:
         """Features of frames (B, 3, H, W), with the colours and label shares of the cells behind them in `fused`."""
         features, colours, logits = self.alone(images)
-        shares = label_shares(logits, (colours.shape[-2], colours.shape[-1]))
+        shares = label_shares(logits.max(1).indices, (colours.shape[-2], colours.shape[-1]), logits.shape[1])
         parts = [part.to(features.fused.dtype) for part in (features.fused, colours, shares)]
         return Features(torch.cat(parts, 1), features.rest)
 

@@ -20,22 +20,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone, Features
 from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel
+from lmanet.methods.keys import COLOUR_CHANNELS, joined, mean_colours, standardised
 from lmanet.methods.memory import MemoryState, check_memory
 from lmanet.nn.cells import label_shares
 from lmanet.ops import Backend, local_attention
-
-COLOUR_GRID = 2
-"""Colours of a cell are the means of so many parts a side."""
-
-COLOUR_CHANNELS = 3 * COLOUR_GRID**2
-
-COLOUR_SHARE = 0.25
-"""Share of the keys' similarity that comes from colours, the rest from features."""
 
 ALIKE, UNLIKE = 0.25, 0.4
 """Error of the match, relative to the difference between neighbours, up to which a frame is followed for sure, and from
@@ -146,15 +138,19 @@ class RemembersLabels(VideoModel):
         key = self.key(features.fused, colours)
         now = logits.new_zeros(len(logits), 1, 1, 1)
         if state is None:
-            shares = label_shares(logits, cells)
+            shares = label_shares(logits.max(1).indices, cells, logits.shape[1])
         else:
             state = state.for_frame(key)
             now, reading = self.read(key, state)
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
             # They are counted in any case: to look whether they are needed, a GPU would have to wait for the CPU.
-            own = label_shares(logits, cells)
+            own = label_shares(logits.max(1).indices, cells, logits.shape[1])
             logits = self.steadied(logits, features.fused, key, reading)
-            shares = torch.lerp(own, label_shares(logits, cells), (self.persistence * now).float())
+            shares = torch.lerp(
+                own,
+                label_shares(logits.max(1).indices, cells, logits.shape[1]),
+                (self.persistence * now).float(),
+            )
         value = self.value(shares, key, now)
         if state is None:
             state = MemoryState.filled(key, value, self.memory_size)
@@ -170,9 +166,8 @@ class RemembersLabels(VideoModel):
 
     def key(self, fused: Tensor, colours: Tensor) -> Tensor:
         """Keys (B, Ck, h, w) of unit length, of features (B, C, h, w) and `mean_colours`."""
-        features = self.project(_standardised(fused))
-        parts = F.normalize(features, dim=1), F.normalize(colours.to(features.dtype), dim=1)
-        return torch.cat([parts[0] * (1 - COLOUR_SHARE) ** 0.5, parts[1] * COLOUR_SHARE**0.5], 1)
+        features = self.project(standardised(fused))
+        return joined(features, colours)
 
     def value(self, shares: Tensor, key: Tensor, now: Tensor) -> Tensor:
         """What is remembered of a frame, (B, Cv, h, w) as its keys.
@@ -205,21 +200,6 @@ class RemembersLabels(VideoModel):
     def _value_parts(self) -> list[int]:
         """Channels of what `value` puts together."""
         return [self.backbone.num_classes, self.key_channels, 2, 1]
-
-
-def _standardised(fused: Tensor) -> Tensor:
-    """Features (B, C, h, w) less their mean over the frame, by their deviation."""
-    # Over rows of channels, which lie side by side in memory: ten times as fast as `torch.var_mean` over h and w.
-    rows = fused.movedim(1, -1).flatten(1, 2)
-    centred = rows - rows.mean(1, keepdim=True)
-    scaled = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
-    return scaled.unflatten(1, fused.shape[-2:]).movedim(-1, 1)
-
-
-def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Images (B, 3, H, W) to the mean colours of each cell's parts (B, `COLOUR_CHANNELS`, h, w), around the frame's."""
-    colour = F.adaptive_avg_pool2d(images, (cells[0] * COLOUR_GRID, cells[1] * COLOUR_GRID))
-    return F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
 
 
 def _places(key: Tensor) -> Tensor:
@@ -258,9 +238,3 @@ def _across(x: Tensor) -> Tensor:
     """Mean squared distance of cells side by side: (B, C, h, w) to (B,); 0 of a single cell."""
     across = [x.diff(dim=d).square().sum(1).mean((-2, -1)) for d in (-2, -1) if x.shape[d] > 1]
     return torch.stack(across).mean(0) if across else x.new_zeros(len(x))
-
-
-def projection(channels: int, kept: int) -> Tensor:
-    """A 1×1 convolution (kept, channels, 1, 1) with orthonormal rows, always the same: it keeps distances."""
-    drawn = torch.randn(channels, kept, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(drawn).Q.T[:, :, None, None].float().contiguous()

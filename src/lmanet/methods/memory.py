@@ -29,6 +29,11 @@ def check_memory(memory_size: int, window: int) -> None:
         raise InputError(
             f"memory size {memory_size}: expected at least 1 frame; without memory, use the method single-frame"
         )
+    check_window(window)
+
+
+def check_window(window: int) -> None:
+    """Raise InputError unless R is an odd number of cells."""
     if not _whole(window) or window < 1 or window % 2 == 0:
         raise InputError(
             f"window {window}: expected an odd number of cells, such as {max(1, window | 1) if _whole(window) else 21}"

@@ -1,22 +1,28 @@
-"""Memory without training: any single-frame network, steadied by what it said of the frames before.
+"""Memory without training: what was said of the frame before, found again by flow and local attention.
 
-What the network said of the places that a cell finds in the frames before (`labels.py`) is set against what it
-says now, at the resolution of the cells, so that the present frame's fine detail stays:
+Three things are kept of a frame: the probabilities of its patches (4×4 pixels), the label of each pixel, and a key for
+each cell of the network's fused map. The optical flow from the present frame to the one before leads to all of them.
 
-    probabilities + strength · (read from the memory - probabilities at feature resolution, upsampled)
+    1. patches  p ← p + w (q - p)                  q: the probabilities carried along the flow
+    2. cells    p ← p ((1 - t) + t m / p̄)          m: shares of the labels, by local attention around the flow's place
+    3. pixels   P ← P + (p - p₀) + β w [label]      label: the one carried along the flow
 
-- Probabilities of a network that is surer than usual are flattened for this; its logits' scale is put back at the end.
-- Where the present frame is sure and the memory says something else, the present frame counts for more.
-- A frame that cannot be followed is labelled as by the single-frame network, if the frame before could not be either:
-  so is a stream of one frame a second.
+p₀ are the network's own probabilities of the patches, P those of the pixels, p̄ the means of p over a cell. 1 averages
+over time, at places as exact as the flow; 2 lets the cells around decide where p₀ and q contradict each other; 3 keeps a
+label that is as good as another, and the outlines as fine as the network draws them.
 
-The defaults were chosen on CamVid's val clip with one ERFNet (15 frames a second) and held against frames one second
-apart and against the synthetic drive; see `docs/methods/training-free.md`.
+    w = weight · ρ · exp(-|f + b|² / (τ² + (|f|² + |b|²) / 100)) · exp(-colours / scale)
+
+f is the flow, b the one back from where it leads, |colours| how far the patches' colours differ; ρ, from 0 to 1, says
+whether the surroundings are followed, and the frame as a whole: where they are not, as in a stream of one frame a
+second, the network's own labels are left as they are. t is the strength times ρ.
+
+How the constants were chosen: `docs/methods/training-free.md`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,45 +30,88 @@ from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.errors import InputError
-from lmanet.methods.labels import Reading, RemembersLabels, projection
-from lmanet.nn.cells import averaged, rewritten
+from lmanet.methods.base import VideoModel, check_fits
+from lmanet.methods.following import bytes_of, flows, places, read_at
+from lmanet.methods.keys import joined, mean_colours, projection, standardised
+from lmanet.methods.memory import check_window
+from lmanet.nn.cells import BAND_CELLS, label_shares, rewritten, upsampled
 from lmanet.nn.place import place_of
-from lmanet.ops import Backend
+from lmanet.ops import Backend, local_attention
 
-KEY_FEATURES = 64
+PATCH = 4
+"""Pixels to a side of the patches, whose probabilities are carried along the flow."""
+
+KEY_FEATURES = 32
 """Features beyond these go through a fixed random projection, which keeps distances."""
 
-USUAL_MARGIN = 5.0
-"""Logits whose `_margin` is larger are divided so that it is this: a network that is sure of all it says, by its loss
-or a long training, would not listen to the memory."""
+ROUND_TRIP_PX = 2.0
+"""τ: how far from its start the way there and back may end. Flow that errs by less still leads to the same thing."""
 
-SURE_AGAINST_MEMORY = 0.5
-"""How far a present frame that is sure holds its own against a memory that contradicts it, 0 to 1."""
+COLOUR_SCALE = 3.3
+"""Difference of colours at which the frame before counts for 1/e, in units of the frame's median difference and 2."""
+
+SURROUNDINGS_PX = 64
+"""Side of the square whose round trips say whether a place is followed: one that fits by chance is not enough."""
+
+SURROUNDINGS = (0.5, 0.9)
+"""Mean of the round trips around a place, up to which it is not followed, and from which on it is."""
+
+WHOLE = (0.1, 0.5)
+"""Mean over the frame of how far places are followed, up to which none is, and from which on they count in full."""
+
+TEMPERATURE = 0.02
+"""Of the softmax over the keys' cosines."""
+
+CONTRADICTION = 0.3
+"""Half of the difference between what is said now and what was, at which the cells count for half."""
+
+KEPT = 0.2
+"""β: by how much of its probability a label that was given before is preferred."""
+
+LEAST = 1e-4
+"""Shares below it count as this in step 2."""
 
 TINY = 1e-30
 
 
-class TrainingFreeMemory(RemembersLabels):
-    """A single-frame network steadied by a memory of labels that needs no training.
+class FollowedState(NamedTuple):
+    """What a stream remembers of the frame before.
 
-    The difference between the labels given at the places that match and what the network says now is added to its
-    probabilities, by a strength, where the frame can be followed; the module's text has the formula.
+    Attributes:
+        images: (B, 3, H, W) uint8.
+        labels: (B, H, W) uint8, the labels given.
+        probabilities: (B, K, ⌈H/4⌉, ⌈W/4⌉) float32 (float64 of a float64 network), of the patches.
+        keys: (B, Ck, h, w), of the cells of the fused map.
+        shares: (B, K, h, w), of the labels given, by class, of the cells' pixels; of the keys' dtype.
+    """
+
+    images: Tensor
+    labels: Tensor
+    probabilities: Tensor
+    keys: Tensor
+    shares: Tensor
+
+
+class TrainingFreeMemory(VideoModel):
+    """A single-frame network steadied by what it said of the frame before, without training.
+
+    The module's text has the rule.
 
     Args:
-        backbone: the single-frame network, trained. The finer its fused map the better: stride 4 to 8.
-        memory_size: S, frames remembered.
-        window: R, side of the square of cells that is searched in each remembered frame, odd.
-        temperature: of the softmax over the keys' cosines.
-        strength: how much of the difference between memory and present frame is added, 0 to 1; 0 gives the
-            single-frame network's output.
+        backbone: the single-frame network, trained.
+        weight: the most that carried probabilities count in step 1, 0 to below 1.
+        strength: the most that the cells count in step 2, 0 to 1.
+        window: R, side of the square of cells that is searched around the place where the flow leads, odd.
         attention: the backend of `lmanet.ops.local_attention`.
 
     Raises:
-        InputError: a size, the temperature or the strength is out of range.
+        InputError: the window, the weight or the strength is out of range.
     """
 
     method = "training-free"
-    adjustable = ("memory_size", "window", "temperature", "strength", "attention")
+    State = FollowedState
+    adjustable = ("weight", "strength", "window", "attention")
+    not_exportable = "its optical flow is computed by OpenCV, outside of PyTorch"
 
     projection: Tensor | None
 
@@ -70,84 +119,179 @@ class TrainingFreeMemory(RemembersLabels):
         self,
         backbone: Backbone,
         *,
-        memory_size: int = 2,
-        window: int = 21,
-        temperature: float = 0.02,
-        strength: float = 0.75,
+        weight: float = 0.9,
+        strength: float = 0.7,
+        window: int = 3,
         attention: Backend = "auto",
     ) -> None:
-        super().__init__(
-            backbone,
-            memory_size=memory_size,
-            window=window,
-            key_features=KEY_FEATURES,
-            temperature=temperature,
-            persistence=1.0,
-            attention=attention,
-        )
-        self.strength = strength
+        super().__init__(backbone)
+        self.weight, self.strength, self.window = weight, strength, window
+        self.attention: Backend = attention
         self.check_arguments()
+        narrow = backbone.channels > KEY_FEATURES
         # Not saved: it is the same for every network of this width.
-        narrow = self.key_features < backbone.channels
-        kept = projection(backbone.channels, self.key_features) if narrow else None
+        kept = projection(backbone.channels, KEY_FEATURES) if narrow else None
         self.register_buffer("projection", kept, persistent=False)
         self.card = backbone.card
         self.to(place_of(backbone))
 
     def check_arguments(self) -> None:
-        """Raise InputError unless S, R, temperature and strength are in their ranges."""
-        super().check_arguments()
+        """Raise InputError unless weight, strength and window are in their ranges."""
+        check_window(self.window)
+        if not 0 <= self.weight < 1:
+            raise InputError(f"weight {self.weight}: expected 0 to below 1, such as 0.9")
         if not 0 <= self.strength <= 1:
             raise InputError(f"strength {self.strength}: expected 0 to 1")
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """S, R, temperature and strength, as the constructor takes them."""
-        return {
-            "memory_size": self.memory_size,
-            "window": self.window,
-            "temperature": self.temperature,
-            "strength": self.strength,
-        }
+        """Weight, strength and R, as the constructor takes them."""
+        return {"weight": self.weight, "strength": self.strength, "window": self.window}
 
-    def project(self, standardised: Tensor) -> Tensor:
-        """Standardised features (B, C, h, w) to the keys', by a random projection where there are too many."""
-        return standardised if self.projection is None else F.conv2d(standardised, self.projection)
-
-    def steadied(self, logits: Tensor, fused: Tensor, key: Tensor, read: Reading) -> Tensor:
-        """The network's logits (B, K, H, W), which may be written over, with the memory's share, by the rule above.
+    def step(self, images: Tensor, state: FollowedState | None = None) -> tuple[Tensor, FollowedState]:
+        """Label the next frame of a stream. The first frame's labels are the network's own.
 
         Args:
-            logits: of the present frame, float32 or float64.
-            fused: (B, C, h, w), the frame's features; not used.
-            key: (B, Ck, h, w), the frame's keys.
-            read: what the memory says.
+            images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; at least 16×16.
+            state: what the last step returned; None begins a new stream.
+
+        Returns:
+            Logits (B, K, H, W), float32 (float64 of a float64 network), those of the second frame and later ones
+            logarithms of probabilities; and the state for the next frame.
+
+        Raises:
+            InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
         """
+        padded = self.backbone.prepared(images)
+        whole = (padded.shape[-2], padded.shape[-1])
+        features = self.backbone.encode(padded)
+        logits = self.backbone.decode(features, whole)[..., : images.shape[-2], : images.shape[-1]]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        now, key = _probabilities(logits), self._key(features.fused, padded)
+        pixels = bytes_of(images)
+        if state is not None:
+            check_fits(pixels, state.images, "pixels")
+            check_fits(key, state.keys, "keys")
+            flow, returns = flows(pixels, state.images)
+            weight, followed, grid = _reliability(pixels, state.images, flow, returns)
+            weight = self.weight * weight.to(now.dtype)
+            carried = read_at(state.probabilities, grid)
+            fused = torch.lerp(now, carried, weight)
+            apart = (now - carried).abs().sum(1, keepdim=True) / 2
+            fused = self._decided(fused, apart, self._read(key, state, flow, whole), followed, whole)
+            change = torch.cat([fused - now, KEPT * weight], 1)
+            logits = rewritten(logits, change, _steadied, _carried(state.labels, flow), factor=PATCH)
+            now = fused
+        labels = logits.max(1).indices
+        shares = label_shares(_widened(labels, whole), (key.shape[-2], key.shape[-1]), logits.shape[1])
+        return logits, FollowedState(pixels, labels.byte(), now, key, shares.to(key.dtype))
+
+    def _key(self, fused: Tensor, padded: Tensor) -> Tensor:
+        """Keys (B, Ck, h, w) of the cells, of features and padded images."""
+        features = standardised(fused)
+        if self.projection is not None:
+            features = F.conv2d(features, self.projection)
+        return joined(features, mean_colours(padded, (fused.shape[-2], fused.shape[-1])))
+
+    def _read(self, key: Tensor, state: FollowedState, flow: Tensor, whole: tuple[int, int]) -> Tensor:
+        """m: shares of the labels given (B, K, h, w) in the cells around the places where the flow leads, by match."""
         cells = (key.shape[-2], key.shape[-1])
-        scale = (_margin(logits, cells) / USUAL_MARGIN).clamp_min(1)
+        px = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
+        there, _ = places(F.adaptive_avg_pool2d(_widened(flow, whole), cells) / px)
+        keys, shares = read_at(torch.cat([state.keys, state.shares], 1), there).split(
+            [key.shape[1], state.shares.shape[1]], 1
+        )
+        return local_attention(
+            key,
+            keys[:, None],
+            shares[:, None],
+            window=self.window,
+            scale=1 / TEMPERATURE,
+            backend=self.attention,
+        )
 
-        def probabilities(logits: Tensor) -> Tensor:
-            return (logits / scale).softmax(1)
+    def _decided(
+        self, fused: Tensor, apart: Tensor, read: Tensor, followed: Tensor, whole: tuple[int, int]
+    ) -> Tensor:
+        """Step 2: probabilities of the patches (B, K, h', w'), after what the cells say, where that is wanted.
 
-        def rewrite(logits: Tensor, change: Tensor) -> Tensor:
-            # As a factor on the probabilities: without a change the logits stay what they are, to the bit.
-            factor = (change / probabilities(logits).clamp_min_(TINY)).add_(1).clamp_min_(1e-6)
-            return torch.addcmul(logits, scale, factor.log_())
+        Args:
+            fused: (B, K, h', w'), after step 1.
+            apart: (B, 1, h', w'), 0 to 1: how far what is said now and what was said contradict each other.
+            read: m, (B, K, h, w).
+            followed: ρ, (B, 1, h', w').
+            whole: (H, W) in pixels that the cells cover.
+        """
+        cells, patches = (read.shape[-2], read.shape[-1]), (-(-whole[0] // PATCH), -(-whole[1] // PATCH))
+        both = F.adaptive_avg_pool2d(
+            _widened(torch.cat([fused, followed.to(fused.dtype)], 1), patches), cells
+        )
+        trust = self.strength * both[:, -1:]
+        change = (1 - trust) + trust * (read.to(fused.dtype) + LEAST) / (both[:, :-1] + LEAST)
+        change = upsampled(change.log(), patches)[..., : fused.shape[-2], : fused.shape[-1]]
+        decided = fused * change.exp()
+        decided = decided / decided.sum(1, keepdim=True)
+        return torch.lerp(fused, decided, apart / (apart + CONTRADICTION))
 
-        present = averaged(logits, cells, probabilities)
-        trust = self.strength * read.vouched * _open(present, read.shares)
 
-        return rewritten(logits, trust * (read.shares - present), rewrite)
-
-
-def _margin(logits: Tensor, cells: tuple[int, int]) -> Tensor:
-    """By how much the label's logit exceeds the next one, mean over the cells (B, 1, 1, 1): how sure the network is."""
-    first, second = F.adaptive_avg_pool2d(logits, cells).topk(2, 1).values.unbind(1)
-    return (first - second).mean((-2, -1))[:, None, None, None]
+def patches_of(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) to the means of their patches (B, C, ⌈H/4⌉, ⌈W/4⌉)."""
+    return F.avg_pool2d(maps, PATCH, ceil_mode=True, count_include_pad=False)
 
 
-def _open(present: Tensor, remembered: Tensor) -> Tensor:
-    """How far each cell is open to the memory: (B, 1, h, w), lower where it is sure of something else."""
-    first, second = present.topk(2, 1).values.unbind(1)
-    agreement = (present * remembered.clamp_min(0)).sqrt().sum(1)
-    return (1 - SURE_AGAINST_MEMORY * (first - second) * (1 - agreement)).clamp(0, 1)[:, None]
+def _reliability(
+    pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the patches: w by the weight (B, 1, h', w'), ρ (B, 1, h', w'), and where the flow leads, for `read_at`."""
+    flow, returns = patches_of(flow) / PATCH, patches_of(returns) / PATCH
+    grid, inside = places(flow)
+    both = patches_of(torch.cat([pixels, before]).to(flow.dtype))
+    colours, colours_before = both.chunk(2)
+    read = read_at(torch.cat([returns, colours_before], 1), grid)
+    error = (flow + read[:, :2]).square().sum(1, keepdim=True)
+    squares = (flow.square() + read[:, :2].square()).sum(1, keepdim=True)
+    trip = torch.exp(-error / ((ROUND_TRIP_PX / PATCH) ** 2 + squares / 100)) * inside
+    side = SURROUNDINGS_PX // PATCH + 1
+    followed = _ramp(F.avg_pool2d(trip, side, 1, side // 2, count_include_pad=False), SURROUNDINGS)
+    followed = followed * _ramp(followed.mean((-2, -1), keepdim=True), WHOLE)
+    apart = (colours - read[:, 2:]).abs().mean(1, keepdim=True)
+    usual = apart.flatten(1).median(1).values[:, None, None, None] + 2
+    return followed * trip * torch.exp(-apart / (COLOUR_SCALE * usual)), followed, grid
+
+
+def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
+    """0 up to the first end, 1 from the second on."""
+    return ((x - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Logits (B, K, H, W) to the probabilities of the patches (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
+    # Some rows at a time: they lie in the cache from one operation to the next.
+    rows = PATCH * BAND_CELLS if logits.device.type == "cpu" else logits.shape[-2]
+    return torch.cat([patches_of(band.softmax(1)) for band in logits.split(rows, -2)], -2)
+
+
+def _steadied(logits: Tensor, change: Tensor, labels: Tensor) -> Tensor:
+    """Step 3, of some rows: logits (B, K, n, W), change and β w (B, K + 1, n, W), labels (B, 1, n, W) to log P."""
+    said = logits.softmax(1) + change[:, :-1]
+    return said.scatter_add_(1, labels, change[:, -1:]).clamp_min(TINY).log()
+
+
+def _carried(labels: Tensor, flow: Tensor) -> Tensor:
+    """The labels given (B, H, W) uint8 at the nearest pixels to where a flow (B, 2, H, W) leads: (B, 1, H, W) int64."""
+    height, width = labels.shape[-2:]
+    columns = (torch.arange(width, device=flow.device) + flow[:, 0]).round_().clamp_(0, width - 1)
+    rows = (torch.arange(height, device=flow.device)[:, None] + flow[:, 1]).round_().clamp_(0, height - 1)
+    index = torch.add(columns.long(), rows.long(), alpha=width)
+    return labels.flatten(1).gather(1, index.flatten(1)).view_as(labels)[:, None].long()
+
+
+def _widened(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (…, h, w) with the last row and column repeated up to a size."""
+    if (maps.shape[-2], maps.shape[-1]) == size:
+        return maps
+    rows, columns = (
+        torch.arange(n, device=maps.device).clamp_max_(m - 1)
+        for n, m in zip(size, maps.shape[-2:], strict=True)
+    )
+    return maps[..., rows, :][..., columns]
