@@ -26,25 +26,19 @@ from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.results import Scores
 from lmanet.evaluation.run import Predictor, evaluate
-from lmanet.methods import labels, training_free
-from lmanet.methods.memory import MemoryState
+from lmanet.methods import training_free
+from lmanet.methods.following import flows
+from lmanet.methods.training_free import FollowedState
 from lmanet.zoo import load
 
 CAMVID = Path(os.environ.get("LMANET_CAMVID", Path(__file__).parents[2] / "../shared/camvid"))
-SIZES = [(24, 32), (22, 31), (5, 7)]
 
 
 class TestTrainingFreeMemory(MethodContract):
     kind = TrainingFreeMemory
     low_precision_error = 0.3
-    arguments: ClassVar = {"memory_size": 3, "window": 5}
-    adjustments: ClassVar = {
-        "memory_size": 2,
-        "window": 3,
-        "temperature": 0.1,
-        "strength": 0.3,
-        "attention": "reference",
-    }
+    arguments: ClassVar = {"window": 5}
+    adjustments: ClassVar = {"weight": 0.5, "strength": 0.3, "window": 1, "attention": "reference"}
 
 
 @pytest.fixture(params=DEVICES)
@@ -56,17 +50,18 @@ def backbone(request) -> Iterator[Backbone]:
         yield network.to(request.param).double().eval()
 
 
-def drive(backbone: Backbone, length: int, size: tuple[int, int] = (24, 32), batch: int = 1) -> Tensor:
-    """(B, T, 3, H, W): a smooth scene that moves a pixel a frame, so that it can be followed, and some noise."""
+def drive(backbone: Backbone, length: int, size: tuple[int, int] = (48, 64), batch: int = 1) -> Tensor:
+    """(B, T, 3, H, W): a textured scene that moves by two pixels a frame, so that it can be followed, and some noise."""
     with seeded(1):
-        scene = F.interpolate(torch.rand(batch, 3, 9, 14, dtype=torch.float64), (size[0], size[1] + length))
-        frames = [scene[..., i : i + size[1]] for i in range(length)]
-        clip = torch.stack(frames, 1)
-        clip = (clip + 0.05 * torch.randn_like(clip)).clamp(0, 1)
+        wide = (size[0], size[1] + 2 * length)
+        coarse, fine = (torch.rand(batch, 3, *n, dtype=torch.float64) for n in ((9, 14), (24, 40)))
+        scene = F.interpolate(coarse, wide, mode="bicubic") + 0.4 * F.interpolate(fine, wide, mode="bicubic")
+        clip = torch.stack([scene[..., 2 * i : 2 * i + size[1]] for i in range(length)], 1)
+        clip = (clip / 1.4 + 0.01 * torch.randn_like(clip)).clamp(0, 1)
     return clip.to(next(backbone.parameters()).device)
 
 
-def stream(model: TrainingFreeMemory, clip: Tensor) -> tuple[list[Tensor], MemoryState]:
+def stream(model: TrainingFreeMemory, clip: Tensor) -> tuple[list[Tensor], FollowedState]:
     outputs, state = [], None
     for images in clip.unbind(1):
         logits, state = model.step(images, state)
@@ -75,208 +70,233 @@ def stream(model: TrainingFreeMemory, clip: Tensor) -> tuple[list[Tensor], Memor
     return outputs, state
 
 
-def said_of(logits: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Shares of the labels of each cell, (h, w, K)."""
-    labels = logits.argmax(0).unflatten(0, (cells[0], -1)).unflatten(2, (cells[1], -1))
-    return torch.stack([(labels == k).double().mean((1, 3)) for k in range(len(logits))], -1)
+# The formula, place by place, on maps (H, W, C) of NumPy
 
 
-def across(x: Tensor) -> Tensor:
-    """Mean squared distance of neighbours, (h, w, C)."""
-    down, right = (x[1:] - x[:-1]), (x[:, 1:] - x[:, :-1])
-    return (down.square().sum(-1).mean() + right.square().sum(-1).mean()) / 2
+def patches(map_: np.ndarray) -> np.ndarray:
+    rows, columns = (range(0, n, 4) for n in map_.shape[:2])
+    return np.array([[map_[y : y + 4, x : x + 4].mean((0, 1)) for x in columns] for y in rows])
+
+
+def read(map_: np.ndarray, x: float, y: float) -> np.ndarray:
+    """At a place, by bilinear interpolation; outside as at the border."""
+    height, width = map_.shape[:2]
+    x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
+    left, top = int(x), int(y)
+    right, below = min(left + 1, width - 1), min(top + 1, height - 1)
+    across, down = x - left, y - top
+    upper = (1 - across) * map_[top, left] + across * map_[top, right]
+    lower = (1 - across) * map_[below, left] + across * map_[below, right]
+    return (1 - down) * upper + down * lower
+
+
+def larger(map_: np.ndarray, factor: int, size: tuple[int, int]) -> np.ndarray:
+    """By bilinear interpolation between the middles, cut at a size."""
+    return np.array(
+        [
+            [read(map_, (x + 0.5) / factor - 0.5, (y + 0.5) / factor - 0.5) for x in range(size[1])]
+            for y in range(size[0])
+        ]
+    )
+
+
+def widened(map_: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    below, right = size[0] - map_.shape[0], size[1] - map_.shape[1]
+    return np.pad(map_, [(0, below), (0, right)] + [(0, 0)] * (map_.ndim - 2), mode="edge")
+
+
+def in_cells(map_: np.ndarray, side: int) -> np.ndarray:
+    height, width = (n // side for n in map_.shape[:2])
+    return map_.reshape(height, side, width, side, -1).mean((1, 3))
+
+
+def ramp(x, low: float, high: float):
+    return np.clip((x - low) / (high - low), 0, 1)
+
+
+def keys(fused: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(h, w, Ck) of features (h, w, C), which need no projection, and of an image (8 h, 8 w, 3), 0 to 1."""
+    features = (fused - fused.mean((0, 1))) / np.sqrt(fused.var((0, 1)) + 1e-5)
+    colours = in_cells(image, 4) - image.mean((0, 1))
+    height, width = fused.shape[:2]
+    parts = colours.reshape(height, 2, width, 2, 3).transpose(0, 2, 4, 1, 3).reshape(height, width, 12)
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    return np.concatenate([0.75**0.5 * unit(features), 0.25**0.5 * unit(parts)], -1)
 
 
 def naive_step(
-    model: TrainingFreeMemory, images: Tensor, past: list[tuple[Tensor, Tensor, float]]
-) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
-    """The formula, cell by cell, for one image (3, H, W) whose size fits the stride and channels need no projection.
+    model: TrainingFreeMemory, image: np.ndarray, logits: np.ndarray, key: np.ndarray, past: dict | None
+) -> tuple[np.ndarray, dict]:
+    """Probabilities (H, W, K) of a frame (H, W, 3) uint8 of logits (H, W, K) and keys (h, w, Ck) of stride 8."""
+    size = image.shape[:2]
+    whole = (key.shape[0] * 8, key.shape[1] * 8)
+    said = np.exp(logits - logits.max(-1, keepdims=True))
+    said /= said.sum(-1, keepdims=True)
+    fused = now = patches(said)
+    followed = None
+    if past is not None:
+        there, back = (
+            x[0].permute(1, 2, 0).double().numpy()
+            for x in flows(*(as_pixels(x) for x in (image, past["image"])))
+        )
+        flow, returns = patches(there) / 4, patches(back) / 4
+        colours, before = patches(image.astype(float)), patches(past["image"].astype(float))
+        trip, apart, carried = (np.zeros((*now.shape[:2], n)) for n in (1, 1, now.shape[2]))
+        for y, x in np.ndindex(now.shape[:2]):
+            to = x + flow[y, x, 0], y + flow[y, x, 1]
+            b = read(returns, *to)
+            error, squares = ((flow[y, x] + b) ** 2).sum(), (flow[y, x] ** 2).sum() + (b**2).sum()
+            inside = 0 <= to[0] <= now.shape[1] - 1 and 0 <= to[1] <= now.shape[0] - 1
+            trip[y, x] = np.exp(-error / (0.25 + squares / 100)) * inside
+            apart[y, x] = np.abs(colours[y, x] - read(before, *to)).mean()
+            carried[y, x] = read(past["probabilities"], *to)
+        around = np.zeros_like(trip)
+        for y, x in np.ndindex(now.shape[:2]):
+            around[y, x] = trip[max(0, y - 8) : y + 9, max(0, x - 8) : x + 9].mean()
+        followed = ramp(around, 0.5, 0.9)
+        followed = followed * ramp(followed.mean(), 0.1, 0.5)
+        ordered = np.sort(apart.ravel())
+        usual = ordered[(len(ordered) - 1) // 2] + 2  # torch's median: the lower of two
+        w = model.weight * followed * trip * np.exp(-apart / (3.3 * usual))
+        fused = w * carried + (1 - w) * now
+        fused = naive_decision(model, fused, now, carried, key, past, there, followed, whole)
+        label = np.zeros((*size, now.shape[2]))
+        for y, x in np.ndindex(size):
+            to = np.round(y + there[y, x, 1]), np.round(x + there[y, x, 0])
+            row, column = (int(np.clip(a, 0, n - 1)) for a, n in zip(to, size, strict=True))
+            label[y, x, past["labels"][row, column]] = 1
+        said = said + larger(fused - now, 4, size) + 0.2 * larger(w, 4, size) * label
+    labels = said.argmax(-1)
+    shares = in_cells(np.eye(now.shape[2])[widened(labels, whole)], 8)
+    left = {"image": image, "labels": labels, "probabilities": fused, "key": key, "shares": shares}
+    return said, left | {"followed": followed}
 
-    `past`: keys (h, w, Ck) and label shares (h, w, K) of the frames remembered, and how far each was followed.
-    Returns logits (K, H, W), and what this frame leaves to the next.
-    """
-    features = model.backbone.encode(images[None])
-    size = (images.shape[-2], images.shape[-1])
-    logits = model.backbone.decode(features, size)[0]
-    fused = features.fused[0]
-    height, width = fused.shape[1:]
-    side = size[0] // height
-    by_cell = logits.unflatten(1, (height, side)).unflatten(3, (width, side)).mean((2, 4))
-    best = by_cell.sort(0, descending=True).values
-    scale = ((best[0] - best[1]).mean() / 5).clamp_min(1)
-    probabilities = (logits / scale).softmax(0)
-    key = torch.empty(height, width, len(fused) + 12, dtype=torch.float64)
-    mean_colours = images.mean((1, 2))
-    for y, x in itertools.product(range(height), range(width)):
-        feature = torch.stack([(c[y, x] - c.mean()) / (c.var(correction=0) + 1e-5).sqrt() for c in fused])
-        patch = images[:, y * side : (y + 1) * side, x * side : (x + 1) * side]
-        half = side // 2
-        colour = torch.stack(
+
+def naive_decision(model, fused, now, carried, key, past, there, followed, whole) -> np.ndarray:
+    cells = key.shape[:2]
+    flow = in_cells(widened(there, whole), 8) / 8
+    found = [
+        np.array(
             [
-                patch[c, i * half : (i + 1) * half, j * half : (j + 1) * half].mean() - mean_colours[c]
-                for c in range(3)
-                for i in range(2)
-                for j in range(2)
+                [read(map_, x + flow[y, x, 0], y + flow[y, x, 1]) for x in range(cells[1])]
+                for y in range(cells[0])
             ]
         )
-        parts = 0.75**0.5 * feature / feature.norm(), 0.25**0.5 * colour / colour.norm()
-        key[y, x] = torch.cat(parts)
-    present = probabilities.unflatten(1, (height, side)).unflatten(3, (width, side)).mean((2, 4))
-    now = 0.0
-    shares = own = said_of(logits, (height, width))
-    if past:
-        remembered, before = torch.empty_like(present), torch.empty(height, width).to(present)
-        found, matched = torch.empty(height, width, 2).to(present), torch.empty_like(key)
-        for y, x in itertools.product(range(height), range(width)):
-            scores, places = [], []
-            for (keys, said, followed), dy, dx in itertools.product(
-                past,
-                *[range(-(model.window // 2), model.window // 2 + 1)] * 2,
-            ):
-                if 0 <= y + dy < height and 0 <= x + dx < width:
-                    scores.append(key[y, x] @ keys[y + dy, x + dx] / model.temperature)
-                    more = torch.tensor([dy, dx, followed]).to(present)
-                    places.append(torch.cat([said[y + dy, x + dx], more, keys[y + dy, x + dx]]))
-            read = torch.stack(scores).softmax(0) @ torch.stack(places)
-            parts = read.split([len(present), 2, 1, key.shape[-1]])
-            remembered[:, y, x], found[y, x], before[y, x], matched[y, x] = parts
-        relative = (key - matched).square().sum(-1).mean() / across(key)
-        now = max(
-            (0.4 - float(relative)) / (0.4 - 0.25),
-            min(1.0, (0.37 - float(across(found)) / (model.window // 2)) / (0.37 - 0.26))
-            * min(1.0, max(0.0, (float(matched.norm(dim=-1).mean()) - 0.91) / (0.92 - 0.91))),
+        for map_ in (past["key"], past["shares"])
+    ]
+    change = np.zeros_like(found[1])
+    in_patches = tuple(n // 4 for n in whole)
+    means, trust = (in_cells(widened(x, in_patches), 2) for x in (fused, followed))
+    reach = model.window // 2
+    for y, x in np.ndindex(cells):
+        rows, columns = (
+            slice(max(0, i - reach), min(n, i + reach + 1)) for i, n in zip((y, x), cells, strict=True)
         )
-        now = min(1.0, max(0.0, now))
-        best = present.sort(0, descending=True).values
-        agreement = (present * remembered).sqrt().sum(0)
-        trust = model.strength * before.clamp_min(now) * (1 - 0.5 * (best[0] - best[1]) * (1 - agreement))
-        change = F.interpolate((trust * (remembered - present))[None], size, mode="bilinear")[0]
-        logits = logits + scale * (1 + change / probabilities.clamp_min(1e-30)).clamp_min(1e-6).log()
-        shares = now * said_of(logits, (height, width)) + (1 - now) * own
-    return logits, (key, shares, now)
+        scores = np.exp((found[0][rows, columns] @ key[y, x]) / 0.02 - 50)
+        m = (scores[..., None] * found[1][rows, columns]).sum((0, 1)) / scores.sum()
+        t = model.strength * trust[y, x]
+        change[y, x] = np.log((1 - t) + t * (m + 1e-4) / (means[y, x] + 1e-4))
+    decided = fused * np.exp(larger(change, 2, fused.shape[:2]))
+    decided /= decided.sum(-1, keepdims=True)
+    apart = np.abs(now - carried).sum(-1, keepdims=True) / 2
+    return fused + (decided - fused) * apart / (apart + 0.3)
+
+
+def as_pixels(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sure", [1, 30])
-def test_is_the_formula(sure):
+@pytest.mark.parametrize("size", [(48, 64), (45, 57)])
+def test_is_the_formula_place_by_place(size, monkeypatch):
+    monkeypatch.setattr(training_free, "KEY_FEATURES", 128)
     with seeded():
-        backbone = lively(TinyBackbone()).double().eval()
-        backbone.head.weight.data *= 8 * sure
-    model = TrainingFreeMemory(backbone, memory_size=2, window=3, temperature=0.05)
-    clip = drive(backbone, 6)
-    # Of two bad frames one can be followed in part, and one not at all, but for what the frame before vouches.
-    with seeded(1):
-        noise = torch.rand_like(clip[:, 2:4])
-    clip[:, 2:4] = torch.lerp(
-        clip[:, 2:4], noise, torch.tensor([0.4, 1.0]).to(clip)[None, :, None, None, None]
-    )
-    outputs, _ = stream(model, clip)
-    past: list[tuple[Tensor, Tensor, float]] = []
-    changed, seen = 0.0, []
-    for images, logits in zip(clip[0], outputs, strict=True):
-        expected, left = naive_step(model, images, past)
-        torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)  # shares are float32
-        past = [*past, left][-2:] if past else [left, left]
-        seen.append(left[2])
-        alone = backbone.segment(images[None])[0].softmax(0)
-        changed = max(changed, float((expected.softmax(0) - alone).abs().max()))
-    assert changed > 0.05, "the clip is one that the memory changes"
-    assert 0 < seen[2] < 1 and seen[3] == 0 and seen[-1] == 1, seen
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("memory_size", "window"), [(1, 1), (3, 5), (2, 99)])
-@torch.no_grad()
-def test_forward_equals_step_after_step_at_any_size(backbone, size, memory_size, window):
-    model = TrainingFreeMemory(backbone, memory_size=memory_size, window=window)
-    clip = drive(backbone, 5, size, batch=2)
-    outputs, state = stream(model, clip)
-    assert outputs[-1].shape == (2, 5, *size) and outputs[-1].dtype == torch.float64
-    torch.testing.assert_close(model(clip), outputs[-1], rtol=0, atol=0)
-    assert state.keys.shape[:3] == (2, memory_size, model.key_channels)
-    assert state.values.shape[:3] == (2, memory_size, model.value_channels)
-    assert all(output.isfinite().all() for output in outputs)
+        backbone = lively(ERFNet(5)).double().eval()
+    model = TrainingFreeMemory(backbone, weight=0.8, strength=0.6)
+    clip = (drive(backbone, 4, size) * 255).byte()
+    with seeded(2):
+        clip[:, 2, :, :, :24] = torch.randint(0, 256, (1, 3, size[0], 24))  # part of it is not found again
+    state, past, seen = None, None, []
+    for images in clip.unbind(1):
+        logits, state = model.step(images, state)
+        padded = backbone.prepared(images)
+        features = backbone.encode(padded)
+        alone = backbone.segment(images)[0].permute(1, 2, 0).numpy()
+        fused, whole = (x[0].permute(1, 2, 0).numpy() for x in (features.fused, padded))
+        said, past = naive_step(model, images[0].permute(1, 2, 0).numpy(), alone, keys(fused, whole), past)
+        got = logits.softmax(1)[0].permute(1, 2, 0).numpy()
+        expected = said / said.sum(-1, keepdims=True)
+        # A place at the edge of the frame, or between two pixels, may fall on either side by rounding.
+        assert (np.abs(got - expected).max(-1) > 2e-3).mean() < 0.01
+        assert (state.labels[0].numpy() != past["labels"]).mean() < 0.01
+        remembered = state.probabilities[0].permute(1, 2, 0).numpy()
+        assert (np.abs(remembered - past["probabilities"]).max(-1) > 2e-3).mean() < 0.02
+        if past["followed"] is not None:
+            seen.append(past["followed"])
+    assert np.mean(seen[0]) > 0.9 and 0.05 < np.mean(seen[1]) < 0.95, "one frame is followed, one in part"
 
 
 @torch.no_grad()
-def test_streams_of_a_batch_do_not_mix(backbone):
-    model = TrainingFreeMemory(backbone, window=5)
-    clip = drive(backbone, 4, batch=3)
-    # The second is cut in the middle: what becomes of it is no matter of the others.
-    clip[1, 2:] = 1 - clip[1, 2:].flip(-1)
-    alone = torch.cat([model(one[None]) for one in clip])
-    torch.testing.assert_close(model(clip), alone)
-
-
-@torch.no_grad()
-def test_without_strength_and_on_the_first_frame_it_is_the_single_frame_network(backbone):
-    clip = drive(backbone, 4, (22, 31))
-    for strength, frames in ((0.0, range(4)), (0.75, range(1))):
-        outputs, _ = stream(TrainingFreeMemory(backbone, strength=strength), clip)
-        for i in frames:
-            assert torch.equal(outputs[i], backbone.segment(clip[:, i]))
-
-
-@torch.no_grad()
-def test_a_still_picture_s_labels_come_to_rest(backbone):
-    images = drive(backbone, 1, (48, 64))[:, 0]
-    outputs, _ = stream(TrainingFreeMemory(backbone), images[:, None].expand(-1, 30, -1, -1, -1))
-    labels = [output.argmax(1) for output in outputs]
-    assert (labels[-1] != labels[-2]).double().mean() < 0.005
+def test_the_first_frame_is_the_network_s_own(backbone):
+    clip = drive(backbone, 1, (46, 63))
+    logits, _ = TrainingFreeMemory(backbone).step(clip[:, 0])
+    assert torch.equal(logits, backbone.segment(clip[:, 0]))
 
 
 @torch.no_grad()
 def test_what_cannot_be_followed_is_labelled_by_itself(backbone):
-    clip = torch.rand(1, 4, 3, 48, 64, dtype=torch.float64).to(next(backbone.parameters()).device)
-    # Of independent noise a cell's own place is as bad a match as any other.
-    outputs, _ = stream(TrainingFreeMemory(backbone, window=1), clip)
+    with seeded(1):
+        clip = torch.rand(1, 5, 3, 96, 128, dtype=torch.float64).to(next(backbone.parameters()).device)
+    outputs, _ = stream(TrainingFreeMemory(backbone), clip)
     for images, logits in zip(clip.unbind(1), outputs, strict=True):
-        assert torch.equal(logits, backbone.segment(images))
+        alone = backbone.segment(images)
+        assert torch.equal(logits.argmax(1), alone.argmax(1))
+        torch.testing.assert_close(logits.softmax(1), alone.softmax(1))
 
 
-def spread(height: int, width: int) -> Tensor:
-    """(2, h, w), rows and columns as a still scene's cells find themselves."""
-    ranges = [torch.arange(n) - n // 2 for n in (height, width)]
-    return torch.stack(torch.meshgrid(*ranges, indexing="ij")).float()
+@torch.no_grad()
+def test_a_frame_after_a_cut_is_labelled_by_itself_and_the_next_is_followed(backbone):
+    clip = drive(backbone, 8, (96, 128))
+    clip[:, 4:] = (1 - clip[:, 4:]).flip(-1, -2)
+    outputs, _ = stream(TrainingFreeMemory(backbone), clip)
+    alone = [backbone.segment(images) for images in clip.unbind(1)]
+    assert torch.equal(outputs[4].argmax(1), alone[4].argmax(1))
+    assert not torch.allclose(outputs[5].softmax(1), alone[5].softmax(1))
 
 
-def test_a_match_is_judged_by_the_cells_beside():
-    with seeded():
-        key = torch.randn(2, 6, 8, 9)
-        anywhere = torch.randint(-3, 4, (2, 2, 8, 9)) + spread(8, 9)
-    beside = key.roll(1, -1)
-    middle = key + 0.325**0.5 * (beside - key)
-    matched = torch.where(torch.tensor([0, 1])[:, None, None, None] > 0, beside, key)
-    followed = labels.followed(key, matched, anywhere, 3)
-    assert followed.shape == (2, 1, 1, 1) and followed.flatten().tolist() == [1, 0]
-    assert 0.2 < float(labels.followed(key, middle, anywhere, 3).mean()) < 0.8
+@torch.no_grad()
+def test_labels_move_with_what_they_are_of(backbone):
+    """Of a scene that moves and a network that says nothing from the second frame on, the labels go along."""
+    clip = drive(backbone, 6, (96, 128))
+    model = TrainingFreeMemory(backbone)
+    _, state = model.step(clip[:, 0])
+    first = state.labels[0]
+    model.backbone.head.weight.data.zero_()
+    model.backbone.head.bias.data.zero_()
+    for t in range(1, 6):
+        logits, state = model.step(clip[:, t], state)
+    moved = first[8:-8, 24:-8]
+    got = logits.argmax(1)[0][8:-8, 14:-18]  # 5 frames of 2 pixels to the left
+    assert (got == moved).double().mean() > 0.9 > 1.2 * (first[8:-8, 14:-18] == moved).double().mean()
 
 
-def test_places_are_whole_cells_in_bfloat16():
-    places = labels._places(torch.zeros(1, 1, 3, 512, dtype=torch.bfloat16))
-    assert places[0, 1, 0].tolist() == list(range(-256, 256)) and places[0, 0, :, 0].tolist() == [-1, 0, 1]
-
-
-def test_a_bad_match_that_moves_together_is_followed():
-    still = spread(8, 9)
-    # Every second column is found 2.1 cells beside: 4.41 between columns, nothing between rows.
-    torn = still + 2.1 * (torch.arange(9) % 2) * torch.tensor([0.0, 1.0])[:, None, None]
-    with seeded():
-        key = F.normalize(torch.randn(3, 6, 8, 9), dim=1)
-    got = labels.followed(key, -key, torch.stack([still, still + 3, torn]), 7).flatten()
-    torch.testing.assert_close(got, torch.tensor([1, 1, (0.37 - 4.41 / 2 / 7) / 0.11]))
-    blurred = labels.followed(key, -0.9 * key, still.expand(3, -1, -1, -1), 7)
-    assert blurred.flatten().tolist() == [0, 0, 0], "what is read of many places lies in place whatever moves"
-    one = torch.zeros(1, 6, 1, 1)
-    assert labels.followed(one, one + 1, torch.zeros(1, 2, 1, 1), 7).item() == 1
-    assert labels.followed(key, -key, still.expand(3, -1, -1, -1), 0).flatten().tolist() == [0, 0, 0]
+@torch.no_grad()
+def test_a_still_picture_s_labels_come_to_rest_at_the_network_s(backbone):
+    images = drive(backbone, 1)[:, 0]
+    outputs, _ = stream(TrainingFreeMemory(backbone), images[:, None].expand(-1, 30, -1, -1, -1))
+    labels = [output.argmax(1) for output in outputs]
+    assert (labels[-1] != labels[-2]).double().mean() < 0.002
+    assert (labels[-1] != labels[0]).double().mean() < 0.02
 
 
 @torch.no_grad()
 def test_a_flickering_frame_is_steadied(backbone):
-    images = drive(backbone, 1, (48, 64))[:, 0]
+    images = drive(backbone, 1, (96, 128))[:, 0]
     with seeded(2):
-        noise = 0.1 * torch.randn(16, *images.shape, dtype=torch.float64).to(images.device)
+        noise = 0.04 * torch.randn(16, *images.shape, dtype=torch.float64).to(images.device)
     clip = (images + noise).clamp(0, 1).movedim(0, 1)
     steadied, _ = stream(TrainingFreeMemory(backbone), clip)
     alone = [backbone.segment(one) for one in clip.unbind(1)]
@@ -285,31 +305,16 @@ def test_a_flickering_frame_is_steadied(backbone):
         labels = [output.argmax(1) for output in outputs[4:]]
         return float(torch.stack([(a != b).double().mean() for a, b in itertools.pairwise(labels)]).mean())
 
-    assert 0 < flicker(steadied) < 0.7 * flicker(alone)
+    assert 0 < flicker(steadied) < 0.6 * flicker(alone)
 
 
 @torch.no_grad()
-def test_networks_surer_than_usual_are_steadied_alike(backbone):
-    clip = drive(backbone, 6)
-    backbone.head.weight.data *= 20
-    backbone.head.bias.data *= 20
-    outputs, _ = stream(TrainingFreeMemory(backbone), clip)
-    alone = [backbone.segment(one) for one in clip.unbind(1)]
-    assert any(not torch.equal(a.argmax(1), b.argmax(1)) for a, b in zip(outputs, alone, strict=True))
-    backbone.head.weight.data *= 4
-    backbone.head.bias.data *= 4
-    surer, _ = stream(TrainingFreeMemory(backbone), clip)
-    for one, other in zip(outputs, surer, strict=True):
-        torch.testing.assert_close(4 * one, other, rtol=1e-6, atol=1e-6)
-
-
-@torch.no_grad()
-def test_size_and_window_may_change_between_streams(backbone):
+def test_it_is_told_that_frames_are_too_small_for_the_flow(backbone):
     model = TrainingFreeMemory(backbone)
-    clip = drive(backbone, 3)
-    outputs, state = stream(model.adjusted(memory_size=5, window=7), clip)
-    fresh, _ = stream(TrainingFreeMemory(backbone, memory_size=5, window=7), clip)
-    assert state.size == 5 and torch.equal(outputs[-1], fresh[-1])
+    images = drive(backbone, 1, (12, 40))[:, 0]
+    _, state = model.step(images)
+    with pytest.raises(InputError, match="40×12 pixels, optical flow needs at least 16×16"):
+        model.step(images, state)
 
 
 @torch.no_grad()
@@ -317,48 +322,12 @@ def test_wide_features_are_projected_alike_everywhere():
     with seeded():
         backbone = lively(ERFNet(5)).eval()
     one, other = TrainingFreeMemory(backbone), TrainingFreeMemory(backbone)
-    assert one.key_channels == training_free.KEY_FEATURES + 12 < backbone.channels
     assert one.projection is not None and other.projection is not None
+    assert len(one.projection) == training_free.KEY_FEATURES < backbone.channels
     assert torch.equal(one.projection, other.projection)
     flat = one.projection.flatten(1)
     torch.testing.assert_close(flat @ flat.T, torch.eye(len(flat)))
     assert "projection" not in one.state_dict()
-
-
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@torch.no_grad()
-def test_optimize(dtype):
-    with seeded():
-        backbone = lively(TinyBackbone()).train()
-    model = TrainingFreeMemory(backbone, strength=0.6)
-    fast = model.optimize(dtype)
-    assert fast.optimized and not model.optimized and not fast.training and model.training
-    assert fast.optimize(dtype) is fast and not any(p.requires_grad for p in fast.parameters())
-    clip = drive(backbone, 4).float()
-    expected, _ = stream(model.eval(), clip)
-    got, state = stream(fast, clip)
-    assert got[-1].dtype == torch.float32 and state.keys.dtype == (dtype or torch.float32)
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype is None else {"rtol": 0.1, "atol": 0.1}
-    torch.testing.assert_close(got[-1].softmax(1), expected[-1].softmax(1), **tolerance)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_session_goes_on_where_another_was(precision):
-    with seeded():
-        model = TrainingFreeMemory(lively(TinyBackbone()).eval())
-    frames = (drive(model.backbone, 6, (22, 31))[0].movedim(1, -1) * 255).byte().numpy()
-    session = Session(model, precision=precision)
-    expected = [session.step(frame).logits for frame in frames]
-    first, second = Session(model, precision=precision), Session(model, precision=precision)
-    for frame in frames[:3]:
-        first.step(frame)
-    second.load_state_dict(first.state_dict())
-    for frame, logits in zip(frames[3:], expected[3:], strict=True):
-        assert torch.equal(second.step(frame).logits, logits)
-    with pytest.raises(InputError, match="frame size"):
-        second.step(frames[0][:-8])
-    second.reset()
-    np.testing.assert_array_equal(second.step(frames[0]).logits, expected[0])
 
 
 def test_classes_and_card_are_the_backbone_s():
@@ -371,11 +340,10 @@ def test_classes_and_card_are_the_backbone_s():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"temperature": 0.0}, "temperature 0.0"),
-        ({"temperature": math.nan}, "temperature nan"),
+        ({"weight": 1.0}, "weight 1.0: expected 0 to below 1"),
+        ({"weight": math.nan}, "weight nan"),
         ({"strength": 1.5}, "strength 1.5: expected 0 to 1"),
         ({"strength": math.nan}, "strength nan"),
-        ({"memory_size": 0}, "memory size 0"),
         ({"window": 4}, "window 4"),
     ],
 )
@@ -384,30 +352,20 @@ def test_refuses(options, words):
         TrainingFreeMemory(TinyBackbone(), **options)
 
 
-@torch.no_grad()
-def test_refuses_a_frame_of_another_size(backbone):
-    model = TrainingFreeMemory(backbone)
-    _, state = model.step(drive(backbone, 1)[:, 0])
-    with pytest.raises(InputError, match="frame size"):
-        model.step(drive(backbone, 1, (40, 32))[:, 0], state)
-    with pytest.raises(InputError, match="clip"):
-        model(drive(backbone, 1)[:, 0])
-
-
 needs_camvid = pytest.mark.skipif(not (CAMVID / "val").is_dir(), reason=f"no CamVid at {CAMVID}")
 
 
 @needs_camvid
-def test_steadies_a_real_drive_and_costs_nothing():
+def test_steadies_a_real_drive():
     before, after = single_and_steadied(range(20))
     assert after.flicker < 0.7 * before.flicker
-    assert after.miou > before.miou - 0.002 and after.vc[8] > before.vc[8]
+    assert after.miou > before.miou and after.vc[8] > before.vc[8]
 
 
 @needs_camvid
 def test_costs_nothing_at_one_frame_a_second():
     before, after = single_and_steadied(range(0, 101, 15))
-    assert after.miou > before.miou - 0.002 and after.flicker <= before.flicker
+    assert after.miou > before.miou - 0.001 and after.flicker <= before.flicker
 
 
 @needs_camvid
@@ -416,7 +374,7 @@ def test_a_still_photograph_keeps_its_labels():
     image = load_camvid(CAMVID, "val").sequences[0].image(0)
     session = Session(TrainingFreeMemory(load("erfnet-camvid").backbone))
     labels = [session.step(image).labels for _ in range(16)]
-    assert np.mean(labels[-1] != labels[0]) < 0.02
+    assert np.mean(labels[-1] != labels[0]) < 0.01
     assert np.mean(labels[-1] != labels[-2]) < 0.0005
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,12 +17,13 @@ def bytes_of(images: Tensor) -> Tensor:
     return images.clone() if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).byte()
 
 
-def flows(pixels: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+def flows(pixels: Tensor, before: Tensor, *, refinements: int | None = None) -> tuple[Tensor, Tensor]:
     """Optical flow from frames to those before, and back, by DIS (Kroeger et al., ECCV 2016) at the preset "fast".
 
     Args:
         pixels: (B, 3, H, W) uint8, at least 16×16.
         before: the same of the frames before.
+        refinements: see `lmanet.flow.dis_flow`.
 
     Returns:
         Two (B, 2, H, W) float32: how many pixels to the right and down; on the frames' device, computed on the CPU.
@@ -32,7 +34,11 @@ def flows(pixels: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         [np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()) for x in pair]
         for pair in zip(pixels, before, strict=True)
     ]
-    both = [[dis_flow(a, b, preset="fast"), dis_flow(b, a, preset="fast")] for a, b in pairs]
+
+    def flow(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return dis_flow(a, b, preset="fast", refinements=refinements)
+
+    both = [[flow(a, b), flow(b, a)] for a, b in pairs]
     there, back = torch.from_numpy(np.array(both)).permute(1, 0, 4, 2, 3).to(pixels.device)
     return there, back
 

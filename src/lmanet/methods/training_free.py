@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
-from lmanet.errors import InputError
 from lmanet.methods.base import VideoModel, check_fits
 from lmanet.methods.following import bytes_of, flows, places, read_at
+from lmanet.methods.gate import Gate
 from lmanet.methods.keys import joined, mean_colours, projection, standardised
 from lmanet.methods.memory import check_window
-from lmanet.nn.cells import BAND_CELLS, label_shares, rewritten, upsampled
+from lmanet.nn.cells import BAND_CELLS, rewritten, upsampled
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, local_attention
 
@@ -44,11 +44,11 @@ PATCH = 4
 KEY_FEATURES = 32
 """Features beyond these go through a fixed random projection, which keeps distances."""
 
+REFINEMENTS = 2
+"""Of the optical flow; more take half of its time again and change nothing."""
+
 ROUND_TRIP_PX = 2.0
 """τ: how far from its start the way there and back may end. Flow that errs by less still leads to the same thing."""
-
-COLOUR_SCALE = 3.3
-"""Difference of colours at which the frame before counts for 1/e, in units of the frame's median difference and 2."""
 
 SURROUNDINGS_PX = 64
 """Side of the square whose round trips say whether a place is followed: one that fits by chance is not enough."""
@@ -56,19 +56,13 @@ SURROUNDINGS_PX = 64
 SURROUNDINGS = (0.5, 0.9)
 """Mean of the round trips around a place, up to which it is not followed, and from which on it is."""
 
-WHOLE = (0.1, 0.5)
-"""Mean over the frame of how far places are followed, up to which none is, and from which on they count in full."""
-
 TEMPERATURE = 0.02
 """Of the softmax over the keys' cosines."""
 
-CONTRADICTION = 0.3
-"""Half of the difference between what is said now and what was, at which the cells count for half."""
-
-KEPT = 0.2
+KEPT = 0.1
 """β: by how much of its probability a label that was given before is preferred."""
 
-LEAST = 1e-4
+LEAST = 1e-3
 """Shares below it count as this in step 2."""
 
 TINY = 1e-30
@@ -82,14 +76,12 @@ class FollowedState(NamedTuple):
         labels: (B, H, W) uint8, the labels given.
         probabilities: (B, K, ⌈H/4⌉, ⌈W/4⌉) float32 (float64 of a float64 network), of the patches.
         keys: (B, Ck, h, w), of the cells of the fused map.
-        shares: (B, K, h, w), of the labels given, by class, of the cells' pixels; of the keys' dtype.
     """
 
     images: Tensor
     labels: Tensor
     probabilities: Tensor
     keys: Tensor
-    shares: Tensor
 
 
 class TrainingFreeMemory(VideoModel):
@@ -99,18 +91,16 @@ class TrainingFreeMemory(VideoModel):
 
     Args:
         backbone: the single-frame network, trained.
-        weight: the most that carried probabilities count in step 1, 0 to below 1.
-        strength: the most that the cells count in step 2, 0 to 1.
         window: R, side of the square of cells that is searched around the place where the flow leads, odd.
         attention: the backend of `lmanet.ops.local_attention`.
 
     Raises:
-        InputError: the window, the weight or the strength is out of range.
+        InputError: the window is no odd number of cells.
     """
 
     method = "training-free"
     State = FollowedState
-    adjustable = ("weight", "strength", "window", "attention")
+    adjustable = ("window", "attention")
     not_exportable = "its optical flow is computed by OpenCV, outside of PyTorch"
 
     projection: Tensor | None
@@ -119,34 +109,29 @@ class TrainingFreeMemory(VideoModel):
         self,
         backbone: Backbone,
         *,
-        weight: float = 0.9,
-        strength: float = 0.7,
         window: int = 3,
         attention: Backend = "auto",
     ) -> None:
         super().__init__(backbone)
-        self.weight, self.strength, self.window = weight, strength, window
+        self.window = window
         self.attention: Backend = attention
         self.check_arguments()
         narrow = backbone.channels > KEY_FEATURES
         # Not saved: it is the same for every network of this width.
         kept = projection(backbone.channels, KEY_FEATURES) if narrow else None
         self.register_buffer("projection", kept, persistent=False)
+        self.gate = Gate()
         self.card = backbone.card
         self.to(place_of(backbone))
 
     def check_arguments(self) -> None:
-        """Raise InputError unless weight, strength and window are in their ranges."""
+        """Raise InputError unless R is an odd number of cells."""
         check_window(self.window)
-        if not 0 <= self.weight < 1:
-            raise InputError(f"weight {self.weight}: expected 0 to below 1, such as 0.9")
-        if not 0 <= self.strength <= 1:
-            raise InputError(f"strength {self.strength}: expected 0 to 1")
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Weight, strength and R, as the constructor takes them."""
-        return {"weight": self.weight, "strength": self.strength, "window": self.window}
+        """R, as the constructor takes it."""
+        return {"window": self.window}
 
     def step(self, images: Tensor, state: FollowedState | None = None) -> tuple[Tensor, FollowedState]:
         """Label the next frame of a stream. The first frame's labels are the network's own.
@@ -172,19 +157,66 @@ class TrainingFreeMemory(VideoModel):
         if state is not None:
             check_fits(pixels, state.images, "pixels")
             check_fits(key, state.keys, "keys")
-            flow, returns = flows(pixels, state.images)
-            weight, followed, grid = _reliability(pixels, state.images, flow, returns)
-            weight = self.weight * weight.to(now.dtype)
-            carried = read_at(state.probabilities, grid)
-            fused = torch.lerp(now, carried, weight)
-            apart = (now - carried).abs().sum(1, keepdim=True) / 2
-            fused = self._decided(fused, apart, self._read(key, state, flow, whole), followed, whole)
-            change = torch.cat([fused - now, KEPT * weight], 1)
+            flow, returns = flows(pixels, state.images, refinements=REFINEMENTS)
+            motion = Motion.of(pixels, state.images, flow, returns)
+            fused, past = self.fused(now, key, state, motion, whole)
+            change = torch.cat([fused - now, KEPT * past], 1)
             logits = rewritten(logits, change, _steadied, _carried(state.labels, flow), factor=PATCH)
             now = fused
         labels = logits.max(1).indices
-        shares = label_shares(_widened(labels, whole), (key.shape[-2], key.shape[-1]), logits.shape[1])
-        return logits, FollowedState(pixels, labels.byte(), now, key, shares.to(key.dtype))
+        return logits, FollowedState(pixels, labels.byte(), now, key)
+
+    def fused(
+        self, now: Tensor, key: Tensor, state: FollowedState, motion: Motion, whole: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities of the patches (B, K, h', w') with the memory's share, and how large that is, (B, 1, h', w')."""
+        carried = read_at(state.probabilities, motion.grid)
+        said, match = self._cells(now, key, state, motion.flow, whole)
+        cues = torch.cat([motion.cues, match], 1).to(now.dtype)
+        return self.gate(now, carried, said, cues)
+
+    def _cells(
+        self, now: Tensor, key: Tensor, state: FollowedState, flow: Tensor, whole: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """What the cells around the places where the flow leads say of the patches (B, K, h', w'), and how well they match.
+
+        Args:
+            now: (B, K, h', w').
+            key: (B, Ck, h, w).
+            state: of the frame before.
+            flow: (B, 2, h', w'), in patches.
+            whole: (H, W) in pixels that the cells cover.
+        """
+        cells, patches = (key.shape[-2], key.shape[-1]), (-(-whole[0] // PATCH), -(-whole[1] // PATCH))
+
+        def to_cells(maps: Tensor) -> Tensor:
+            return F.adaptive_avg_pool2d(_widened(maps, patches), cells)
+
+        def to_patches(maps: Tensor) -> Tensor:
+            return upsampled(maps, patches)[..., : now.shape[-2], : now.shape[-1]]
+
+        px = torch.tensor([patches[1] / cells[1], patches[0] / cells[0]], device=flow.device)[:, None, None]
+        there, _ = places(to_cells(flow) / px)
+        keys, said = read_at(
+            torch.cat([state.keys, to_cells(state.probabilities).to(key.dtype)], 1), there
+        ).split([key.shape[1], now.shape[1]], 1)
+        read = local_attention(
+            key,
+            keys[:, None],
+            torch.cat([said, keys], 1)[:, None],
+            window=self.window,
+            scale=1 / TEMPERATURE,
+            backend=self.attention,
+        )
+        read = read.to(now.dtype)
+        said, matched = read[:, : now.shape[1]], read[:, now.shape[1] :]
+        said = said / said.sum(1, keepdim=True)
+        error = (key.to(now.dtype) - matched).square().sum(1, keepdim=True)
+        beside = [key.to(now.dtype).diff(dim=d).square().sum(1).mean((-2, -1)) for d in (-2, -1)]
+        relative = error / ((beside[0] + beside[1]) / 2)[:, None, None, None].clamp_min(1e-6)
+        change = to_patches(torch.cat([(said + LEAST) / (to_cells(now) + LEAST), relative], 1))
+        answer = now * change[:, :-1]
+        return answer / answer.sum(1, keepdim=True), torch.log(change[:, -1:] + 0.05)
 
     def _key(self, fused: Tensor, padded: Tensor) -> Tensor:
         """Keys (B, Ck, h, w) of the cells, of features and padded images."""
@@ -193,70 +225,52 @@ class TrainingFreeMemory(VideoModel):
             features = F.conv2d(features, self.projection)
         return joined(features, mean_colours(padded, (fused.shape[-2], fused.shape[-1])))
 
-    def _read(self, key: Tensor, state: FollowedState, flow: Tensor, whole: tuple[int, int]) -> Tensor:
-        """m: shares of the labels given (B, K, h, w) in the cells around the places where the flow leads, by match."""
-        cells = (key.shape[-2], key.shape[-1])
-        px = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
-        there, _ = places(F.adaptive_avg_pool2d(_widened(flow, whole), cells) / px)
-        keys, shares = read_at(torch.cat([state.keys, state.shares], 1), there).split(
-            [key.shape[1], state.shares.shape[1]], 1
-        )
-        return local_attention(
-            key,
-            keys[:, None],
-            shares[:, None],
-            window=self.window,
-            scale=1 / TEMPERATURE,
-            backend=self.attention,
-        )
 
-    def _decided(
-        self, fused: Tensor, apart: Tensor, read: Tensor, followed: Tensor, whole: tuple[int, int]
-    ) -> Tensor:
-        """Step 2: probabilities of the patches (B, K, h', w'), after what the cells say, where that is wanted.
+class Motion(NamedTuple):
+    """How the patches of a frame are found in the frame before.
 
-        Args:
-            fused: (B, K, h', w'), after step 1.
-            apart: (B, 1, h', w'), 0 to 1: how far what is said now and what was said contradict each other.
-            read: m, (B, K, h, w).
-            followed: ρ, (B, 1, h', w').
-            whole: (H, W) in pixels that the cells cover.
-        """
-        cells, patches = (read.shape[-2], read.shape[-1]), (-(-whole[0] // PATCH), -(-whole[1] // PATCH))
-        both = F.adaptive_avg_pool2d(
-            _widened(torch.cat([fused, followed.to(fused.dtype)], 1), patches), cells
-        )
-        trust = self.strength * both[:, -1:]
-        change = (1 - trust) + trust * (read.to(fused.dtype) + LEAST) / (both[:, :-1] + LEAST)
-        change = upsampled(change.log(), patches)[..., : fused.shape[-2], : fused.shape[-1]]
-        decided = fused * change.exp()
-        decided = decided / decided.sum(1, keepdim=True)
-        return torch.lerp(fused, decided, apart / (apart + CONTRADICTION))
+    Attributes:
+        flow: (B, 2, h', w'), in patches.
+        grid: where it leads, for `read_at`.
+        cues: (B, 8, h', w').
+    """
+
+    flow: Tensor
+    grid: Tensor
+    cues: Tensor
+
+    @classmethod
+    def of(cls, pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor) -> Motion:
+        """Of frames (B, 3, H, W) uint8, those before, and the flows there and back (B, 2, H, W)."""
+        flow, returns = patches_of(flow) / PATCH, patches_of(returns) / PATCH
+        grid, inside = places(flow)
+        colours, colours_before = patches_of(torch.cat([pixels, before]).to(flow.dtype)).chunk(2)
+        read = read_at(torch.cat([returns, colours_before], 1), grid)
+        error = (flow + read[:, :2]).square().sum(1, keepdim=True) * PATCH**2
+        squares = (flow.square() + read[:, :2].square()).sum(1, keepdim=True) * PATCH**2
+        trip = torch.exp(-error / (ROUND_TRIP_PX**2 + squares / 100)) * inside
+        side = SURROUNDINGS_PX // PATCH + 1
+        followed = _ramp(F.avg_pool2d(trip, side, 1, side // 2, count_include_pad=False), SURROUNDINGS)
+        apart = (colours - read[:, 2:]).abs().mean(1, keepdim=True)
+        usual = apart.flatten(1).median(1).values[:, None, None, None]
+        grey = pixels.to(flow.dtype).mean(1, keepdim=True)
+        mean, square = patches_of(torch.cat([grey, grey.square()], 1)).chunk(2, 1)
+        cues = [
+            torch.log(error + 0.05),
+            torch.log(squares + 0.1) / 2,
+            torch.log(apart + 1) - 1.5,
+            torch.log((apart + 1) / (usual + 1)),
+            torch.log((square - mean.square()).clamp_min(0).sqrt() + 1) - 1.5,
+            2 * followed - 1,
+            (2 * followed.mean((-2, -1), keepdim=True) - 1).expand_as(followed),
+            inside.to(flow.dtype),
+        ]
+        return cls(flow, grid, torch.cat(cues, 1))
 
 
 def patches_of(maps: Tensor) -> Tensor:
     """Maps (B, C, H, W) to the means of their patches (B, C, ⌈H/4⌉, ⌈W/4⌉)."""
     return F.avg_pool2d(maps, PATCH, ceil_mode=True, count_include_pad=False)
-
-
-def _reliability(
-    pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the patches: w by the weight (B, 1, h', w'), ρ (B, 1, h', w'), and where the flow leads, for `read_at`."""
-    flow, returns = patches_of(flow) / PATCH, patches_of(returns) / PATCH
-    grid, inside = places(flow)
-    both = patches_of(torch.cat([pixels, before]).to(flow.dtype))
-    colours, colours_before = both.chunk(2)
-    read = read_at(torch.cat([returns, colours_before], 1), grid)
-    error = (flow + read[:, :2]).square().sum(1, keepdim=True)
-    squares = (flow.square() + read[:, :2].square()).sum(1, keepdim=True)
-    trip = torch.exp(-error / ((ROUND_TRIP_PX / PATCH) ** 2 + squares / 100)) * inside
-    side = SURROUNDINGS_PX // PATCH + 1
-    followed = _ramp(F.avg_pool2d(trip, side, 1, side // 2, count_include_pad=False), SURROUNDINGS)
-    followed = followed * _ramp(followed.mean((-2, -1), keepdim=True), WHOLE)
-    apart = (colours - read[:, 2:]).abs().mean(1, keepdim=True)
-    usual = apart.flatten(1).median(1).values[:, None, None, None] + 2
-    return followed * trip * torch.exp(-apart / (COLOUR_SCALE * usual)), followed, grid
 
 
 def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
