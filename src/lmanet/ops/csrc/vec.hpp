@@ -168,4 +168,30 @@ inline Vector<T> exp2(Vector<T> x) {
   return x < E::kSmallest ? Vector<T>{} : power;
 }
 
+// Logarithm in base 2 of normal numbers above 0, within 4e-7, relatively: near 1 too, where it is small.
+inline Vector<float> log2(Vector<float> x) {
+  using Bits = typename Types<float>::IntVector;
+  constexpr int32_t kRootOfHalf = 0x3f3504f3;  // what is left of x lies between √½ and √2
+  // Chebyshev interpolation of log2(1 + t) / t on [√½ − 1, √2 − 1].
+  constexpr float kCoefficients[] = {1.44269502f,   -0.721352935f, 0.480916709f, -0.360225171f,
+                                     0.287288874f, -0.249271825f, 0.232652575f, -0.14275974f};
+  const Bits exponent = (reinterpret_cast<Bits>(x) - kRootOfHalf) >> 23;
+  const Vector<float> part = reinterpret_cast<Vector<float>>(reinterpret_cast<Bits>(x) - (exponent << 23)) - 1.0f;
+  Vector<float> ratio = broadcast<float>(kCoefficients[7]);
+#pragma GCC unroll 8
+  for (int k = 6; k >= 0; --k) ratio = ratio * part + kCoefficients[k];
+  return ratio * part + __builtin_convertvector(exponent, Vector<float>);
+}
+
+// The lanes of a vector that are asked for.
+inline Vector<float> lanes(Vector<float> vector, typename Types<float>::IntVector numbers) {
+#if defined(__clang__)
+  Vector<float> chosen{};
+  for (int i = 0; i < kLanes<float>; ++i) chosen[i] = vector[numbers[i]];
+  return chosen;
+#else
+  return __builtin_shuffle(vector, numbers);
+#endif
+}
+
 }  // namespace lmanet::LMANET_VARIANT
