@@ -34,12 +34,10 @@ from lmanet.methods.base import VideoModel, check_fits
 from lmanet.methods.following import bytes_of, flows, places, read_at
 from lmanet.methods.keys import joined, mean_colours, projection, standardised
 from lmanet.methods.memory import check_window
-from lmanet.nn.cells import BAND_CELLS, label_shares, rewritten, upsampled
+from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, local_attention
-
-PATCH = 4
-"""Pixels to a side of the patches, whose probabilities are carried along the flow."""
+from lmanet.ops.patches import PATCH, labelled, patch_means, patch_probabilities, steadied
 
 KEY_FEATURES = 32
 """Features beyond these go through a fixed random projection, which keeps distances."""
@@ -70,8 +68,6 @@ KEPT = 0.2
 
 LEAST = 1e-4
 """Shares below it count as this in step 2."""
-
-TINY = 1e-30
 
 
 class FollowedState(NamedTuple):
@@ -167,7 +163,7 @@ class TrainingFreeMemory(VideoModel):
         features = self.backbone.encode(padded)
         logits = self.backbone.decode(features, whole)[..., : images.shape[-2], : images.shape[-1]]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        now, key = _probabilities(logits), self._key(features.fused, padded)
+        now, key = patch_probabilities(logits), self._key(features.fused, padded)
         pixels = bytes_of(images)
         if state is not None:
             check_fits(pixels, state.images, "pixels")
@@ -180,11 +176,13 @@ class TrainingFreeMemory(VideoModel):
             apart = (now - carried).abs().sum(1, keepdim=True) / 2
             fused = self._decided(fused, apart, self._read(key, state, flow, whole), followed, whole)
             change = torch.cat([fused - now, KEPT * weight], 1)
-            logits = rewritten(logits, change, _steadied, _carried(state.labels, flow), factor=PATCH)
+            logits, labels, shares = steadied(logits, change, state.labels, flow)
             now = fused
-        labels = logits.max(1).indices
-        shares = label_shares(_widened(labels, whole), (key.shape[-2], key.shape[-1]), logits.shape[1])
-        return logits, FollowedState(pixels, labels.byte(), now, key, shares.to(key.dtype))
+        else:
+            labels, shares = labelled(logits)
+        cells = (key.shape[-2], key.shape[-1])
+        shares = F.adaptive_avg_pool2d(_widened(shares, _patches(whole)), cells).to(key.dtype)
+        return logits, FollowedState(pixels, labels, now, key, shares)
 
     def _key(self, fused: Tensor, padded: Tensor) -> Tensor:
         """Keys (B, Ck, h, w) of the cells, of features and padded images."""
@@ -222,30 +220,23 @@ class TrainingFreeMemory(VideoModel):
             followed: ρ, (B, 1, h', w').
             whole: (H, W) in pixels that the cells cover.
         """
-        cells, patches = (read.shape[-2], read.shape[-1]), (-(-whole[0] // PATCH), -(-whole[1] // PATCH))
-        both = F.adaptive_avg_pool2d(
-            _widened(torch.cat([fused, followed.to(fused.dtype)], 1), patches), cells
-        )
+        cells, size = (read.shape[-2], read.shape[-1]), _patches(whole)
+        both = F.adaptive_avg_pool2d(_widened(torch.cat([fused, followed.to(fused.dtype)], 1), size), cells)
         trust = self.strength * both[:, -1:]
         change = (1 - trust) + trust * (read.to(fused.dtype) + LEAST) / (both[:, :-1] + LEAST)
-        change = upsampled(change.log(), patches)[..., : fused.shape[-2], : fused.shape[-1]]
+        change = upsampled(change.log(), size)[..., : fused.shape[-2], : fused.shape[-1]]
         decided = fused * change.exp()
         decided = decided / decided.sum(1, keepdim=True)
         return torch.lerp(fused, decided, apart / (apart + CONTRADICTION))
-
-
-def patches_of(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) to the means of their patches (B, C, ⌈H/4⌉, ⌈W/4⌉)."""
-    return F.avg_pool2d(maps, PATCH, ceil_mode=True, count_include_pad=False)
 
 
 def _reliability(
     pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of the patches: w by the weight (B, 1, h', w'), ρ (B, 1, h', w'), and where the flow leads, for `read_at`."""
-    flow, returns = patches_of(flow) / PATCH, patches_of(returns) / PATCH
+    flow, returns = patch_means(flow) / PATCH, patch_means(returns) / PATCH
     grid, inside = places(flow)
-    both = patches_of(torch.cat([pixels, before]).to(flow.dtype))
+    both = patch_means(torch.cat([pixels, before]).to(flow.dtype))
     colours, colours_before = both.chunk(2)
     read = read_at(torch.cat([returns, colours_before], 1), grid)
     error = (flow + read[:, :2]).square().sum(1, keepdim=True)
@@ -264,26 +255,9 @@ def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
     return ((x - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
 
 
-def _probabilities(logits: Tensor) -> Tensor:
-    """Logits (B, K, H, W) to the probabilities of the patches (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
-    # Some rows at a time: they lie in the cache from one operation to the next.
-    rows = PATCH * BAND_CELLS if logits.device.type == "cpu" else logits.shape[-2]
-    return torch.cat([patches_of(band.softmax(1)) for band in logits.split(rows, -2)], -2)
-
-
-def _steadied(logits: Tensor, change: Tensor, labels: Tensor) -> Tensor:
-    """Step 3, of some rows: logits (B, K, n, W), change and β w (B, K + 1, n, W), labels (B, 1, n, W) to log P."""
-    said = logits.softmax(1) + change[:, :-1]
-    return said.scatter_add_(1, labels, change[:, -1:]).clamp_min(TINY).log()
-
-
-def _carried(labels: Tensor, flow: Tensor) -> Tensor:
-    """The labels given (B, H, W) uint8 at the nearest pixels to where a flow (B, 2, H, W) leads: (B, 1, H, W) int64."""
-    height, width = labels.shape[-2:]
-    columns = (torch.arange(width, device=flow.device) + flow[:, 0]).round_().clamp_(0, width - 1)
-    rows = (torch.arange(height, device=flow.device)[:, None] + flow[:, 1]).round_().clamp_(0, height - 1)
-    index = torch.add(columns.long(), rows.long(), alpha=width)
-    return labels.flatten(1).gather(1, index.flatten(1)).view_as(labels)[:, None].long()
+def _patches(size: tuple[int, int]) -> tuple[int, int]:
+    """Patches to rows and columns of an image of a size (H, W)."""
+    return -(-size[0] // PATCH), -(-size[1] // PATCH)
 
 
 def _widened(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -36,13 +36,40 @@ void for_each_strip(const Pixels& p, const Work& work) {
   }
 }
 
-// The `row`th row of a strip's pixels, (channels, kStrip). What is beyond the image is left as it was.
+// Whether channels lie one after the other, so many that squares of them are best turned round in the registers.
+inline bool turned(const Map& map, int64_t channels) { return map.channel == 1 && channels > kLanes<float> / 2; }
+
+// `use(x, c, pixels, count)` for squares of at most kLanes pixels from x on and `count` channels from c on.
+template <class Use>
+LMANET_INLINE void for_each_square(const Strip& strip, int64_t channels, const Use& use) {
+  constexpr int64_t L = kLanes<float>;
+  for (int64_t x = 0; x < strip.columns; x += L) {
+    for (int64_t c = 0; c < channels; c += L) {
+      use(x, c, smaller_of(L, strip.columns - x), smaller_of(L, channels - c));
+    }
+  }
+}
+
+// The `row`th row of a strip's pixels, (channels, kStrip). What is beyond the image has any value.
 inline void take_row(const Map& map, const Strip& strip, int64_t row, int64_t channels, float* to) {
   const float* from = at<float>(map, strip.sample, 0, strip.row + row, strip.column);
   if (map.column == 1) {
     for (int64_t c = 0; c < channels; ++c) {
       std::memcpy(to + c * kStrip, from + c * map.channel, strip.columns * sizeof(float));
     }
+  } else if (turned(map, channels)) {
+    for_each_square(strip, channels, [&](int64_t x, int64_t c, int64_t pixels, int64_t count) {
+      Vector<float> square[kLanes<float>];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes<float>; ++i) {
+        square[i] = load_part(from + (x + smaller_of(i, pixels - 1)) * map.column + c, count);
+      }
+      transpose(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes<float>; ++i) {
+        if (i < count) store<float>(to + (c + i) * kStrip + x, square[i]);
+      }
+    });
   } else {
     for (int64_t x = 0; x < strip.columns; ++x) {
       for (int64_t c = 0; c < channels; ++c) to[c * kStrip + x] = from[x * map.column + c * map.channel];
@@ -57,6 +84,19 @@ inline void put_row(const float* from, const Map& map, float* written, const Str
     for (int64_t c = 0; c < channels; ++c) {
       std::memcpy(to + c * map.channel, from + c * kStrip, strip.columns * sizeof(float));
     }
+  } else if (turned(map, channels)) {
+    for_each_square(strip, channels, [&](int64_t x, int64_t c, int64_t pixels, int64_t count) {
+      Vector<float> square[kLanes<float>];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes<float>; ++i) {
+        square[i] = load<float>(from + (c + smaller_of(i, count - 1)) * kStrip + x);
+      }
+      transpose(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes<float>; ++i) {
+        if (i < pixels) store_part(to + (x + i) * map.column + c, square[i], count);
+      }
+    });
   } else {
     for (int64_t x = 0; x < strip.columns; ++x) {
       for (int64_t c = 0; c < channels; ++c) to[x * map.column + c * map.channel] = from[c * kStrip + x];
@@ -89,7 +129,30 @@ struct Best {
 };
 
 inline void put_labels(Types<float>::IntVector labels, uint8_t* to) {
-  for (int i = 0; i < kLanes<float>; ++i) to[i] = static_cast<uint8_t>(labels[i]);
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes<float>), aligned(1), may_alias));
+  *reinterpret_cast<Bytes*>(to) = __builtin_convertvector(labels, Bytes);
+}
+
+// Shares of the labels of one patch, `plane` from class to class; those of other labels are 0 already.
+inline void count_labels(const uint8_t* labels, int64_t rows, int64_t columns, int64_t plane, float* shares) {
+  int counts[256], others = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t x = 0; x < columns; ++x) {
+      const uint8_t label = labels[row * kStrip + x];
+      counts[label] = 0;
+      others |= label ^ labels[0];
+    }
+  }
+  if (others == 0) {  // as of most patches
+    shares[labels[0] * plane] = 1;
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t x = 0; x < columns; ++x) {
+      const uint8_t label = labels[row * kStrip + x];
+      shares[label * plane] = ++counts[label] / static_cast<float>(rows * columns);
+    }
+  }
 }
 
 // Labels (kPatch, kStrip) of a strip to the image, and to shares of its patches.
@@ -102,17 +165,7 @@ inline void finish_labels(const Pixels& p, const Strip& strip, const uint8_t* la
   float* shares = to.shares + strip.sample * p.classes * plane + strip.row / kPatch * columns + strip.column / kPatch;
   for (int64_t k = 0; k < p.classes; ++k) fill_zeros(shares + k * plane, patches(strip.columns));
   for (int64_t x = 0; x < strip.columns; x += kPatch) {
-    const int64_t wide = smaller_of(kPatch, strip.columns - x);
-    int counts[256];
-    for (int64_t row = 0; row < strip.rows; ++row) {
-      for (int64_t i = 0; i < wide; ++i) counts[labels[row * kStrip + x + i]] = 0;
-    }
-    for (int64_t row = 0; row < strip.rows; ++row) {
-      for (int64_t i = 0; i < wide; ++i) {
-        const uint8_t label = labels[row * kStrip + x + i];
-        shares[label * plane + x / kPatch] = ++counts[label] / static_cast<float>(strip.rows * wide);
-      }
-    }
+    count_labels(labels + x, strip.rows, smaller_of(kPatch, strip.columns - x), plane, shares + x / kPatch);
   }
 }
 
@@ -177,15 +230,19 @@ inline bool labelled(const Pixels& p, const Map& logits, const Labels& to) {
 // the patch to the left of the strip on.
 inline void take_change(const Pixels& p, const Map& change, const Strip& strip, float* to) {
   const int64_t rows = patches(p.height), columns = patches(p.width);
-  const int64_t row = strip.row / kPatch, column = strip.column / kPatch, count = patches(strip.columns) + 2;
+  const int64_t row = strip.row / kPatch, column = strip.column / kPatch, count = patches(strip.columns);
   for (int64_t c = 0; c <= p.classes; ++c) {
     for (int64_t i = 0; i < 3; ++i) {
       const int64_t y = larger_of(0, smaller_of(row + i - 1, rows - 1));
       const float* from = at<float>(change, strip.sample, 0, y, 0) + c * change.channel;
       float* line = to + (c * 3 + i) * kStripPatches;
-      for (int64_t j = 0; j < count; ++j) {
-        line[j] = from[larger_of(0, smaller_of(column + j - 1, columns - 1)) * change.column];
+      line[0] = from[larger_of(0, column - 1) * change.column];
+      if (change.column == 1) {
+        std::memcpy(line + 1, from + column, count * sizeof(float));
+      } else {
+        for (int64_t j = 0; j < count; ++j) line[1 + j] = from[(column + j) * change.column];
       }
+      line[1 + count] = from[smaller_of(column + count, columns - 1) * change.column];
     }
   }
 }
@@ -216,15 +273,16 @@ struct Stretch {
 
   LMANET_INLINE Vector<float> operator()(const float* patches) const {
     const Vector<float> values = load<float>(patches);
-    return lanes(values, left) * (1 - right_weight) + lanes(values, left + 1) * right_weight;
+    return lanes(values, values, left) * (1 - right_weight) + lanes(values, values, left + 1) * right_weight;
   }
 };
 
 // The whole number from 0 to `last` next to a place, the even one between two; `last` for NaN.
-LMANET_INLINE Types<float>::IntVector nearest(Vector<float> place, int64_t last) {
+LMANET_INLINE void nearest(Vector<float> place, int64_t last, int32_t* to) {
   constexpr float kShift = 8388608.0f;  // 2²³ rounds to whole numbers
   const Vector<float> within = larger<float>(limited<float>(place, broadcast<float>(last)), Vector<float>{});
-  return __builtin_convertvector((within + kShift) - kShift, Types<float>::IntVector);
+  using Bits = Types<float>::IntVector;
+  *reinterpret_cast<Bits*>(to) = __builtin_convertvector((within + kShift) - kShift, Bits);
 }
 
 // Labels before, at the nearest pixels to where the flow leads. `flow` is a row of a strip, (2, kStrip).
@@ -232,11 +290,11 @@ inline void carry(const Pixels& p, const Map& before, const float* flow, const S
                   int32_t* carried) {
   constexpr int L = kLanes<float>;
   const uint8_t* from = at<uint8_t>(before, strip.sample, 0, 0, 0);
-  Vector<float> steps{};
-  for (int i = 0; i < L; ++i) steps[i] = i;
+  const Vector<float> steps = __builtin_convertvector(lane_numbers(), Vector<float>);
   for (int64_t x = 0; x < strip.columns; x += L) {
-    const auto columns = nearest(steps + static_cast<float>(strip.column + x) + load<float>(flow + x), p.width - 1);
-    const auto rows = nearest(static_cast<float>(strip.row + row) + load<float>(flow + kStrip + x), p.height - 1);
+    alignas(64) int32_t columns[L], rows[L];
+    nearest(steps + static_cast<float>(strip.column + x) + load<float>(flow + x), p.width - 1, columns);
+    nearest(static_cast<float>(strip.row + row) + load<float>(flow + kStrip + x), p.height - 1, rows);
     for (int i = 0; i < L; ++i) carried[x + i] = from[rows[i] * before.row + columns[i] * before.column];
   }
 }
