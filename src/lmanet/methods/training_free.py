@@ -169,12 +169,13 @@ class TrainingFreeMemory(VideoModel):
             check_fits(pixels, state.images, "pixels")
             check_fits(key, state.keys, "keys")
             flow, returns = flows(pixels, state.images)
-            weight, followed, grid = _reliability(pixels, state.images, flow, returns)
+            leading = patch_means(flow) / PATCH
+            weight, followed, grid = _reliability(pixels, state.images, leading, patch_means(returns) / PATCH)
             weight = self.weight * weight.to(now.dtype)
             carried = read_at(state.probabilities, grid)
             fused = torch.lerp(now, carried, weight)
             apart = (now - carried).abs().sum(1, keepdim=True) / 2
-            fused = self._decided(fused, apart, self._read(key, state, flow, whole), followed, whole)
+            fused = self._decided(fused, apart, self._read(key, state, leading, whole), followed, whole)
             change = torch.cat([fused - now, KEPT * weight], 1)
             logits, labels, shares = steadied(logits, change, state.labels, flow)
             now = fused
@@ -192,10 +193,13 @@ class TrainingFreeMemory(VideoModel):
         return joined(features, mean_colours(padded, (fused.shape[-2], fused.shape[-1])))
 
     def _read(self, key: Tensor, state: FollowedState, flow: Tensor, whole: tuple[int, int]) -> Tensor:
-        """m: shares of the labels given (B, K, h, w) in the cells around the places where the flow leads, by match."""
-        cells = (key.shape[-2], key.shape[-1])
-        px = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
-        there, _ = places(F.adaptive_avg_pool2d(_widened(flow, whole), cells) / px)
+        """m: shares of the labels given (B, K, h, w) in the cells around the places where the flow leads, by match.
+
+        The flow is that of the patches, (B, 2, h', w'), in patches.
+        """
+        cells, size = (key.shape[-2], key.shape[-1]), _patches(whole)
+        patches = torch.tensor([size[1] / cells[1], size[0] / cells[0]], device=flow.device)[:, None, None]
+        there, _ = places(F.adaptive_avg_pool2d(_widened(flow, size), cells) / patches)
         keys, shares = read_at(torch.cat([state.keys, state.shares], 1), there).split(
             [key.shape[1], state.shares.shape[1]], 1
         )
@@ -233,21 +237,29 @@ class TrainingFreeMemory(VideoModel):
 def _reliability(
     pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the patches: w by the weight (B, 1, h', w'), ρ (B, 1, h', w'), and where the flow leads, for `read_at`."""
-    flow, returns = patch_means(flow) / PATCH, patch_means(returns) / PATCH
+    """Of the patches: w by the weight (B, 1, h', w'), ρ (B, 1, h', w'), and where the flow leads, for `read_at`.
+
+    Flow and that back are theirs, (B, 2, h', w'), in patches.
+    """
     grid, inside = places(flow)
-    both = patch_means(torch.cat([pixels, before]).to(flow.dtype))
-    colours, colours_before = both.chunk(2)
-    read = read_at(torch.cat([returns, colours_before], 1), grid)
+    colours = patch_means(pixels)
+    read = read_at(torch.cat([returns, patch_means(before)], 1), grid)
     error = (flow + read[:, :2]).square().sum(1, keepdim=True)
     squares = (flow.square() + read[:, :2].square()).sum(1, keepdim=True)
     trip = torch.exp(-error / ((ROUND_TRIP_PX / PATCH) ** 2 + squares / 100)) * inside
     side = SURROUNDINGS_PX // PATCH + 1
-    followed = _ramp(F.avg_pool2d(trip, side, 1, side // 2, count_include_pad=False), SURROUNDINGS)
+    followed = _ramp(_around(trip, side), SURROUNDINGS)
     followed = followed * _ramp(followed.mean((-2, -1), keepdim=True), WHOLE)
     apart = (colours - read[:, 2:]).abs().mean(1, keepdim=True)
     usual = apart.flatten(1).median(1).values[:, None, None, None] + 2
     return followed * trip * torch.exp(-apart / (COLOUR_SCALE * usual)), followed, grid
+
+
+def _around(maps: Tensor, side: int) -> Tensor:
+    """Means over the squares of an odd side around each place, as far as they lie on the map."""
+    for size, margin in (((side, 1), (side // 2, 0)), ((1, side), (0, side // 2))):
+        maps = F.avg_pool2d(maps, size, 1, margin, count_include_pad=False)
+    return maps
 
 
 def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:

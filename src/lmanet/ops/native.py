@@ -132,6 +132,12 @@ class NativePatches:
         self._run("patch_probabilities", logits, means)
         return means
 
+    def patch_means(self, maps: Tensor) -> Tensor:
+        """Of maps (B, C, H, W), uint8 too, C of at most 255, (B, C, ⌈H/4⌉, ⌈W/4⌉) float32."""
+        means = _of_patches(maps)
+        self._run("patch_means", maps, means)
+        return means
+
     def labelled(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Of logits (B, K, H, W), labels (B, H, W) and shares (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
         labels, shares = _labels_of(logits), _of_patches(logits)
@@ -151,7 +157,7 @@ class NativePatches:
 
 def _of_patches(logits: Tensor) -> Tensor:
     batch, classes, height, width = logits.shape
-    return logits.new_empty(batch, classes, -(-height // 4), -(-width // 4))
+    return logits.new_empty(batch, classes, -(-height // 4), -(-width // 4), dtype=torch.float32)
 
 
 def _labels_of(logits: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Passes over the pixels of logits, and what they leave of each patch of 4×4 pixels.
 
-On a CPU, in float32 and where no gradient is wanted, the project's kernel makes each in one pass; elsewhere they are the
+On a CPU, in float32 and where no gradient is wanted, the project's kernel makes each in one pass. Elsewhere they are the
 expressions of torch functions below, which are also what the kernel is tested against.
 """
 
@@ -25,6 +25,23 @@ TINY = 1e-30
 KERNEL = NativePatches() if variants() else None
 
 
+def patch_means(maps: Tensor) -> Tensor:
+    """Means over patches of 4×4 pixels.
+
+    Args:
+        maps: (B, C, H, W), floating point or uint8. Any strides.
+
+    Returns:
+        (B, C, ⌈H/4⌉, ⌈W/4⌉), of the maps' dtype, float32 of uint8. The last patches of a row or a column may have fewer
+        pixels.
+    """
+    kernel = _kernel(maps) or _kernel(maps, dtype=torch.uint8)
+    if kernel and maps.numel() and maps.shape[1] <= MOST_CLASSES:
+        return kernel.patch_means(maps)
+    maps = maps.float() if maps.dtype == torch.uint8 else maps
+    return F.avg_pool2d(maps, PATCH, ceil_mode=True, count_include_pad=False)
+
+
 def patch_probabilities(logits: Tensor) -> Tensor:
     """The probabilities of the classes, meaned over patches of 4×4 pixels.
 
@@ -39,8 +56,8 @@ def patch_probabilities(logits: Tensor) -> Tensor:
         InputError: logits of another shape.
     """
     _check_logits(logits)
-    if KERNEL is not None and _takes(logits):
-        return KERNEL.patch_probabilities(logits)
+    if kernel := _kernel(logits):
+        return kernel.patch_probabilities(logits)
     return patch_means(logits.softmax(1))
 
 
@@ -58,8 +75,8 @@ def labelled(logits: Tensor) -> tuple[Tensor, Tensor]:
         InputError: logits of another shape.
     """
     _check_logits(logits)
-    if KERNEL is not None and _takes(logits):
-        return KERNEL.labelled(logits)
+    if kernel := _kernel(logits):
+        return kernel.labelled(logits)
     labels = logits.argmax(1, keepdim=True)
     shares = patch_means(torch.zeros_like(logits).scatter_(1, labels, 1))
     return labels[:, 0].byte(), shares
@@ -88,8 +105,8 @@ def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tu
     """
     _check_logits(logits)
     _check_change(logits, change, before, flow)
-    if KERNEL is not None and _takes(logits, change) and flow.dtype == torch.float32:
-        return logits, *KERNEL.steadied(logits, change, before, flow)
+    if kernel := _kernel(logits, change, flow):
+        return logits, *kernel.steadied(logits, change, before, flow)
     height, width = logits.shape[-2:]
     whole = (change.shape[-2] * PATCH, change.shape[-1] * PATCH)
     stretched = F.interpolate(change, whole, mode="bilinear", align_corners=False)[..., :height, :width]
@@ -102,11 +119,6 @@ def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tu
     return new, *labelled(new)
 
 
-def patch_means(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) to the means of their patches of 4×4 pixels (B, C, ⌈H/4⌉, ⌈W/4⌉)."""
-    return F.avg_pool2d(maps, PATCH, ceil_mode=True, count_include_pad=False)
-
-
 def _carried(labels: Tensor, flow: Tensor) -> Tensor:
     """Labels (B, H, W) at the nearest pixels to where a flow (B, 2, H, W) leads."""
     height, width = labels.shape[-2:]
@@ -116,10 +128,12 @@ def _carried(labels: Tensor, flow: Tensor) -> Tensor:
     return labels.flatten(1).gather(1, index.flatten(1)).view_as(labels)
 
 
-def _takes(*maps: Tensor) -> bool:
-    """Whether the kernel takes these maps: it is for float32 on the CPU, and differentiates nothing."""
-    plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in maps)
-    return plain and not (torch.is_grad_enabled() and any(x.requires_grad for x in maps))
+def _kernel(*maps: Tensor, dtype: torch.dtype = torch.float32) -> NativePatches | None:
+    """The kernel, if it takes these maps: it is for one dtype on the CPU, and differentiates nothing."""
+    plain = all(x.device.type == "cpu" and x.dtype == dtype for x in maps)
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in maps)
+    # torch.compile and torch.export see expressions of torch alone.
+    return KERNEL if plain and not learning and not torch.compiler.is_compiling() else None
 
 
 def _check_logits(logits: Tensor) -> None:

@@ -52,6 +52,9 @@ struct Labels {
 // (B, K, h', w') float, contiguous.
 using PatchProbabilities = bool (*)(const Pixels&, const Map& logits, float* means);
 
+// The same of maps as they are, float or bytes; `classes` are their channels.
+using PatchMeans = bool (*)(const Pixels&, const Map& maps, bool bytes, float* means);
+
 using Labelled = bool (*)(const Pixels&, const Map& logits, const Labels& labels);
 
 // `written` are the logits' own elements; change is (B, K + 1, h', w') float, before (B, H, W) uint8 without a channel,
@@ -64,6 +67,7 @@ struct Variant {
   Forward forward;
   Backward backward;
   PatchProbabilities patch_probabilities;
+  PatchMeans patch_means;
   Labelled labelled;
   Steadied steadied;
 };

@@ -168,17 +168,22 @@ void backward(const Tensor& gradient, const Tensor& query, const Tensor& keys, c
   }
 }
 
-// Logits (B, K, H, W), and how large maps of their pixels are.
+// Maps (B, K, H, W), and how large others of their pixels are.
 Pixels pixels_of(const Tensor& logits, int threads) {
-  require(logits.ndim() == 4 && type_of(logits) == Type::kFloat32, "logits must be (B, K, H, W), float32");
+  require(logits.ndim() == 4, "maps must be (B, K, H, W)");
   const Pixels p{static_cast<int64_t>(logits.shape(0)), static_cast<int64_t>(logits.shape(1)),
                  static_cast<int64_t>(logits.shape(2)), static_cast<int64_t>(logits.shape(3)), threads};
-  require(p.batch * p.classes * p.height * p.width > 0, "logits must not be empty");
-  require(p.classes <= 255, "labels of more than 255 classes are no bytes");
+  require(p.batch * p.classes * p.height * p.width > 0, "maps must not be empty");
+  require(p.classes <= 255, "there must be at most 255 classes, whose numbers are bytes");
   // Beyond it float32 no longer tells one pixel's place from the next one's.
   require(p.height <= 1 << 23 && p.width <= 1 << 23, "an image's sides must be at most 2^23 pixels");
   require(threads >= 1, "threads must be at least 1");
   return p;
+}
+
+Pixels logits_of(const Tensor& logits, int threads) {
+  require(type_of(logits) == Type::kFloat32, "logits must be float32");
+  return pixels_of(logits, threads);
 }
 
 int64_t patches_of(int64_t pixels) { return (pixels + 3) / 4; }
@@ -196,16 +201,25 @@ Labels labels_of(const WritableTensor& pixels, const WritableTensor& shares, con
 }
 
 void patch_probabilities(const Tensor& logits, const WritableTensor& means, int threads, const std::string& variant) {
-  const Pixels p = pixels_of(logits, threads);
+  const Pixels p = logits_of(logits, threads);
   float* to = patches_to(means, p, "means must be (B, K, h', w'), contiguous, float32");
   const Variant& chosen = find_variant(variant);
   nb::gil_scoped_release release;
   if (!chosen.patch_probabilities(p, map_of(logits), to)) throw std::bad_alloc();
 }
 
+void patch_means(const Tensor& maps, const WritableTensor& means, int threads, const std::string& variant) {
+  const bool bytes = maps.dtype() == nb::dtype<uint8_t>();
+  const Pixels p = bytes ? pixels_of(maps, threads) : logits_of(maps, threads);
+  float* to = patches_to(means, p, "means must be (B, C, h', w'), contiguous, float32");
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.patch_means(p, map_of(maps), bytes, to)) throw std::bad_alloc();
+}
+
 void labelled(const Tensor& logits, const WritableTensor& labels, const WritableTensor& shares, int threads,
               const std::string& variant) {
-  const Pixels p = pixels_of(logits, threads);
+  const Pixels p = logits_of(logits, threads);
   const Labels to = labels_of(labels, shares, p);
   const Variant& chosen = find_variant(variant);
   nb::gil_scoped_release release;
@@ -214,7 +228,7 @@ void labelled(const Tensor& logits, const WritableTensor& labels, const Writable
 
 void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& before, const Tensor& flow,
               const WritableTensor& labels, const WritableTensor& shares, int threads, const std::string& variant) {
-  const Pixels p = pixels_of(Tensor(logits), threads);
+  const Pixels p = logits_of(Tensor(logits), threads);
   require_shape(change, {p.batch, p.classes + 1, patches_of(p.height), patches_of(p.width)},
                 "change must be (B, K + 1, h', w')");
   require_shape(flow, {p.batch, 2, p.height, p.width}, "flow must be (B, 2, H, W)");
@@ -246,6 +260,7 @@ NB_MODULE(_native, m) {
   m.def("forward", &lmanet::forward);
   m.def("backward", &lmanet::backward);
   m.def("patch_probabilities", &lmanet::patch_probabilities);
+  m.def("patch_means", &lmanet::patch_means);
   m.def("labelled", &lmanet::labelled);
   m.def("steadied", &lmanet::steadied);
 }

@@ -50,8 +50,16 @@ LMANET_INLINE void for_each_square(const Strip& strip, int64_t channels, const U
   }
 }
 
+// Bytes as numbers.
+inline void take_row(const Map& map, const Strip& strip, int64_t row, int64_t channels, float* to, uint8_t) {
+  const uint8_t* from = at<uint8_t>(map, strip.sample, 0, strip.row + row, strip.column);
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t x = 0; x < strip.columns; ++x) to[c * kStrip + x] = from[x * map.column + c * map.channel];
+  }
+}
+
 // The `row`th row of a strip's pixels, (channels, kStrip). What is beyond the image has any value.
-inline void take_row(const Map& map, const Strip& strip, int64_t row, int64_t channels, float* to) {
+inline void take_row(const Map& map, const Strip& strip, int64_t row, int64_t channels, float* to, float = 0) {
   const float* from = at<float>(map, strip.sample, 0, strip.row + row, strip.column);
   if (map.column == 1) {
     for (int64_t c = 0; c < channels; ++c) {
@@ -183,7 +191,10 @@ inline void put_means(const Pixels& p, const Strip& strip, const float* sums, fl
   }
 }
 
-inline bool patch_probabilities(const Pixels& p, const Map& logits, float* means) {
+// Means over the patches of what `prepare` makes of a vector of pixels, in place, times what it returns. S: what maps
+// hold.
+template <class S, class Prepare>
+bool patch_means(const Pixels& p, const Map& maps, const Prepare& prepare, float* means) {
   const int64_t size = p.classes * kStrip;
   Buffer<float> works(p.threads * 2 * size);
   if (!works.data) return false;
@@ -192,17 +203,26 @@ inline bool patch_probabilities(const Pixels& p, const Map& logits, float* means
     float *pixels = works.data + thread * 2 * size, *sums = pixels + size;
     fill_zeros(sums, size);
     for (int64_t row = 0; row < strip.rows; ++row) {
-      take_row(logits, strip, row, p.classes, pixels);
+      take_row(maps, strip, row, p.classes, pixels, S{});
       for (int64_t x = 0; x < strip.columns; x += kLanes<float>) {
-        const Vector<float> share = soften_pixels(pixels + x, p.classes);
+        const Vector<float> factor = prepare(pixels + x);
         for (int64_t j = x; j < size; j += kStrip) {
-          store<float>(sums + j, load<float>(sums + j) + load<float>(pixels + j) * share);
+          store<float>(sums + j, load<float>(sums + j) + load<float>(pixels + j) * factor);
         }
       }
     }
     put_means(p, strip, sums, means);
   });
   return true;
+}
+
+inline bool patch_probabilities(const Pixels& p, const Map& logits, float* means) {
+  return patch_means<float>(p, logits, [&](float* pixels) { return soften_pixels(pixels, p.classes); }, means);
+}
+
+inline bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
+  const auto as_is = [](const float*) { return broadcast<float>(1); };
+  return bytes ? patch_means<uint8_t>(p, maps, as_is, means) : patch_means<float>(p, maps, as_is, means);
 }
 
 inline bool labelled(const Pixels& p, const Map& logits, const Labels& to) {

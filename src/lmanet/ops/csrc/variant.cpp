@@ -35,6 +35,10 @@ bool patch_probabilities(const Pixels& p, const Map& logits, float* means) {
   return avx512::variant.patch_probabilities(p, logits, means);
 }
 
+bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
+  return avx512::variant.patch_means(p, maps, bytes, means);
+}
+
 bool labelled(const Pixels& p, const Map& logits, const Labels& labels) {
   return avx512::variant.labelled(p, logits, labels);
 }
@@ -86,7 +90,7 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 
 extern const Variant variant;
 const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any,
-                      patch_probabilities,         labelled,    steadied};
+                      patch_probabilities,         patch_means, labelled,    steadied};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet
