@@ -1,7 +1,7 @@
 """Passes over the pixels of logits, and what they leave of each patch of 4×4 pixels.
 
-On a CPU, in float32 and where no gradient is wanted, the project's kernel makes each in one pass. Elsewhere they are the
-expressions of torch functions below, which are also what the kernel is tested against.
+On a CPU, in float32 and where no gradient is wanted, the project's kernel makes each in one pass. Elsewhere they are
+the expressions of torch functions below, which are also what the kernel is tested against.
 """
 
 from __future__ import annotations

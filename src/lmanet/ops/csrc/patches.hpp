@@ -79,8 +79,8 @@ inline void take_row(const Map& map, const Strip& strip, int64_t row, int64_t ch
       }
     });
   } else {
-    for (int64_t x = 0; x < strip.columns; ++x) {
-      for (int64_t c = 0; c < channels; ++c) to[c * kStrip + x] = from[x * map.column + c * map.channel];
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t x = 0; x < strip.columns; ++x) to[c * kStrip + x] = from[x * map.column + c * map.channel];
     }
   }
 }
