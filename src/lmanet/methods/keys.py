@@ -37,7 +37,8 @@ def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
     parts = (cells[0] * COLOUR_GRID, cells[1] * COLOUR_GRID)
     patches = images.shape[-2:] == (parts[0] * PATCH, parts[1] * PATCH)  # as of networks of stride 8
     colour = patch_means(images) if patches else F.adaptive_avg_pool2d(images, parts)
-    return F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
+    parts_of = F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
+    return parts_of.contiguous(memory_format=torch.channels_last)  # which `joined` takes ten times as fast
 
 
 def projection(channels: int, kept: int) -> Tensor:

@@ -4,7 +4,7 @@
 #include "tile_reader.hpp"
 #else
 #include "backward.hpp"
-#include "patches.hpp"
+#include "steadied.hpp"
 #include "vector_reader.hpp"
 #endif
 
