@@ -8,8 +8,8 @@ each cell of the network's fused map. The optical flow from the present frame to
     3. pixels   P ← P + (p - p₀) + β w [label]      label: the one carried along the flow
 
 p₀ are the network's own probabilities of the patches, P those of the pixels, p̄ the means of p over a cell. 1 averages
-over time, at places as exact as the flow; 2 lets the cells around decide where p₀ and q contradict each other; 3 keeps a
-label that is as good as another, and the outlines as fine as the network draws them.
+over time, at places as exact as the flow; 2 lets the cells around decide where p₀ and q contradict each other; 3 keeps
+a label that is as good as another, and the outlines as fine as the network draws them.
 
     w = weight · ρ · exp(-|f + b|² / (τ² + (|f|² + |b|²) / 100)) · exp(-colours / scale)
 
