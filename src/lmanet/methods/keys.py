@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lmanet.ops.patches import PATCH, patch_means
+
 COLOUR_GRID = 2
 """Colours of a cell are the means of so many parts a side."""
 
@@ -32,8 +34,11 @@ def standardised(fused: Tensor) -> Tensor:
 
 def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
     """Images (B, 3, H, W) to the mean colours of each cell's parts (B, `COLOUR_CHANNELS`, h, w), around the frame's."""
-    colour = F.adaptive_avg_pool2d(images, (cells[0] * COLOUR_GRID, cells[1] * COLOUR_GRID))
-    return F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
+    parts = (cells[0] * COLOUR_GRID, cells[1] * COLOUR_GRID)
+    patches = images.shape[-2:] == (parts[0] * PATCH, parts[1] * PATCH)  # as of networks of stride 8
+    colour = patch_means(images) if patches else F.adaptive_avg_pool2d(images, parts)
+    parts_of = F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
+    return parts_of.contiguous(memory_format=torch.channels_last)  # which `joined` takes ten times as fast
 
 
 def projection(channels: int, kept: int) -> Tensor:

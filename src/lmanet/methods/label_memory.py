@@ -135,7 +135,7 @@ class LabelMemory(RemembersLabels, TrainableVideoModel):
     def observe(self, images: Tensor) -> Features:
         """Features of frames (B, 3, H, W), with the colours and label shares of the cells behind them in `fused`."""
         features, colours, logits = self.alone(images)
-        shares = label_shares(logits.max(1).indices, (colours.shape[-2], colours.shape[-1]), logits.shape[1])
+        shares = label_shares(logits, (colours.shape[-2], colours.shape[-1]))
         parts = [part.to(features.fused.dtype) for part in (features.fused, colours, shares)]
         return Features(torch.cat(parts, 1), features.rest)
 

@@ -138,17 +138,17 @@ class RemembersLabels(VideoModel):
         key = self.key(features.fused, colours)
         now = logits.new_zeros(len(logits), 1, 1, 1)
         if state is None:
-            shares = label_shares(logits.max(1).indices, cells, logits.shape[1])
+            shares = label_shares(logits, cells)
         else:
             state = state.for_frame(key)
             now, reading = self.read(key, state)
             # Of a frame that was not followed the network's own labels are remembered, so that a cut costs one frame.
             # They are counted in any case: to look whether they are needed, a GPU would have to wait for the CPU.
-            own = label_shares(logits.max(1).indices, cells, logits.shape[1])
+            own = label_shares(logits, cells)
             logits = self.steadied(logits, features.fused, key, reading)
             shares = torch.lerp(
                 own,
-                label_shares(logits.max(1).indices, cells, logits.shape[1]),
+                label_shares(logits, cells),
                 (self.persistence * now).float(),
             )
         value = self.value(shares, key, now)

@@ -21,14 +21,8 @@ def upsampled(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return _stretched(_edged(cells), _kernel(cells, factor))
 
 
-def rewritten(
-    logits: Tensor,
-    cells: Tensor,
-    rewrite: Callable[..., Tensor],
-    *others: Tensor,
-    factor: int | None = None,
-) -> Tensor:
-    """Logits (B, K, H, W) to `rewrite(logits, cells upsampled, *others)`, which sees the pixels of some rows at a time.
+def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Logits (B, K, H, W) to `rewrite(logits, cells upsampled)`, which sees the pixels of some rows at a time.
 
     Where there are no gradients `logits` are written over. A band of rows lies in the cache from one operation to the
     next, and no map of the image's size is made: about a third less time.
@@ -36,28 +30,20 @@ def rewritten(
     Args:
         logits: of a whole number of pixels to a cell, or else they are rewritten as one.
         cells: (B, C, h, w).
-        rewrite: of the same rows, logits (B, K, rows, W), cells (B, C, rows, W) and the others to new logits; pixel by
-            pixel. It may write over the logits that it is given.
-        others: (B, C', H, W), further maps of pixels.
-        factor: pixels to a cell's side, an even number, where the last cells reach beyond the image.
+        rewrite: of the same rows, logits (B, K, rows, W) and cells (B, C, rows, W) to new logits; pixel by pixel. It
+            may write over the logits that it is given.
     """
     size = (logits.shape[-2], logits.shape[-1])
-    if factor is None:
-        factor, whole = _whole_factor(cells, size), size
-    else:
-        whole = (cells.shape[-2] * factor, cells.shape[-1] * factor)
+    factor = _whole_factor(cells, size)
     # On a GPU one launch for all counts for more than the cache.
-    if factor is None or logits.requires_grad or cells.requires_grad or logits.device.type != "cpu":
-        stretched = upsampled(cells, whole)[..., : size[0], : size[1]]
-        return rewrite(logits.clone() if logits.requires_grad else logits, stretched, *others)
+    if factor is None or logits.requires_grad or logits.device.type != "cpu":
+        return rewrite(logits.clone() if logits.requires_grad else logits, upsampled(cells, size))
     edged, kernel = _edged(cells), _kernel(cells, factor)
     if logits.is_contiguous(memory_format=torch.channels_last):
         edged = edged.contiguous(memory_format=torch.channels_last)  # as the logits: half the time
-    rows = factor * BAND_CELLS
-    bands = zip(*(x.split(rows, -2) for x in (logits, *others)), strict=True)
-    for first, (band, *rest) in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
-        stretched = _stretched(edged[..., first : first + BAND_CELLS + 2, :], kernel)
-        band.copy_(rewrite(band, stretched[..., : band.shape[-2], : size[1]], *rest))
+    bands = logits.split(factor * BAND_CELLS, -2)
+    for first, band in zip(range(0, cells.shape[-2], BAND_CELLS), bands, strict=True):
+        band.copy_(rewrite(band, _stretched(edged[..., first : first + BAND_CELLS + 2, :], kernel)))
     return logits
 
 
@@ -99,13 +85,13 @@ def _stretched(edged: Tensor, kernel: Tensor) -> Tensor:
         return F.conv_transpose2d(edged, kernel, stride=factor, padding=factor + factor // 2, groups=channels)
 
 
-def label_shares(labels: Tensor, cells: tuple[int, int], classes: int) -> Tensor:
-    """Labels (B, H, W) int64, 0 to K-1, to the shares of each cell's pixels by label (B, K, h, w), float32."""
-    batch, height, width = labels.shape
+def label_shares(logits: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Logits (B, K, H, W) to the shares of each cell's pixels by label (B, K, h, w), float32, channels last."""
+    batch, classes, height, width = logits.shape
     # While torch.export or torch.compile traces, the cache would keep what is no tensor outside of it.
     bins_of = _bins_of if torch.compiler.is_compiling() else _known_bins_of
-    first, pixels = bins_of((height, width), cells, classes, labels.device)
-    bins = (labels + first).flatten(1)
+    first, pixels = bins_of((height, width), cells, classes, logits.device)
+    bins = logits.max(1).indices.add_(first).flatten(1)
     # Counted, not averaged over maps of each class, which would be K times the image.
     counts = bins.new_zeros(batch, len(pixels)).scatter_add_(1, bins, torch.ones_like(bins))
     return (counts / pixels).view(batch, *cells, classes).movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""Local attention by the project's own CPU kernel: C++ for several instruction sets, one of which fits the machine.
+"""The project's own CPU kernels: C++ for several instruction sets, one of which fits the machine.
 
 Source and build are in `csrc/`. An installation without a compiler lacks the kernel; `why_not_built` says so.
 """
@@ -112,3 +112,54 @@ class Native:
     def _module(self) -> ModuleType:
         assert _native is not None, "refusal() comes first"
         return _native
+
+
+class NativePatches:
+    """The passes over pixels of `lmanet.ops.patches`, which says what they compute, for one instruction set.
+
+    Maps are float32 on the CPU, of any strides; labels uint8. Nothing is differentiated.
+
+    Args:
+        variant: as of `Native`.
+    """
+
+    def __init__(self, variant: str | None = None) -> None:
+        self._variant = variant or next(iter(variants()), "none")
+
+    def patch_probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits (B, K, H, W), (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
+        means = _of_patches(logits)
+        self._run("patch_probabilities", logits, means)
+        return means
+
+    def patch_means(self, maps: Tensor) -> Tensor:
+        """Of maps (B, C, H, W), uint8 too, C of at most 255, (B, C, ⌈H/4⌉, ⌈W/4⌉) float32."""
+        means = _of_patches(maps)
+        self._run("patch_means", maps, means)
+        return means
+
+    def labelled(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Of logits (B, K, H, W), labels (B, H, W) and shares (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
+        labels, shares = _labels_of(logits), _of_patches(logits)
+        self._run("labelled", logits, labels, shares)
+        return labels, shares
+
+    def steadied(self, logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Write over logits (B, K, H, W); labels and shares of the new ones as of `labelled`."""
+        labels, shares = _labels_of(logits), _of_patches(logits)
+        self._run("steadied", logits, change, before, flow, labels, shares)
+        return labels, shares
+
+    def _run(self, name: str, *tensors: Tensor) -> None:
+        assert _native is not None, "there is a variant"
+        getattr(_native, name)(*(x.detach() for x in tensors), torch.get_num_threads(), self._variant)
+
+
+def _of_patches(logits: Tensor) -> Tensor:
+    batch, classes, height, width = logits.shape
+    return logits.new_empty(batch, classes, -(-height // 4), -(-width // 4), dtype=torch.float32)
+
+
+def _labels_of(logits: Tensor) -> Tensor:
+    batch, _, height, width = logits.shape
+    return logits.new_empty(batch, height, width, dtype=torch.uint8)

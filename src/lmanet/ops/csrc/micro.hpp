@@ -11,8 +11,6 @@
 
 namespace lmanet::LMANET_VARIANT {
 
-#define LMANET_INLINE inline __attribute__((always_inline))
-
 // The columns of a piece. Counted from where the window of the block's first cell begins, on the map or beyond it, they
 // start at `skipped`; cell q's window is q to q + 2 · radius of that count.
 struct Columns {

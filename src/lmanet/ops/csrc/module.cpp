@@ -91,14 +91,18 @@ Map map_of(const Tensor& tensor) {
           tensor.stride(frames + 3)};
 }
 
-// A result, whose elements must lie one after the other.
-Output output_of(const WritableTensor& tensor, std::initializer_list<int64_t> shape, Type type, const char* what) {
+// Elements must lie one after the other.
+void require_contiguous(const WritableTensor& tensor, std::initializer_list<int64_t> shape, const char* what) {
   require_shape(tensor, shape, what);
-  require(type_of(tensor) == type, what);
   int64_t expected = 1;
   for (size_t i = tensor.ndim(); i-- > 0; expected *= tensor.shape(i)) {
     require(tensor.shape(i) == 1 || tensor.stride(i) == expected, what);
   }
+}
+
+Output output_of(const WritableTensor& tensor, std::initializer_list<int64_t> shape, Type type, const char* what) {
+  require_contiguous(tensor, shape, what);
+  require(type_of(tensor) == type, what);
   return {tensor.data()};
 }
 
@@ -164,6 +168,83 @@ void backward(const Tensor& gradient, const Tensor& query, const Tensor& keys, c
   }
 }
 
+// Maps (B, K, H, W), and how large others of their pixels are.
+Pixels pixels_of(const Tensor& logits, int threads) {
+  require(logits.ndim() == 4, "maps must be (B, K, H, W)");
+  const Pixels p{static_cast<int64_t>(logits.shape(0)), static_cast<int64_t>(logits.shape(1)),
+                 static_cast<int64_t>(logits.shape(2)), static_cast<int64_t>(logits.shape(3)), threads};
+  require(p.batch * p.classes * p.height * p.width > 0, "maps must not be empty");
+  require(p.classes <= 255, "there must be at most 255 classes, whose numbers are bytes");
+  // Beyond it float32 no longer tells one pixel's place from the next one's.
+  require(p.height <= 1 << 23 && p.width <= 1 << 23, "an image's sides must be at most 2^23 pixels");
+  require(threads >= 1, "threads must be at least 1");
+  return p;
+}
+
+Pixels logits_of(const Tensor& logits, int threads) {
+  require(type_of(logits) == Type::kFloat32, "logits must be float32");
+  return pixels_of(logits, threads);
+}
+
+int64_t patches_of(int64_t pixels) { return (pixels + 3) / 4; }
+
+float* patches_to(const WritableTensor& tensor, const Pixels& p, const char* what) {
+  const std::initializer_list<int64_t> shape{p.batch, p.classes, patches_of(p.height), patches_of(p.width)};
+  return static_cast<float*>(output_of(tensor, shape, Type::kFloat32, what).data);
+}
+
+Labels labels_of(const WritableTensor& pixels, const WritableTensor& shares, const Pixels& p) {
+  require(pixels.dtype() == nb::dtype<uint8_t>(), "labels must be uint8");
+  require_contiguous(pixels, {p.batch, p.height, p.width}, "labels must be (B, H, W), contiguous");
+  return {static_cast<uint8_t*>(pixels.data()),
+          patches_to(shares, p, "shares must be (B, K, h', w'), contiguous, float32")};
+}
+
+void patch_probabilities(const Tensor& logits, const WritableTensor& means, int threads, const std::string& variant) {
+  const Pixels p = logits_of(logits, threads);
+  float* to = patches_to(means, p, "means must be (B, K, h', w'), contiguous, float32");
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.patch_probabilities(p, map_of(logits), to)) throw std::bad_alloc();
+}
+
+void patch_means(const Tensor& maps, const WritableTensor& means, int threads, const std::string& variant) {
+  const bool bytes = maps.dtype() == nb::dtype<uint8_t>();
+  const Pixels p = bytes ? pixels_of(maps, threads) : logits_of(maps, threads);
+  float* to = patches_to(means, p, "means must be (B, C, h', w'), contiguous, float32");
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.patch_means(p, map_of(maps), bytes, to)) throw std::bad_alloc();
+}
+
+void labelled(const Tensor& logits, const WritableTensor& labels, const WritableTensor& shares, int threads,
+              const std::string& variant) {
+  const Pixels p = logits_of(logits, threads);
+  const Labels to = labels_of(labels, shares, p);
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.labelled(p, map_of(logits), to)) throw std::bad_alloc();
+}
+
+void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& before, const Tensor& flow,
+              const WritableTensor& labels, const WritableTensor& shares, int threads, const std::string& variant) {
+  const Pixels p = logits_of(Tensor(logits), threads);
+  require_shape(change, {p.batch, p.classes + 1, patches_of(p.height), patches_of(p.width)},
+                "change must be (B, K + 1, h', w')");
+  require_shape(flow, {p.batch, 2, p.height, p.width}, "flow must be (B, 2, H, W)");
+  require_shape(before, {p.batch, p.height, p.width}, "labels before must be (B, H, W)");
+  require(type_of(change) == Type::kFloat32 && type_of(flow) == Type::kFloat32, "change and flow must be float32");
+  require(before.dtype() == nb::dtype<uint8_t>(), "labels before must be uint8");
+  const Labels to = labels_of(labels, shares, p);
+  const Map bytes{before.data(), before.stride(0), 0, 0, before.stride(1), before.stride(2)};
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.steadied(p, map_of(Tensor(logits)), static_cast<float*>(logits.data()), map_of(change), bytes,
+                       map_of(flow), to)) {
+    throw std::bad_alloc();
+  }
+}
+
 std::vector<std::string> variants() {
   std::vector<std::string> names;
   for (const Variant* variant : runnable_variants()) names.emplace_back(variant->name);
@@ -174,8 +255,12 @@ std::vector<std::string> variants() {
 }  // namespace lmanet
 
 NB_MODULE(_native, m) {
-  m.doc() = "The CPU kernel of local attention; called by lmanet.ops.native.";
+  m.doc() = "The CPU kernels of local attention and of patches of pixels; called by lmanet.ops.native.";
   m.def("variants", &lmanet::variants, "Names of the variants that run on this CPU, the fastest first.");
   m.def("forward", &lmanet::forward);
   m.def("backward", &lmanet::backward);
+  m.def("patch_probabilities", &lmanet::patch_probabilities);
+  m.def("patch_means", &lmanet::patch_means);
+  m.def("labelled", &lmanet::labelled);
+  m.def("steadied", &lmanet::steadied);
 }

@@ -4,6 +4,7 @@
 #include "tile_reader.hpp"
 #else
 #include "backward.hpp"
+#include "steadied.hpp"
 #include "vector_reader.hpp"
 #endif
 
@@ -28,6 +29,23 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
                   const Output& value_gradient) {
   return avx512::variant.backward(p, gradient, query, keys, values, output, log_sum, query_gradient, key_gradient,
                                   value_gradient);
+}
+
+bool patch_probabilities(const Pixels& p, const Map& logits, float* means) {
+  return avx512::variant.patch_probabilities(p, logits, means);
+}
+
+bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
+  return avx512::variant.patch_means(p, maps, bytes, means);
+}
+
+bool labelled(const Pixels& p, const Map& logits, const Labels& labels) {
+  return avx512::variant.labelled(p, logits, labels);
+}
+
+bool steadied(const Pixels& p, const Map& logits, float* written, const Map& change, const Map& before,
+              const Map& flow, const Labels& labels) {
+  return avx512::variant.steadied(p, logits, written, change, before, flow, labels);
 }
 
 #else
@@ -71,7 +89,8 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 #define LMANET_TEXT(name) LMANET_TEXT_OF(name)
 
 extern const Variant variant;
-const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any};
+const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any,
+                      patch_probabilities,         patch_means, labelled,    steadied};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet

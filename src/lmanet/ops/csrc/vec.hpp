@@ -6,9 +6,11 @@
 
 #include <cstdint>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
+
+#define LMANET_INLINE inline __attribute__((always_inline))
 
 namespace lmanet::LMANET_VARIANT {
 
@@ -166,6 +168,86 @@ inline Vector<T> exp2(Vector<T> x) {
   const Bits exponent = reinterpret_cast<Bits>(shifted) << E::kMantissa;
   power *= reinterpret_cast<Vector<T>>(exponent);
   return x < E::kSmallest ? Vector<T>{} : power;
+}
+
+// Logarithm in base 2 of normal numbers above 0, within 4e-7, relatively: near 1 too, where it is small.
+inline Vector<float> log2(Vector<float> x) {
+  using Bits = typename Types<float>::IntVector;
+  constexpr int32_t kRootOfHalf = 0x3f3504f3;  // what is left of x lies between √½ and √2
+  // Chebyshev interpolation of log2(1 + t) / t on [√½ − 1, √2 − 1].
+  constexpr float kCoefficients[] = {1.44269502f,   -0.721352935f, 0.480916709f, -0.360225171f,
+                                     0.287288874f, -0.249271825f, 0.232652575f, -0.14275974f};
+  const Bits exponent = (reinterpret_cast<Bits>(x) - kRootOfHalf) >> 23;
+  const Vector<float> part = reinterpret_cast<Vector<float>>(reinterpret_cast<Bits>(x) - (exponent << 23)) - 1.0f;
+  Vector<float> ratio = broadcast<float>(kCoefficients[7]);
+#pragma GCC unroll 8
+  for (int k = 6; k >= 0; --k) ratio = ratio * part + kCoefficients[k];
+  return ratio * part + __builtin_convertvector(exponent, Vector<float>);
+}
+
+// 0, 1, 2, …
+LMANET_INLINE Types<float>::IntVector lane_numbers() {
+  Types<float>::IntVector numbers{};
+  for (int i = 0; i < kLanes<float>; ++i) numbers[i] = i;
+  return numbers;
+}
+
+// The lanes of two vectors, counted through both, that are asked for.
+LMANET_INLINE Vector<float> lanes(Vector<float> a, Vector<float> b, Types<float>::IntVector numbers) {
+#if defined(__clang__)
+  constexpr int L = kLanes<float>;
+  Vector<float> chosen{};
+  for (int i = 0; i < L; ++i) chosen[i] = numbers[i] < L ? a[numbers[i]] : b[numbers[i] - L];
+  return chosen;
+#else
+  return __builtin_shuffle(a, b, numbers);
+#endif
+}
+
+// Lane j of vector i becomes lane i of vector j.
+LMANET_INLINE void transpose(Vector<float>* rows) {
+  constexpr int L = kLanes<float>;
+#pragma GCC unroll 4
+  for (int step = 1; step < L; step *= 2) {
+    Types<float>::IntVector upper{}, lower{};
+#pragma GCC unroll 16
+    for (int j = 0; j < L; ++j) {
+      upper[j] = j & step ? L + j - step : j;
+      lower[j] = j & step ? L + j : j + step;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if (i & step) continue;
+      const Vector<float> a = rows[i], b = rows[i + step];
+      rows[i] = lanes(a, b, upper);
+      rows[i + step] = lanes(a, b, lower);
+    }
+  }
+}
+
+// The first `count` lanes, 1 to all; nothing beyond them is read, or written.
+LMANET_INLINE Vector<float> load_part(const float* from, int64_t count) {
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+#elif defined(__AVX2__)
+  return (Vector<float>)_mm256_maskload_ps(from, (__m256i)(lane_numbers() < static_cast<int32_t>(count)));
+#else
+  Vector<float> part{};
+  for (int i = 0; i < count; ++i) part[i] = from[i];
+  return part;
+#endif
+}
+
+LMANET_INLINE void store_part(float* to, Vector<float> vector, int64_t count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)vector);
+#else
+  if (count == kLanes<float>) return store<float>(to, vector);
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes<float> - 1; ++i) {
+    if (i < count) to[i] = vector[i];
+  }
+#endif
 }
 
 }  // namespace lmanet::LMANET_VARIANT
