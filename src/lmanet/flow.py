@@ -40,8 +40,8 @@ def dis_flow(
         image: (H, W, 3) uint8 RGB, frame t.
         next_image: the same of frame t+1.
         preset: of OpenCV: `medium`, or `fast` at half the time.
-        refinements: steps of the variational refinement, 0 or more; the preset's number, 5, if not given. They take most
-            of the time of `fast`.
+        refinements: steps of the variational refinement, 0 or more; the preset's number, 5, if not given. They take
+            most of the time of `fast`.
 
     Returns:
         (H, W, 2) float32, the shift in pixels (right, down) from frame t to frame t+1.

@@ -1,7 +1,7 @@
 """Memory without training: what was said of the frame before, found again by flow and local attention.
 
-Of a frame are kept the probabilities of its patches (4×4 pixels), the label of each pixel, and a key for each cell of the
-network's fused map. The optical flow from the present frame to the one before leads to all of them. So there are three
+Of a frame are kept the probabilities of its patches (4×4 pixels), the label of each pixel, and a key for each cell of
+the network's fused map. The optical flow from the present frame to the one before leads to all of them. So there are three
 answers to what a patch shows:
 
     p    the network's, of the present frame
