@@ -27,6 +27,7 @@ from lmanet.evaluation.results import Scores
 from lmanet.evaluation.run import Predictor, evaluate
 from lmanet.methods import training_free
 from lmanet.methods.following import flows
+from lmanet.methods.gate import SHAPES
 from lmanet.methods.training_free import FollowedState
 from lmanet.zoo import load
 
@@ -235,15 +236,15 @@ def naive_gate(model, now, carried, answer, cues) -> tuple[np.ndarray, np.ndarra
     ]
     odds = np.clip(np.stack(shares, -1), 0.01, 0.99)
     seen = np.concatenate([cues, np.log(odds / (1 - odds)) / 2], -1)
-    w = {name: value.double().numpy() for name, value in model.gate.state_dict().items()}
+    w = {name: getattr(model.gate, name).double().numpy() for name in SHAPES}
     padded = np.pad(seen, [(1, 1), (1, 1), (0, 0)])
-    hidden = w["around.bias"] + sum(
-        padded[y : y + now.shape[0], x : x + now.shape[1]] @ w["around.weight"][:, :, y, x].T
+    hidden = w["around_bias"] + sum(
+        padded[y : y + now.shape[0], x : x + now.shape[1]] @ w["around"][:, :, y, x].T
         for y in range(3)
         for x in range(3)
     )
-    hidden = np.maximum(np.maximum(hidden, 0) @ w["mixed.weight"][:, :, 0, 0].T + w["mixed.bias"], 0)
-    scores = np.exp(hidden @ w["out.weight"][:, :, 0, 0].T + w["out.bias"])
+    hidden = np.maximum(np.maximum(hidden, 0) @ w["mixed"][:, :, 0, 0].T + w["mixed_bias"], 0)
+    scores = np.exp(hidden @ w["out"][:, :, 0, 0].T + w["out_bias"])
     a, b, c = np.moveaxis(scores / scores.sum(-1, keepdims=True), -1, 0)[..., None]
     return a * now + b * carried + c * answer, 1 - a
 
@@ -260,7 +261,7 @@ def test_is_the_formula_place_by_place(size, monkeypatch):
         backbone = lively(ERFNet(5)).double().eval()
     model = TrainingFreeMemory(backbone)
     with seeded():
-        model.gate.out.weight.data.normal_()  # whatever it has learned
+        model.gate.out.normal_()  # whatever it has learned
     clip = (drive(backbone, 4, size) * 255).byte()
     with seeded(2):
         clip[:, 2, :, :, :24] = torch.randint(0, 256, (1, 3, size[0], 24))  # part of it is not found again
