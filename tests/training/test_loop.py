@@ -71,10 +71,11 @@ def train(
     made_with=None,
     data=None,
     network_seed=0,
+    teacher=None,
 ):
     module = TrainedNetwork(tiny_backbone(network_seed))
     fitted = fit(
-        Trainee(module, validate),
+        Trainee(module, validate, teacher=None if teacher is None else TrainedNetwork(teacher)),
         data or LabelledFrames(tiny_data(), AUGMENTATION, seed=seed),
         stage,
         class_weights=WEIGHTS,
@@ -466,3 +467,36 @@ def test_frozen_parts_stay_bit_for_bit(tmp_path, step, frozen, trained, ema):
     for name in ("key_value", "fusion"):
         now = segmenter.get_submodule(name).state_dict()
         assert all(not torch.equal(now[key], before[name][key]) for key in now if key.endswith("weight"))
+
+
+def test_a_network_comes_nearer_to_its_teacher(tmp_path):
+    teacher = tiny_backbone(5)
+    images = torch.from_numpy(tiny_data().sequences[0].image(0).copy()).permute(2, 0, 1)[None]
+
+    def apart(module):
+        with torch.no_grad():
+            said, taught = (n.eval().segment(images).log_softmax(1) for n in (module.backbone, teacher))
+        return float((taught.exp() * (taught - said)).sum(1).mean())
+
+    stage = replace(ONE_CYCLE, epochs=6)
+    alone, _ = train(tmp_path / "alone", stage)
+    taught, _ = train(tmp_path / "taught", replace(stage, distillation=5.0), teacher=teacher)
+    assert apart(taught) < 0.7 * apart(alone)
+
+
+def test_a_taught_training_is_resumed_with_the_same_teacher_alone(tmp_path):
+    stage = replace(ONE_CYCLE, distillation=1.0)
+    whole, _ = train(tmp_path / "whole", stage, teacher=tiny_backbone(5))
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", stage, teacher=tiny_backbone(5), report=KillAt(5))
+    with pytest.raises(InputError, match="teacher"):
+        train(tmp_path / "killed", stage, teacher=tiny_backbone(6))
+    resumed, _ = train(tmp_path / "killed", stage, teacher=tiny_backbone(5))
+    assert_same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize(("weight", "teacher", "words"), [(1.0, None, "without"), (0.0, 5, "with")])
+def test_distillation_and_teacher_go_together(tmp_path, weight, teacher, words):
+    given = None if teacher is None else tiny_backbone(teacher)
+    with pytest.raises(InputError, match=f"distillation {weight} {words} a teacher: give both"):
+        train(tmp_path, replace(ONE_CYCLE, distillation=weight), teacher=given)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from lmanet.classes import VOID, numbered_classes
 from lmanet.errors import DataError
 from lmanet.training.frames import StoredData
-from lmanet.training.losses import class_weights, cross_entropy_sums, lovasz_softmax, pixels
+from lmanet.training.losses import class_weights, cross_entropy_sums, distillation, lovasz_softmax, pixels
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -193,3 +193,16 @@ def test_lovasz_of_parts_with_joint_counts_adds_up_to_the_whole():
         for part in range(2)
     ]
     torch.testing.assert_close(sum(parts), lovasz_softmax(*pixels(logits, labels)))
+
+
+def test_distillation_is_least_where_the_probabilities_are_the_teacher_s():
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(40, 5, generator=generator).log_softmax(1)
+    entropy = float(-(teacher.exp() * teacher).sum(1).mean())
+    assert float(distillation(teacher, teacher)) == pytest.approx(entropy, rel=1e-5)
+    mine = torch.randn(40, 5, generator=generator).requires_grad_()
+    loss = distillation(mine.log_softmax(1), teacher)
+    assert float(loss.detach()) > entropy
+    loss.backward()
+    expected = (mine.detach().softmax(1) - teacher.exp()) / 40  # of a cross-entropy to soft targets
+    torch.testing.assert_close(mine.grad, expected)

@@ -42,14 +42,21 @@ class Spelling:
     Attributes:
         kind: written beside the fields; None where what they belong to says enough.
         renamed: what a field is written as, where that is not its name.
+        later: fields that came when there were results already, with the value that says what was so before: they are
+            written where they have another.
     """
 
     kind: str | None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    later: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, value: Any) -> dict[str, Any]:
         """A dataclass's fields as JSON values."""
-        names = [one.name for one in fields(value)]
+        names = [
+            one.name
+            for one in fields(value)
+            if one.name not in self.later or getattr(value, one.name) != self.later[one.name]
+        ]
         content = {self.renamed.get(name, name): spelled(getattr(value, name)) for name in names}
         return content if self.kind is None else {"kind": self.kind, **content}
 
@@ -90,10 +97,10 @@ SPELLINGS: dict[type, Callable[[Any], dict[str, Any]]] = {
     DataConfig: _data,
     Street: Spelling(None),
     Degradation: Spelling(None),
-    SingleRecipe: Spelling("SingleRecipe"),
+    SingleRecipe: Spelling("SingleRecipe", later={"dropout": 1.0}),
     LMANetRecipe: Spelling("MemoryRecipe"),
     LabelMemoryRecipe: Spelling("LabelRecipe"),
-    Stage: Spelling("Stage"),
+    Stage: Spelling("Stage", later={"distillation": 0.0}),
     Augmentation: Spelling("Augmentation"),
     PseudoMemory: Spelling("PseudoMemory"),
     Variant: Spelling("Variant"),
