@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmanet.errors import InputError
-from lmanet.flow import dis_flow
+from lmanet.flow import dis_flows
 
 
 def texture(height=64, width=96, seed=0):
@@ -17,12 +17,13 @@ def texture(height=64, width=96, seed=0):
 
 
 @pytest.mark.parametrize("preset", ["medium", "fast"])
-def test_dis_flow_finds_a_shift_in_x_and_y(preset):
+def test_dis_flows_finds_a_shift_in_x_and_y(preset):
     image = texture()
-    flow = dis_flow(image, np.roll(image, (2, 5), axis=(0, 1)), preset=preset)
+    flow, back = dis_flows(image, np.roll(image, (2, 5), axis=(0, 1)), preset=preset)
 
     assert flow.dtype == np.float32 and flow.shape == (64, 96, 2)
     np.testing.assert_allclose(np.median(flow, axis=(0, 1)), [5, 2], atol=0.1)
+    np.testing.assert_allclose(np.median(back, axis=(0, 1)), [-5, -2], atol=0.2)
 
 
 @pytest.mark.parametrize("preset", ["medium", "fast"])
@@ -31,20 +32,20 @@ def test_low_and_narrow_images_have_a_flow_too(preset):
     for height, width in itertools.product((16, 17, 24, 31, 32, 33), (16, 31, 33, 90, 400)):
         for size in ((height, width), (width, height)):
             image = texture(*size)
-            flow = dis_flow(image, np.roll(image, 1, axis=1), preset=preset)
+            flow, _ = dis_flows(image, np.roll(image, 1, axis=1), preset=preset)
             assert flow.shape == (*size, 2) and np.isfinite(flow).all()
             assert abs(np.median(flow[..., 0]) - 1) < 0.6, size
 
 
 @pytest.mark.parametrize(
-    ("image", "next_image", "message"),
+    ("image", "other", "message"),
     [
         (texture(12, 40), texture(12, 40), r"40×12 pixels, optical flow needs at least 16×16"),
         (texture(32, 40), texture(40, 32), "shapes differ"),
         (texture(32, 40)[..., 0], texture(32, 40), r"image is uint8 of shape \(32, 40\)"),
-        (texture(32, 40), texture(32, 40).astype(np.float32), "next_image is float32"),
+        (texture(32, 40), texture(32, 40).astype(np.float32), "other is float32"),
     ],
 )
-def test_wrong_images_are_refused(image, next_image, message):
+def test_wrong_images_are_refused(image, other, message):
     with pytest.raises(InputError, match=message):
-        dis_flow(image, next_image)
+        dis_flows(image, other)

@@ -18,43 +18,43 @@ _PRESETS: dict[Preset, int] = {
 }
 
 FLOW_NAME = f"DIS, preset medium, OpenCV {cv2.__version__}"
-"""The optical flow that `dis_flow` computes if nothing is said; to be stated with every figure that depends on it."""
+"""The optical flow that `dis_flows` computes if nothing is said; to be stated with every figure that depends on it."""
 
 MIN_SIDE_PX = 16
-"""The smallest height and width that `dis_flow` takes; the DIS pyramid needs it."""
+"""The smallest height and width that `dis_flows` takes; the DIS pyramid needs it."""
 
 FOUR_SCALES_PX = 32
 """Four times the side of the patches that DIS compares."""
 
 
-def dis_flow(
+def dis_flows(
     image: NDArray[np.uint8],
-    next_image: NDArray[np.uint8],
+    other: NDArray[np.uint8],
     *,
     preset: Preset = "medium",
     refinements: int | None = None,
-) -> NDArray[np.float32]:
-    """Dense inverse search optical flow (Kroeger et al., ECCV 2016), by OpenCV.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Dense inverse search optical flow (Kroeger et al., ECCV 2016) between two images, there and back, by OpenCV.
 
     Args:
-        image: (H, W, 3) uint8 RGB, frame t.
-        next_image: the same of frame t+1.
+        image: (H, W, 3) uint8 RGB.
+        other: the same, most often the next or the previous frame.
         preset: of OpenCV: `medium`, or `fast` at half the time.
         refinements: steps of the variational refinement, 0 or more; the preset's number, 5, if not given. They take
             most of the time of `fast`.
 
     Returns:
-        (H, W, 2) float32, the shift in pixels (right, down) from frame t to frame t+1.
+        Two (H, W, 2) float32, shifts in pixels (right, down): from `image` to `other`, and from `other` to `image`.
 
     Raises:
         InputError: if an image is not (H, W, 3) uint8, is smaller than 16×16, or the shapes differ.
     """
-    for name, frame in (("image", image), ("next_image", next_image)):
+    for name, frame in (("image", image), ("other", other)):
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise InputError(f"{name} is {frame.dtype} of shape {frame.shape}, expected uint8 RGB (H, W, 3)")
-    if image.shape != next_image.shape:
+    if image.shape != other.shape:
         raise InputError(
-            f"the images' shapes differ, {image.shape} and {next_image.shape}: a sequence must keep its size"
+            f"the images' shapes differ, {image.shape} and {other.shape}: a sequence must keep its size"
         )
     if min(image.shape[:2]) < MIN_SIDE_PX:
         raise InputError(
@@ -67,5 +67,9 @@ def dis_flow(
     if min(image.shape[:2]) < FOUR_SCALES_PX:
         # "fast" ends at a quarter of the size. Where that is less than a patch, OpenCV reads beyond the image.
         flow.setFinestScale(min(flow.getFinestScale(), 1))
-    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, next_image))
-    return np.asarray(flow.calc(first, second, np.zeros((*first.shape, 2), np.float32)), np.float32)
+    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, other))
+    there, back = (
+        np.asarray(flow.calc(a, b, np.zeros((*a.shape, 2), np.float32)), np.float32)
+        for a, b in ((first, second), (second, first))
+    )
+    return there, back

@@ -12,7 +12,7 @@ import torch
 from contracts.method import MethodContract, drive
 from contracts.networks import TinyBackbone, lively, seeded
 from lmanet.errors import InputError
-from lmanet.flow import dis_flow
+from lmanet.flow import dis_flows
 from lmanet.methods.flow_average import FlowAverage
 
 
@@ -48,8 +48,7 @@ def test_is_the_formula_pixel_by_pixel():
         now = model.backbone.segment(clip[:, t])[0].softmax(0).permute(1, 2, 0).numpy()
         expected = now.copy()
         if before is not None:
-            flow = dis_flow(image, images[t - 1], preset="fast")
-            returns = dis_flow(images[t - 1], image, preset="fast")
+            flow, returns = dis_flows(image, images[t - 1], preset="fast")
             for y, x in itertools.product(range(24), range(33)):
                 f = flow[y, x].astype(float)
                 to = x + f[0], y + f[1]

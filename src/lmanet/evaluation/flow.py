@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmanet.errors import InputError
-from lmanet.flow import dis_flow
+from lmanet.flow import dis_flows
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class FrameMatcher:
             image: (H, W, 3) uint8 RGB.
 
         Raises:
-            InputError: as `dis_flow`.
+            InputError: as `dis_flows`.
         """
         previous, motion = self._previous, None
         if previous is not None:
-            motion = correspondence(dis_flow(previous, image), dis_flow(image, previous))
+            motion = correspondence(*dis_flows(previous, image))
         self._previous = image.copy()  # Only now: a refused image leaves the sequence as it was.
         return motion

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,24 +22,21 @@ def flows(pixels: Tensor, before: Tensor, *, refinements: int | None = None) -> 
     Args:
         pixels: (B, 3, H, W) uint8, at least 16×16.
         before: the same of the frames before.
-        refinements: see `lmanet.flow.dis_flow`.
+        refinements: see `lmanet.flow.dis_flows`.
 
     Returns:
         Two (B, 2, H, W) float32: how many pixels to the right and down; on the frames' device, computed on the CPU.
     """
-    from lmanet.flow import dis_flow
+    from lmanet.flow import dis_flows
 
-    pairs = [
-        [np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()) for x in pair]
-        for pair in zip(pixels, before, strict=True)
-    ]
-
-    def flow(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return dis_flow(a, b, preset="fast", refinements=refinements)
-
-    both = [[flow(a, b), flow(b, a)] for a, b in pairs]
-    there, back = torch.from_numpy(np.array(both)).permute(1, 0, 4, 2, 3).to(pixels.device)
-    return there, back
+    both = []
+    for pair in zip(pixels, before, strict=True):
+        images = (np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()) for x in pair)
+        both.append(dis_flows(*images, preset="fast", refinements=refinements))
+    there, back = (
+        torch.stack([torch.from_numpy(x).permute(2, 0, 1) for x in one]) for one in zip(*both, strict=True)
+    )
+    return there.to(pixels.device), back.to(pixels.device)
 
 
 def places(flow: Tensor) -> tuple[Tensor, Tensor]:

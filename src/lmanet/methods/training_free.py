@@ -54,6 +54,15 @@ SURROUNDINGS_PX = 64
 SURROUNDINGS = (0.5, 0.9)
 """Mean of the round trips around a place, up to which it is not followed, and from which on it is."""
 
+FRAME = (0.1, 0.5)
+"""Share of a frame that is followed, up to which nothing of the frame before counts, and from which on all does."""
+
+CONTRAST = 5
+"""Side in patches of the square less whose mean colours are compared, whatever the exposure."""
+
+MISFIT = (0.5, 0.9)
+"""Of these contrasts, the share that the frame before does not explain: nothing of it counts from the second on."""
+
 TEMPERATURE = 0.02
 """Of the softmax over the keys' cosines."""
 
@@ -78,6 +87,24 @@ class FollowedState(NamedTuple):
     labels: Tensor
     probabilities: Tensor
     keys: Tensor
+
+
+class SeenFrame(NamedTuple):
+    """What the network alone says of a frame.
+
+    Attributes:
+        logits: (B, K, H, W).
+        pixels: (B, 3, H, W) uint8.
+        now: p, (B, K, h', w'), of the patches.
+        key: (B, Ck, h, w), of the cells.
+        whole: patches that the cells cover, down and across; not fewer than there are.
+    """
+
+    logits: Tensor
+    pixels: Tensor
+    now: Tensor
+    key: Tensor
+    whole: tuple[int, int]
 
 
 class TrainingFreeMemory(VideoModel):
@@ -137,21 +164,27 @@ class TrainingFreeMemory(VideoModel):
         Raises:
             InputError: not an image batch, NaN or infinity in it, or a frame that does not fit the state.
         """
+        frame = self.seen(images)
+        if state is None:
+            return frame.logits, FollowedState(frame.pixels, labelled(frame.logits)[0], frame.now, frame.key)
+        check_fits(frame.pixels, state.images, "pixels")
+        check_fits(frame.key, state.keys, "keys")
+        flow, returns = flows(frame.pixels, state.images, refinements=REFINEMENTS)
+        motion = Motion.of(frame.pixels, state.images, flow, returns)
+        fused, past = self.fused(frame, state.probabilities, state.keys, motion)
+        change = torch.cat([fused - frame.now, KEPT * past], 1)
+        logits, labels, _ = steadied(frame.logits, change, state.labels, flow)
+        return logits, FollowedState(frame.pixels, labels, fused, frame.key)
+
+    def seen(self, images: Tensor) -> SeenFrame:
+        """What the network alone says of images (B, 3, H, W)."""
         padded = self.backbone.prepared(images)
         whole = (padded.shape[-2], padded.shape[-1])
         features = self.backbone.encode(padded)
         logits = self.backbone.decode(features, whole)[..., : images.shape[-2], : images.shape[-1]]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        now, key, pixels = patch_probabilities(logits), self.key(features.fused, padded), bytes_of(images)
-        if state is None:
-            return logits, FollowedState(pixels, labelled(logits)[0], now, key)
-        check_fits(pixels, state.images, "pixels")
-        check_fits(key, state.keys, "keys")
-        flow, returns = flows(pixels, state.images, refinements=REFINEMENTS)
-        motion = Motion.of(pixels, state.images, flow, returns)
-        fused, past = self.fused(now, key, state, motion, patches_of(whole))
-        logits, labels, _ = steadied(logits, torch.cat([fused - now, KEPT * past], 1), state.labels, flow)
-        return logits, FollowedState(pixels, labels, fused, key)
+        now, key = patch_probabilities(logits), self.key(features.fused, padded)
+        return SeenFrame(logits, bytes_of(images), now, key, patches_of(whole))
 
     def key(self, fused: Tensor, padded: Tensor) -> Tensor:
         """Keys (B, Ck, h, w) of the cells, of features (B, C, h, w) and padded images in [0, 1]."""
@@ -160,26 +193,25 @@ class TrainingFreeMemory(VideoModel):
             features = F.conv2d(features, self.projection)
         return joined(features, mean_colours(padded, (fused.shape[-2], fused.shape[-1])))
 
-    def fused(
-        self, now: Tensor, key: Tensor, state: FollowedState, motion: Motion, whole: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def fused(self, frame: SeenFrame, before: Tensor, keys: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
         """p', (B, K, h', w'), and 1 - a, (B, 1, h', w').
 
         Args:
-            now: p, (B, K, h', w').
-            key: (B, Ck, h, w), of the present frame.
-            state: of the frame before.
-            motion: between the two.
-            whole: patches that the cells cover, down and across; not fewer than there are.
+            frame: what the network says.
+            before: p' of the frame before, (B, K, h', w').
+            keys: of the frame before, (B, Ck, h, w).
+            motion: from the frame to the one before.
         """
-        carried = read_at(state.probabilities, motion.grid)
-        answer, match = self._cells(now, key, state, motion.flow, whole)
-        return self.gate(now, carried, answer, torch.cat([motion.cues, match], 1).to(now.dtype))
+        now = frame.now
+        carried = read_at(before, motion.grid)
+        answer, match = self._cells(frame, before, keys, motion.flow)
+        mixture, past = self.gate(now, carried, answer, torch.cat([motion.cues, match], 1).to(now.dtype))
+        trust = motion.trust.to(now.dtype)
+        return torch.lerp(now, mixture, trust), past * trust
 
-    def _cells(
-        self, now: Tensor, key: Tensor, state: FollowedState, flow: Tensor, whole: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def _cells(self, frame: SeenFrame, before: Tensor, keys: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """m, (B, K, h', w'), and how far the features are from those that they were matched with, (B, 1, h', w')."""
+        now, key, whole = frame.now, frame.key, frame.whole
         cells, classes = (key.shape[-2], key.shape[-1]), now.shape[1]
 
         def in_cells(maps: Tensor) -> Tensor:
@@ -187,12 +219,11 @@ class TrainingFreeMemory(VideoModel):
 
         side = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
         there, _ = places(in_cells(flow) / side)
-        before = torch.cat([in_cells(state.probabilities).to(key.dtype), state.keys], 1)
-        before = read_at(before, there)
+        past = read_at(torch.cat([in_cells(before).to(key.dtype), keys], 1), there)
         read = local_attention(
             key,
-            before[:, None, classes:],
-            before[:, None],
+            past[:, None, classes:],
+            past[:, None],
             window=self.window,
             scale=1 / TEMPERATURE,
             backend=self.attention,
@@ -211,12 +242,15 @@ class Motion(NamedTuple):
     Attributes:
         flow: (B, 2, h', w'), to the right and down, in patches.
         grid: where it leads, for `read_at`.
-        cues: (B, 8, h', w'), for the gate.
+        cues: (B, 10, h', w'), for the gate.
+        trust: (B, 1, 1, 1), whether the frame is found at all, 0 to 1: at a cut 0, and then the labels are the
+            network's own.
     """
 
     flow: Tensor
     grid: Tensor
     cues: Tensor
+    trust: Tensor
 
     @classmethod
     def of(cls, pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor) -> Motion:
@@ -228,27 +262,37 @@ class Motion(NamedTuple):
         error = (flow + read[:, :2]).square().sum(1, keepdim=True) * PATCH**2
         squares = (flow.square() + read[:, :2].square()).sum(1, keepdim=True) * PATCH**2
         trip = torch.exp(-error / (ROUND_TRIP_PX**2 + squares / 100)) * inside
-        low, high = SURROUNDINGS
-        followed = ((_around(trip, SURROUNDINGS_PX // PATCH + 1) - low) / (high - low)).clamp(0, 1)
+        followed = _ramp(_around(trip, SURROUNDINGS_PX // PATCH + 1), *SURROUNDINGS)
+        share = followed.mean((-2, -1), keepdim=True)
         apart = (colours - read[:, 2:]).abs().mean(1, keepdim=True)
         usual = apart.flatten(1).median(1).values[:, None, None, None]
-        texture = (colours - _around(colours, 3)).abs().mean(1, keepdim=True)
+        contrast, before = (x - _around(x, CONTRAST) for x in (colours, read[:, 2:]))
+        change = _around((contrast - before).square().mean(1, keepdim=True), CONTRAST)
+        texture = _around((contrast.square() + before.square()).mean(1, keepdim=True), CONTRAST) + 1
+        misfit = change / texture
+        whole = change.mean((-2, -1), keepdim=True) / texture.mean((-2, -1), keepdim=True)
         cues = [
             torch.log(error + 0.05),
             torch.log(squares + 0.1) / 2,
             torch.log(apart + 1) - 1.5,
             torch.log((apart + 1) / (usual + 1)),
-            torch.log(texture + 1) - 1.5,
+            torch.log(texture) / 2 - 1.5,
+            torch.log(misfit + 0.02) + 2,
             2 * followed - 1,
-            (2 * followed.mean((-2, -1), keepdim=True) - 1).expand_as(followed),
+            *((2 * x - 1).expand_as(followed) for x in (share, whole)),
             inside.to(flow.dtype),
         ]
-        return cls(flow, grid, torch.cat(cues, 1))
+        return cls(flow, grid, torch.cat(cues, 1), _ramp(share, *FRAME) * (1 - _ramp(whole, *MISFIT)))
 
 
 def patches_of(size: tuple[int, int]) -> tuple[int, int]:
     """Patches to rows and columns of an image of a size (H, W)."""
     return -(-size[0] // PATCH), -(-size[1] // PATCH)
+
+
+def _ramp(share: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on."""
+    return ((share - low) / (high - low)).clamp(0, 1)
 
 
 def _beside(key: Tensor) -> Tensor:

@@ -56,10 +56,7 @@ def wrap(
     mean: RGB | None = None,
     std: RGB | None = None,
     probe: tuple[int, int] | None = None,
-    memory_size: int = ...,
     window: int = ...,
-    temperature: float = ...,
-    strength: float = ...,
     attention: Backend = ...,
 ) -> TrainingFreeMemory: ...
 
