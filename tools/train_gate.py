@@ -197,7 +197,7 @@ def train_gate(
     parameters = [getattr(gate, name).requires_grad_() for name in SHAPES]
     optimizer = torch.optim.Adam(parameters, lr=STEEPEST)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, STEEPEST, total_steps=steps)
-    models: dict[tuple[int, int], TrainingFreeMemory] = {}
+    models: dict[str, TrainingFreeMemory] = {}
     start, mean = time.monotonic(), 0.0
     for step in range(steps):
         optimizer.zero_grad()

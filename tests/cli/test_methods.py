@@ -48,9 +48,9 @@ def test_segment_labels_by_the_single_frame_network_and_a_memory(
 ) -> None:
     folder = tmp_path / "labels"
     given = weights.with_name(f"{name}.safetensors")
-    options = ["--weights", given, *option, "--memory-size", 3, "--window", 5]
+    options = ["--weights", given, *option, "--window", 5]
     assert run("segment", clip, "-o", folder, *options) == 0
-    session = Session(steadied(weights, memory_size=3, window=5))
+    session = Session(steadied(weights, window=5))
     with open_source(clip) as source:
         for frame, path in zip(source, sorted(folder.glob("*.png")), strict=True):
             with Image.open(path) as image:
@@ -103,10 +103,10 @@ def test_evaluate_a_single_frame_network_with_its_own_memory_options(
     out, single = tmp_path / "report.json", weights.with_name("single.safetensors")
     methods = ["--method", "single-frame", "--method", "training-free"]
     command = ["evaluate", "--data", "synthetic:", "--weights", single, *methods]
-    assert run(*command, "--memory-size", 3, "--window", 5, "--json", out) == 0
+    assert run(*command, "--window", 5, "--json", out) == 0
     report = EvaluationReport.from_json(out.read_text())
     assert list(report.scores) == ["single-frame", "training-free"]
-    expected = evaluate(drive, {"x": ModelPredictor(steadied(weights, memory_size=3, window=5))}, tc=False)
+    expected = evaluate(drive, {"x": ModelPredictor(steadied(weights, window=5))}, tc=False)
     assert report.scores["training-free"].flicker == expected.scores["x"].flicker
     assert report.scores["training-free"].miou == expected.scores["x"].miou
 

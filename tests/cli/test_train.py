@@ -91,3 +91,12 @@ def test_a_method_of_the_users_own_is_trained(
     finally:
         METHODS.pop("test-mine", None)
     assert "weights in out/test-mine.safetensors: of step 1, epoch 1" in capsys.readouterr().err
+
+
+def test_data_to_validate_on_without_a_split_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "erfnet", "--data", "synthetic:", "-o", str(tmp_path / "out")]
+    assert main([*command, "--val-data", "camvid:/nowhere", "--val-split", "None"]) == 2
+    assert "--val-data camvid:/nowhere with --val-split None" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

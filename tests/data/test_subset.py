@@ -7,7 +7,7 @@ import pytest
 from contracts.tiny import tiny_data
 from contracts.trees import cambridge, segnet
 from lmanet.data.camvid import load_camvid
-from lmanet.data.subset import LEAST_APART_S, camvid_folds, seconds_apart, subset
+from lmanet.data.subset import LEAST_APART_S, camvid_folds, seconds_apart, subset, thinned
 from lmanet.errors import DataError
 
 REAL = Path(os.environ.get("LMANET_CAMVID", Path(__file__).parents[2] / "../shared/camvid"))
@@ -26,6 +26,24 @@ def test_a_subset_has_the_sequences_asked_for_in_the_datas_order():
     assert part.name == "part" and part.classes == data.classes
     assert [sequence.name for sequence in part.sequences] == ["s0", "s2"]
     np.testing.assert_array_equal(part.sequences[1].image(1), data.sequences[2].image(1))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 50])
+def test_every_k_th_frame_and_no_frame_is_lost(every):
+    data = tiny_data(sequences=2)
+    fewer = thinned(data, every)
+    length = len(data.sequences[0].frame_names)
+    assert len(fewer.sequences) == 2 * min(every, length)
+    assert len({sequence.name for sequence in fewer.sequences}) == len(fewer.sequences)
+    assert sorted(names(fewer)) == sorted(names(data))
+    for k, sequence in enumerate(fewer.sequences[: min(every, length)]):
+        source = data.sequences[0]
+        assert sequence.spacing_s == every * source.spacing_s
+        assert sequence.frame_names == source.frame_names[k::every]
+        assert sequence.labelled == source.labelled[k::every]
+        for i in range(len(sequence.frame_names)):
+            np.testing.assert_array_equal(sequence.image(i), source.image(k + i * every))
+            np.testing.assert_array_equal(sequence.label(i), source.label(k + i * every))
 
 
 @pytest.mark.parametrize("wanted", [["s0", "s7"], []])

@@ -81,10 +81,10 @@ def test_a_network_of_any_library_labels_a_video(network):
 
 
 @torch.no_grad()
-def test_without_strength_it_is_the_network(network):
-    model = lmanet.wrap(network, "training-free", strength=0.0).eval()
-    clip = torch.rand(1, 3, 3, 64, 96)
-    assert torch.equal(model(clip), model.backbone(clip[:, -1]))
+def test_what_is_not_found_again_is_labelled_by_the_network(network):
+    model = lmanet.wrap(network, "training-free").eval()
+    clip = torch.stack([torch.zeros(1, 3, 64, 96), torch.rand(1, 3, 64, 96)], 1)
+    torch.testing.assert_close(model(clip).softmax(1), model.backbone(clip[:, -1]).softmax(1))
 
 
 def test_options_go_where_they_belong():
@@ -95,9 +95,9 @@ def test_options_go_where_they_belong():
     assert (trained.backbone.channels, trained.backbone.stride) == (32, 4)
     labels = lmanet.wrap(Network(), at="stem", hidden=8)
     assert isinstance(labels, lmanet.LabelMemory) and labels.trust_in.out_channels == 8
-    steadied = lmanet.wrap(Network(), "training-free", at="stem", memory_size=3, temperature=0.1)
+    steadied = lmanet.wrap(Network(), "training-free", at="stem", window=5, attention="reference")
     assert isinstance(steadied, lmanet.TrainingFreeMemory)
-    assert (steadied.memory_size, steadied.temperature) == (3, 0.1)
+    assert (steadied.window, steadied.attention) == (5, "reference")
     alone = lmanet.wrap(Network(), "single-frame", at="stem")
     assert isinstance(alone, lmanet.SingleFrame) and alone.backbone.channels == 32
     with pytest.raises(InputError, match=r"no method named 'images': there are single-frame, .*lmanet"):

@@ -1,4 +1,4 @@
-"""Some sequences of a data set as a data set of their own, and CamVid's folds.
+"""Parts of a data set as a data set of their own: some sequences, fewer frames a second, CamVid's folds.
 
 CamVid's val is one clip, so a claim that rests on it alone rests on one street. Its train sequences are therefore left
 out in turn: a network trained on the others is scored on the one left out.
@@ -11,9 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmanet.classes import Classes
 from lmanet.data.camvid import FRAME_RATE, load_camvid
-from lmanet.data.protocols import Sequence, VideoData
+from lmanet.data.protocols import DerivedSequence, Sequence, VideoData
 from lmanet.errors import DataError
 
 
@@ -52,6 +55,62 @@ def subset(data: VideoData, sequences: Iterable[str], *, name: str) -> Subset:
         )
     taken = tuple(sequence for sequence in data.sequences if sequence.name in wanted)
     return Subset(name, data.classes, taken)
+
+
+@dataclass(frozen=True)
+class ThinnedSequence(DerivedSequence):
+    """Every k-th frame of a sequence; keeps the `Sequence` protocol.
+
+    Attributes:
+        first: the frame that it begins with.
+        every: k.
+    """
+
+    first: int
+    every: int
+
+    @property
+    def name(self) -> str:
+        """The source's, and which frames."""
+        return f"{self.source.name}[{self.first}::{self.every}]"
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """Those of the frames that are left."""
+        return self.source.frame_names[self.first :: self.every]
+
+    @property
+    def spacing_s(self) -> float:
+        """K times the source's."""
+        return self.source.spacing_s * self.every
+
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        """Of the frames that are left."""
+        return self.source.labelled[self.first :: self.every]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Frame `index` of those that are left, (H, W, 3) uint8 RGB."""
+        return self.source.image(self.first + index * self.every)
+
+    def label(self, index: int) -> NDArray[np.uint8] | None:
+        """Class ids of frame `index` of those that are left, (H, W) uint8, void 255; None where it has none."""
+        return self.source.label(self.first + index * self.every)
+
+
+def thinned(data: VideoData, every: int) -> Subset:
+    """A data set at a fraction of its frame rate. No frame is lost: of a sequence come `every` ones.
+
+    Args:
+        data: the frames.
+        every: k: the first sequence has frames 0, k, 2k and so on, the next 1, k+1 and so on; at least 1.
+    """
+    sequences = tuple(
+        ThinnedSequence(sequence, first, every)
+        for sequence in data.sequences
+        for first in range(min(every, len(sequence.frame_names)))
+    )
+    return Subset(f"{data.name}, every {every}. frame", data.classes, sequences)
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,16 @@ class StoredData:
     def label_pixels(self) -> NDArray[np.int64]:
         """Pixels of all labels by value, (256,); the labels are read once for all that asks."""
         counts = np.zeros(256, np.int64)
+        for label in self.labels():
+            counts += np.bincount(label.ravel(), minlength=256)
+        return counts
+
+    def labels(self) -> Iterator[NDArray[np.uint8]]:
+        """All labels, (H, W) uint8."""
         for n, i in labelled_frames(self):
             label = self.sequences[n].label(i)
             assert label is not None
-            counts += np.bincount(label.ravel(), minlength=256)
-        return counts
+            yield label
 
 
 def store_frames(

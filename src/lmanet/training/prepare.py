@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lmanet.backbones import Backbone
 from lmanet.classes import VOID, check_same_classes
-from lmanet.data.protocols import VideoData, labelled_frames
+from lmanet.data.protocols import VideoData
 from lmanet.errors import DataError, InputError
 from lmanet.training.frames import StoredData, store_frames
 from lmanet.training.losses import class_weights
@@ -47,7 +44,7 @@ def store_splits(
     if val is None:
         return stored, None
     stored_val = store("val", val)
-    if not any((label != VOID).any() for label in _labels(stored_val)):
+    if not any((label != VOID).any() for label in stored_val.labels()):
         raise DataError(
             f"{val.name} has no labelled pixel: validate on frames with labels, which choose the best epoch"
         )
@@ -113,9 +110,3 @@ def _check_labels(data: StoredData, *, tell: bool) -> None:
             stacklevel=2,
         )
 
-
-def _labels(data: StoredData) -> Iterator[NDArray[np.uint8]]:
-    for n, i in labelled_frames(data):
-        label = data.sequences[n].label(i)
-        assert label is not None
-        yield label

@@ -32,7 +32,7 @@ MEMORY = MemoryTraining(DATA, LMANetRecipe(), WEIGHTS)
 OTHER = MemoryTraining(DATA, LMANetRecipe(), WEIGHTS, seed=9)
 EVALUATION = Evaluation(replace(DATA, split="val"), MEMORY)
 MOVED = {
-    DataConfig: {"split": "test", "street": replace(STREET, fps=30.0)},
+    DataConfig: {"split": "test", "street": replace(STREET, fps=30.0), "every": 2},
     SingleTraining: {"recipe": SingleRecipe(network="tiny-cells"), "seed": 1, "initial": WEIGHTS},
     MemoryTraining: {"recipe": LMANetRecipe(memory_size=3), "seed": 1, "network": FIRST},
     Evaluation: {
@@ -43,6 +43,7 @@ MOVED = {
         "spacing": 2,
         "forget": True,
         "method": "training-free",
+        "weight": 0.9,
     },
     Timings: {"variants": (Variant(), Variant(window=3)), "size": (48, 72), "repeats": 3},
     Changes: {"single": FIRST, "video": OTHER, "parts": 5},

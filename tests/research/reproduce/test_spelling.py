@@ -69,7 +69,6 @@ HASHES = [
     (LABELS, "09c3e313c0202a7f"),
     (FEATURES, "092e7a3f04642878"),
     (Evaluation(VAL, NETWORK), "657d67ac97c7e7a4"),
-    (Evaluation(VAL, NETWORK, method="training-free"), "39c185f7903adc64"),
     (Evaluation(VAL, LABELS, memory_size=3, window=5, spacing=2), "71e380864593a94a"),
     (Evaluation(VAL, FEATURES, border="zero", forget=True), "98829ba834e90945"),
     (Timings(TIMED, (48, 64), 2), "95d0468d24b0e7f7"),

@@ -28,6 +28,9 @@ SPACINGS = (1, 2, 4, 15)
 
 WINDOWS = (9, 5)
 
+FLOW_WEIGHTS = (0.5, 0.75, 0.9)
+"""Of the flow average."""
+
 
 _TRAINED_ON_NOTE = (
     f"“{SINGLE}, trained on” is the network trained on for as many steps as the memory was, encoder included, on whole "
@@ -111,14 +114,24 @@ def window(setup: Setup) -> Plan:
 
 
 def training_free(setup: Setup) -> Plan:
-    """The memory that needs no training, against the label memory, which is trained."""
-    free = setup.single_row(name="training-free memory", method="training-free")
-    trained = setup.row(LABEL_MEMORY, setup.budget.labels)
-    return Plan(
-        "Training-free against trained memory",
-        (setup.single_row(), free, trained),
-        notes=(budget_note(setup),),
+    """What needs no training, at four frame rates; with --folds on the folds too, whose frames are a second apart."""
+    rates = SPACINGS if setup.kind != "cityscapes" else (1,)
+    places = [
+        replace(
+            setup.place,
+            name=f"every {k}. frame" if k > 1 else "every frame",
+            scored=replace(setup.place.scored, every=k),
+        )
+        for k in rates
+    ]
+    if setup.folds:
+        places += [setup.fold(name) for name in CAMVID_FOLDS]
+    rows = [row for place in places for row in _untrained_at(setup, place)]
+    note = (
+        f"“{FLOW}”: at the weight before it; with its best one the memory is to be compared. Frames left out "
+        "make sequences of their own, so every row of a place is of all frames."
     )
+    return Plan("Without training", tuple(rows), notes=(note,))
 
 
 def robustness(setup: Setup) -> Plan:
@@ -171,6 +184,17 @@ def robustness(setup: Setup) -> Plan:
         notes=(budget_note(setup), CONTROL_NOTE, note),
         points=tuple(points),
     )
+
+
+def _untrained_at(setup: Setup, place: Place) -> list[Row]:
+    return [
+        setup.single_row(place),
+        *(
+            setup.single_row(place, name=f"{FLOW}, {weight:g}", method="flow-average", weight=weight)
+            for weight in FLOW_WEIGHTS
+        ),
+        setup.single_row(place, name="memory without training", method="training-free"),
+    ]
 
 
 def _controls_at(setup: Setup, place: Place) -> list[Row]:

@@ -77,6 +77,7 @@ class Evaluation:
         spacing: the memory holds every so many-th frame (`SpacedPredictor`).
         forget: every frame begins a stream (`ModelPredictor`).
         method: put this method, which needs no training, on the network; None runs the model as it is.
+        weight: of the flow average, if not its default.
     """
 
     data: DataConfig
@@ -87,6 +88,7 @@ class Evaluation:
     spacing: int = 1
     forget: bool = False
     method: str | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _recipe(recipe: VideoRecipe) -> str:
 
 def _model(cell: Evaluation) -> str:
     if not isinstance(cell.model, MemoryTraining):
-        single = cell.method or "single-frame"
+        single = (cell.method or "single-frame") + (f", weight={cell.weight:g}" if cell.weight else "")
         return single if isinstance(cell.model, Weights) else f"{single}, seed {cell.model.seed}"
     extra = {
         "S": cell.memory_size,

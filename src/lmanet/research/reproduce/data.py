@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from lmanet.data.cityscapes import MOST_PAST
 from lmanet.data.protocols import DerivedSequence, VideoData
 from lmanet.data.spec import open_data
 from lmanet.data.street.degrade import Degradation
-from lmanet.data.subset import Subset, camvid_folds
+from lmanet.data.subset import Subset, camvid_folds, thinned
 from lmanet.data.synthetic import SyntheticDrive
 from lmanet.errors import DataError, InputError
 
@@ -56,12 +56,14 @@ class DataConfig:
         split: `train`, `val` or `test`; of a fold, `train` is all but the part left out, and `held-out` that part.
         fold: the fold of CamVid, if it is one.
         street: of synthetic data, how the drive differs from the split's own.
+        every: takes every so many-th frame, as that many sequences (`lmanet.data.subset.thinned`).
     """
 
     spec: str
     split: Literal["train", "val", "test", "held-out"]
     fold: str | None = None
     street: Street | None = None
+    every: int = 1
 
     @property
     def kind(self) -> str:
@@ -71,7 +73,8 @@ class DataConfig:
     @property
     def name(self) -> str:
         """What tables and progress bars call these frames."""
-        return f"{self.kind}/{self.split}" + (f" of fold {self.fold}" if self.fold else "")
+        fold = f" of fold {self.fold}" if self.fold else ""
+        return f"{self.kind}/{self.split}{fold}" + (f", every {self.every}. frame" if self.every > 1 else "")
 
     def open(self) -> VideoData:
         """The frames.
@@ -131,6 +134,8 @@ def _options(spec: str) -> list[str]:
 
 @lru_cache(maxsize=32)
 def _opened(config: DataConfig) -> VideoData:
+    if config.every != 1:
+        return thinned(_opened(replace(config, every=1)), config.every)
     if config.fold is not None:
         return _fold(config)
     if config.split == "held-out":

@@ -195,10 +195,17 @@ class Setup:
         window, own = self.window(asked), self.budget.paper.window
         return own if window == (own or default_window(self._backbone().stride)) else window
 
-    def single_row(self, place: Place | None = None, *, name: str = SINGLE, method: str | None = None) -> Row:
+    def single_row(
+        self,
+        place: Place | None = None,
+        *,
+        name: str = SINGLE,
+        method: str | None = None,
+        weight: float | None = None,
+    ) -> Row:
         """The single-frame network, or a method on it that needs no training: the same for all seeds."""
         place = place or self.place
-        cell = Evaluation(_reaching(place.scored), place.network, method=method)
+        cell = Evaluation(_reaching(place.scored), place.network, method=method, weight=weight)
         return Row(name, ((cell,),) * self.seeds, place.name)
 
     def trainings(self, recipe: VideoRecipe, place: Place | None = None) -> list[MemoryTraining]:

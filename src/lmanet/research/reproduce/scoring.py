@@ -103,7 +103,7 @@ def score(
 
 
 def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
-    """The model as an evaluation runs it: by its method, memory size, window and border; it shares the weights.
+    """The model as an evaluation runs it: by its method, memory size, window, border and weight; it shares the weights.
 
     Raises:
         InputError: a method without training on a model that has one already, or the method has no such setting.
@@ -115,7 +115,7 @@ def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
             )
         # Made new of a network that is in `eval` mode, on its device.
         model = find_method(cell.method)(model.backbone).to(next(model.parameters()).device).eval()
-    settings = {"memory_size": cell.memory_size, "window": cell.window, "border": cell.border}
+    settings = {"memory_size": cell.memory_size, "window": cell.window, "border": cell.border, "weight": cell.weight}
     return model.adjusted(**{name: value for name, value in settings.items() if value is not None})
 
 

@@ -79,11 +79,11 @@ def _data(data: DataConfig) -> dict[str, Any]:
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    content = Spelling("Evaluation")(evaluation)
-    # When there was one method without training, its cells said so by a flag.
+    content = Spelling("Evaluation", later={"weight": None})(evaluation)
+    # Cells of the first memory without training, of other labels than today's, said so by this flag.
     method = content.pop("method")
-    content["training_free"] = method == "training-free"
-    return content if method in (None, "training-free") else {**content, "method": method}
+    content["training_free"] = False
+    return content if method is None else {**content, "method": method}
 
 
 SPELLINGS: dict[type, Callable[[Any], dict[str, Any]]] = {
