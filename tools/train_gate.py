@@ -210,7 +210,7 @@ def train_gate(
                 models[network].gate = gate
             loss = clip_loss(models[network], clip, weights[k], STEADY * all_sources[k].steady) / 2
             loss.backward()
-            mean += (2 * float(loss) - mean) / min(50, step + 1) / 2
+            mean += (2 * loss.item() - mean) / min(50, step + 1) / 2
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
