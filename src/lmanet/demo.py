@@ -1,4 +1,4 @@
-"""The demo's work: one rendered drive under two models, as scores, a video and a contact sheet."""
+"""The demo's work: one rendered drive by one network under three methods, as scores, a video and a contact sheet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,14 +19,20 @@ from lmanet.errors import InputError
 from lmanet.evaluation.models import ModelPredictor
 from lmanet.evaluation.results import EvaluationReport
 from lmanet.evaluation.run import evaluate
+from lmanet.methods.flow_average import FlowAverage
+from lmanet.methods.single_frame import SingleFrame
+from lmanet.methods.training_free import TrainingFreeMemory
 from lmanet.session import Precision
 from lmanet.video import ImageSink, VideoSink
 from lmanet.video.view import labels as coloured
 from lmanet.video.view import side_by_side
 from lmanet.zoo import load
 
-WITHOUT, WITH = "single-frame", "label-memory"
-MODELS = {WITHOUT: "erfnet-synthetic", WITH: "label-memory-erfnet-synthetic"}
+NETWORK = "erfnet-synthetic"
+ALONE = "frame by frame"
+METHODS = {ALONE: SingleFrame, "flow average": FlowAverage, "memory": TrainingFreeMemory}
+"""By what the demo calls them; none was trained."""
+
 VC_FRAMES = 8
 """Window of the video consistency that the demo reports; a shorter drive has none."""
 SHEET_ROWS = 3
@@ -44,12 +51,12 @@ class Drive:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two models made of one drive.
+    """What the methods made of one drive.
 
     Attributes:
         drive: the one sequence, with its true labels.
-        labels: of each model, one map (H, W) uint8 per frame.
-        report: the scores of each model.
+        labels: of each method, one map (H, W) uint8 per frame.
+        report: the scores of each method.
     """
 
     drive: Drive
@@ -79,7 +86,7 @@ def compare(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Label one drive of the synthetic test split with and without memory.
+    """Label one drive of the synthetic test split by each method.
 
     Args:
         frames: length of the drive, at least 8.
@@ -90,7 +97,7 @@ def compare(
 
     Raises:
         InputError: the drive is too short to be scored, or the seed is negative.
-        WeightsError: the demo's models are not there.
+        WeightsError: the demo's network is not there.
     """
     if frames < VC_FRAMES:
         raise InputError(
@@ -100,15 +107,16 @@ def compare(
         raise InputError(f"seed {seed}: expected 0 or more")
     street = SyntheticDrive(split="test", sequences=seed + 1, frames=frames)
     drive = Drive(street.name, street.classes, (street.sequences[seed],))
+    network = load(NETWORK).to(device).backbone
     recorders = {
-        title: Recorder(load(name).to(device), precision=precision) for title, name in MODELS.items()
+        title: Recorder(method(network).eval(), precision=precision) for title, method in METHODS.items()
     }
     report = evaluate(drive, {**recorders}, vc=(VC_FRAMES,), tc=False, progress=progress)
     return Comparison(drive, {title: recorder.labels for title, recorder in recorders.items()}, report)
 
 
 def write_video(comparison: Comparison, path: Path) -> None:
-    """Write the frames and the labels of each model side by side, with a legend, as a video.
+    """Write the frames and the labels of each method side by side, with a legend, as a video.
 
     Raises:
         OutputError: the file cannot be written.
@@ -125,22 +133,32 @@ def write_video(comparison: Comparison, path: Path) -> None:
 
 
 def write_sheet(comparison: Comparison, path: Path) -> None:
-    """Write a few frames, the labels of each model and the truth as one image.
+    """Write a few frames, the labels of each method and the truth as one image, and below them one column over time.
 
-    The frames are those where the model with memory gains most over the one without.
+    The frames are those at which the labels of the network alone flicker most, one from each part of the drive. The
+    column of pixels is the one where they flicker most over the whole drive; below each panel it is drawn frame after
+    frame, from left to right. What flickers makes stripes there.
 
     Raises:
         OutputError: the file cannot be written.
     """
     drive, sequence = comparison.drive, comparison.drive.sequences[0]
-    picked = _telling_frames(sequence, comparison.labels)
-    columns = {
-        "Frame": [sequence.image(i) for i in picked],
-        **{title: [_colour(drive, maps[i]) for i in picked] for title, maps in comparison.labels.items()},
-        "Truth": [_colour(drive, sequence.label(i)) for i in picked],
+    count = len(sequence.frame_names)
+    truth = [_true(sequence, i) for i in range(count)]
+    flicker = _flicker(comparison.labels[ALONE], truth)
+    parts = np.array_split(np.arange(1, count), min(SHEET_ROWS, count - 1))
+    picked = [int(part[np.argmax(flicker.mean((1, 2))[part - 1])]) for part in parts]
+    column = int(np.argmax(flicker.mean((0, 1))))
+    rows = {
+        "Frame": [sequence.image(i) for i in range(count)],
+        **{title: [_colour(drive, one) for one in maps] for title, maps in comparison.labels.items()},
+        "Truth": [_colour(drive, one) for one in truth],
     }
-    picture = side_by_side([np.vstack(column) for column in columns.values()], [*columns], drive.classes)
-    ImageSink(path).write(picture)
+    panels = [
+        np.vstack([*(pictures[i] for i in picked), _over_time(pictures, column)])
+        for pictures in rows.values()
+    ]
+    ImageSink(path).write(side_by_side(panels, [*rows], drive.classes))
 
 
 def _panels(comparison: Comparison) -> Iterator[Image]:
@@ -151,19 +169,24 @@ def _panels(comparison: Comparison) -> Iterator[Image]:
         yield side_by_side(panels, ["Frame", *labels], drive.classes)
 
 
-def _telling_frames(sequence: Sequence, labels: dict[str, list[Image]]) -> list[int]:
-    """One frame from each part of the drive, so that they show more than one place."""
-    count = len(sequence.frame_names)
-    truth = [sequence.label(i) for i in range(count)]
-    right = {
-        title: np.array([np.mean(maps[i] == truth[i]) for i in range(count)])
-        for title, maps in labels.items()
-    }
-    gain = right[WITH] - right[WITHOUT]
-    parts = np.array_split(np.arange(count), min(SHEET_ROWS, count))
-    return [int(part[np.argmax(gain[part])]) for part in parts]
+def _flicker(maps: list[Image], truth: list[Image]) -> NDArray[np.bool_]:
+    """Where a label changes although the true one stays: (T - 1, H, W), of each frame but the first."""
+    said, true = np.stack(maps), np.stack(truth)
+    return (said[1:] != said[:-1]) & (true[1:] == true[:-1])
 
 
-def _colour(drive: Drive, label: Image | None) -> Image:
+def _over_time(pictures: list[Image], column: int) -> Image:
+    """One column of pixels of each picture, side by side, stretched to a picture's width."""
+    height, width = pictures[0].shape[:2]
+    strip = np.stack([picture[:, column] for picture in pictures], 1)
+    return np.asarray(cv2.resize(strip, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _true(sequence: Sequence, index: int) -> Image:
+    label = sequence.label(index)
     assert label is not None, "the synthetic drive labels every frame"
+    return label
+
+
+def _colour(drive: Drive, label: Image) -> Image:
     return coloured(label, drive.classes.colours())

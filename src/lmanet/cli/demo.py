@@ -21,9 +21,10 @@ def demo(
     precision: Literal["fp32", "bf16"] = "fp32",
     device: str | None = None,
 ) -> None:
-    """Render a short drive, label it with and without memory, and show the difference.
+    """Render a short drive, label it frame by frame, by the flow average and with memory, and show the difference.
 
-    Writes `out.mp4` (frame, labels without memory, labels with memory, legend) and `out.png` (some of its frames).
+    Writes `out.mp4` (frames and labels side by side) and `out.png`: the frames at which the network alone flickers
+    most, and below them the column of pixels that flickers most, frame after frame from left to right.
 
     Args:
         out: folder for the two files.
@@ -42,7 +43,7 @@ def demo(
     chosen = find_device(device)
     check_folder(out)
     console, errors = Console(), Console(stderr=True)
-    errors.print(f"rendering {frames} frames and labelling them twice, on {chosen}", highlight=False)
+    errors.print(f"rendering {frames} frames and labelling them three times, on {chosen}", highlight=False)
     with Progress(console=errors, transient=True) as bars:
         task = bars.add_task("rendering and labelling", total=frames)
         comparison = compare(

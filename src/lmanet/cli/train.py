@@ -84,7 +84,9 @@ def train(
     network, initial = _network(recipe, weights, own, size_of(data)), _start(start_from)
     train_data = open_data(data, "train", labels=False) if unlabelled else open_data(data, "train")
     if val_split is None and val_data is not None:
-        raise InputError(f"--val-data {val_data} with --val-split None, which validates on nothing: leave one out")
+        raise InputError(
+            f"--val-data {val_data} with --val-split None, which validates on nothing: leave one out"
+        )
     val = None if unlabelled or val_split is None else open_data(val_data or data, val_split)
     check_folder(out)
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")

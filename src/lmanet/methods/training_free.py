@@ -1,8 +1,8 @@
 """Memory without training: what was said of the frame before, found again by flow and local attention.
 
 Of a frame are kept the probabilities of its patches (4×4 pixels), the label of each pixel, and a key for each cell of
-the network's fused map. The optical flow from the present frame to the one before leads to all of them. So there are three
-answers to what a patch shows:
+the network's fused map. The optical flow from the present frame to the one before leads to all of them. So there are
+three answers to what a patch shows:
 
     p    the network's, of the present frame
     q    of the frame before, carried along the flow
@@ -13,9 +13,9 @@ p̄ are the means of p over a cell, so that m keeps the detail of p. A gate (`ga
     p' = a p + b q + c m,  a + b + c = 1
 
 It sees how sure the answers are and how far they contradict each other, and how well the frame before is found: whether
-the flow returns, here and around, whether the colours and the features fit. It sees no class and so serves any network;
-it was trained once, on other networks (`docs/methods/training-free.md`). The pixels P follow their patches, and a label
-that is as good as another stays:
+the flow returns, here and around, whether colours, contrasts and features fit. It sees no class and so serves any
+network; it was trained once (`tools/train_gate.py`). Where a frame is not found again the frame before counts for
+nothing (`Motion.trust`). The pixels P follow their patches, and a label that is as good as another stays:
 
     P ← P + (p' - p) + β (1 - a) [label carried along the flow]
 """

@@ -109,4 +109,3 @@ def _check_labels(data: StoredData, *, tell: bool) -> None:
             f"{listed(absent)}. lmanet data check says more",
             stacklevel=2,
         )
-

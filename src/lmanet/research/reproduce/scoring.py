@@ -115,7 +115,12 @@ def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
             )
         # Made new of a network that is in `eval` mode, on its device.
         model = find_method(cell.method)(model.backbone).to(next(model.parameters()).device).eval()
-    settings = {"memory_size": cell.memory_size, "window": cell.window, "border": cell.border, "weight": cell.weight}
+    settings = {
+        "memory_size": cell.memory_size,
+        "window": cell.window,
+        "border": cell.border,
+        "weight": cell.weight,
+    }
     return model.adjusted(**{name: value for name, value in settings.items() if value is not None})
 
 
