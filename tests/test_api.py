@@ -71,14 +71,16 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 def test_the_default_is_bundled() -> None:
     assert DEFAULT_WEIGHTS in bundled()
     model = find_model()
-    assert isinstance(model, LabelMemory) and not model.training
-    assert same_weights(model, lmanet.load(DEFAULT_WEIGHTS))
+    assert isinstance(model, TrainingFreeMemory) and not model.training
+    assert same_weights(model.backbone, lmanet.load(DEFAULT_WEIGHTS).backbone)
 
 
 def test_weights_have_their_own_method_or_that_which_is_asked_for(weights: dict[str, str]) -> None:
     own = find_model(weights["video"])
     assert isinstance(own, LMANet) and same_weights(own, find_model(weights["video"], method="lmanet"))
     single = lmanet.load(weights["single"])
+    steadied = find_model(weights["single"])
+    assert isinstance(steadied, TrainingFreeMemory) and same_weights(steadied.backbone, single.backbone)
     for name, kind in (("single-frame", SingleFrame), ("training-free", TrainingFreeMemory)):
         for given in ("video", "single"):
             found = find_model(weights[given], method=name)
@@ -111,10 +113,7 @@ def test_a_network_of_ones_own_is_put_under_a_method() -> None:
     assert not found.training and found.classes.names == ("class 0", "class 1", "class 2")
     backbone = tiny_backbone()
     assert find_model(model=backbone, method="single-frame").backbone is backbone
-    with pytest.raises(
-        InputError, match=r"a Network: say how it labels video: --method single-frame, .*, or --weights"
-    ):
-        find_model(model=network)
+    assert isinstance(find_model(model=network), TrainingFreeMemory)
     with pytest.raises(InputError, match="at: said of a network of your own: give it as model="):
         find_model(at="body")
 
@@ -132,7 +131,7 @@ def test_several_methods_share_one_network(weights: dict[str, str]) -> None:
 
 
 def test_what_needs_no_training_is_its_own_single_frame_network(weights: dict[str, str]) -> None:
-    assert list(find_models(weights["single"])) == ["single-frame"]
+    assert list(find_models(weights["single"])) == ["single-frame", "training-free"]
     assert list(find_models(weights["single"], methods=["all"])) == UNTRAINED
     found = find_models(weights["steady"])
     assert list(found) == ["single-frame", "training-free"]
@@ -159,7 +158,7 @@ def test_models_that_cannot_be_compared(weights: dict[str, str]) -> None:
         find_models(weights["video"], methods=["all", "best"])
     with pytest.raises(InputError, match="label-memory is trained"):
         find_models(model=Network(), methods=["label-memory"])
-    assert list(find_models(model=Network())) == ["single-frame"]
+    assert list(find_models(model=Network())) == ["single-frame", "training-free"]
 
 
 # Labelling a video

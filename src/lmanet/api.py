@@ -74,7 +74,7 @@ def label_video(
         source: a video file, a folder of images, an image, or `camera:0`.
         outputs: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); one or several;
             `NAME-labelled.mp4` in the current folder, if none is given.
-        model: what labels; or a name of weights; `label-memory-erfnet-camvid` if not given.
+        model: what labels; or a name of weights; `erfnet-camvid` if not given.
         view: what a video shows: the frame under its labels, the labels alone, or both side by side.
         opacity: of the labels in the overlay, 0 to 1.
         resize: height and width in pixels that the network sees; the output keeps the input's size.

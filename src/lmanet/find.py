@@ -10,7 +10,7 @@ from torch import nn
 from lmanet.backbones import Backbone, NetworkOptions, as_backbone
 from lmanet.errors import InputError, WeightsError
 from lmanet.methods.base import VideoModel
-from lmanet.methods.registry import METHODS, is_built_in
+from lmanet.methods.registry import DEFAULT, METHODS, is_built_in
 from lmanet.methods.single_frame import SingleFrame
 from lmanet.methods.wrap import check_no_model, put_on
 from lmanet.third_party import method_of, register_third_party, third_party_backbone
@@ -18,7 +18,7 @@ from lmanet.zoo.architectures import build_backbone
 from lmanet.zoo.files import load_model, read_config
 from lmanet.zoo.names import load, locate, single_frame_of
 
-DEFAULT_WEIGHTS = "label-memory-erfnet-camvid"
+DEFAULT_WEIGHTS = "erfnet-camvid"
 
 
 def find_model(
@@ -31,18 +31,19 @@ def find_model(
     """A network and the method by which it labels video.
 
     ```python
-    lmanet.find_model()                                               # a memory of labels, bundled
-    lmanet.find_model("unet-camvid", method="training-free")
+    lmanet.find_model()                                               # bundled
+    lmanet.find_model("erfnet-camvid", method="single-frame")
     lmanet.find_model(model="my_module:build", method="flow-average", normalise="none")
     ```
 
     Args:
-        weights: a bundled name (`lmanet info` lists them), a `.safetensors` file, or a Hub id;
-            `label-memory-erfnet-camvid` if there is no `model`.
+        weights: a bundled name (`lmanet info` lists them), a `.safetensors` file, or a Hub id; `erfnet-camvid` if there
+            is no `model`.
         model: a network of your own, or `MODULE:FUNCTION` that builds it; with the weights of a method that was trained
             on it, or without.
-        method: a name of `lmanet.methods.METHODS`, or `MODULE:CLASS`; that of the weights if not given. A method that
-            is trained wants weights of its training; all others are put on the single-frame network.
+        method: a name of `lmanet.methods.METHODS`, or `MODULE:CLASS`; if not given, that of the weights, and for a
+            single-frame network `training-free`. A method that is trained wants weights of its training; all others are
+            put on the single-frame network.
         network: how `model` is taken, as `lmanet.wrap` has it: `at`, `entry`, `output`, `normalise`, `mean`, `std`,
             `probe`.
 
@@ -58,18 +59,17 @@ def find_model(
     if own is not None and weights is None:
         if kind is None:
             own.backbone(cut=False)  # what is wrong with the network itself is told first
-            untrained = [name for name, known in METHODS.items() if not known.trainable]
-            raise InputError(
-                f"{own.name}: say how it labels video: --method {', '.join(untrained)}, or --weights of a method that "
-                f"was trained on it (lmanet train label-memory)"
-            )
+            kind = METHODS[DEFAULT]
         return _without_training(own.backbone(cut=kind.needs_cut), kind)
     name = weights or DEFAULT_WEIGHTS
     path = locate(name)
     config = read_config(path)
     if own is not None:
         own.take_as(name, config)
-    if kind is None or kind.method == config["method"]["name"]:
+    given = config["method"]["name"]
+    if kind is None:
+        kind = METHODS[DEFAULT if given == SingleFrame.method else given]
+    if kind.method == given:
         return load_model(path)
     if own is not None:
         return _without_training(own.backbone(cut=kind.needs_cut), kind)
@@ -90,7 +90,7 @@ def find_models(
         weights: see `find_model`; there is no default.
         model: see `find_model`.
         methods: their names; `all` for every one that needs no training and that of the weights; if none is given,
-            `single-frame` and that of the weights.
+            `single-frame`, and that of the weights or, for a single-frame network, `training-free`.
         warn: told why there is no column of a method that nobody asked for by its name.
         network: see `find_model`.
 
@@ -115,7 +115,10 @@ def find_models(
         if own is not None:
             own.take_as(weights, read_config(path))
         loaded = load_model(path)
-    wanted = {SingleFrame.method: SingleFrame} if not methods else {kind.method: kind for kind in kinds}
+    if not methods:
+        trained = loaded is not None and loaded.method != SingleFrame.method
+        kinds = [SingleFrame] if trained else [SingleFrame, METHODS[DEFAULT]]
+    wanted = {kind.method: kind for kind in kinds}
     put = [kind for name, kind in wanted.items() if loaded is None or name != loaded.method]
     try:
         found = _put_on_one(put, weights, loaded, own)

@@ -93,7 +93,7 @@ def test_options_go_where_they_belong():
     assert isinstance(trained, lmanet.LMANet) and trained.convolutions == "fast"
     assert (trained.memory_size, trained.window, trained.key_channels) == (3, 5, 8)
     assert (trained.backbone.channels, trained.backbone.stride) == (32, 4)
-    labels = lmanet.wrap(Network(), at="stem", hidden=8)
+    labels = lmanet.wrap(Network(), "label-memory", at="stem", hidden=8)
     assert isinstance(labels, lmanet.LabelMemory) and labels.trust_in.out_channels == 8
     steadied = lmanet.wrap(Network(), "training-free", at="stem", window=5, attention="reference")
     assert isinstance(steadied, lmanet.TrainingFreeMemory)

@@ -41,7 +41,7 @@ def evaluate(
         control: weights trained with `--memories current`: scored as a further column that sees no past.
         method: single-frame, flow-average, training-free, label-memory, lmanet, or MODULE:CLASS of your own; may be
             given several times; all: every one that needs no training, and that of the weights; if not given,
-            single-frame and that of the weights.
+            single-frame and that of the weights, or of a single-frame network training-free.
         resize: height and width that the network sees; scores are at the labels' own size.
         memory_size: frames remembered, if not the models' own.
         window: side of the search window in cells, odd, if not the models' own.

@@ -37,10 +37,11 @@ def segment(
         source: a video file, a folder of images, an image, or camera:0.
         output: a video (H.264) or an image of the view, or a folder for label maps (PNG of class ids); may be
             given several times; NAME-labelled.mp4 in the current folder, if not given.
-        weights: a bundled name, a .safetensors file, or a Hub id; label-memory-erfnet-camvid if there is no --model.
+        weights: a bundled name, a .safetensors file, or a Hub id; erfnet-camvid if there is no --model.
         network: options of a network of your own.
         method: how video is labelled: single-frame, flow-average, training-free, of weights that were trained for it
-            label-memory or lmanet, or MODULE:CLASS of your own; that of the weights, if not given.
+            label-memory or lmanet, or MODULE:CLASS of your own; if not given, that of the weights, and of a single-frame
+            network training-free.
         view: what the video shows.
         opacity: of the labels in the overlay, 0 to 1.
         memory_size: frames remembered, if not the model's own.

@@ -22,6 +22,9 @@ _BUILT_IN: tuple[type[VideoModel], ...] = (
     LMANet,
 )
 
+DEFAULT = TrainingFreeMemory.method
+"""The method of a network of which nothing is said."""
+
 METHODS: dict[str, type[VideoModel]] = {method.method: method for method in _BUILT_IN}
 """By name: the built-in ones, then those that the user's program registered."""
 

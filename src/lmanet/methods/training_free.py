@@ -219,7 +219,7 @@ class TrainingFreeMemory(VideoModel):
 
         side = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
         there, _ = places(in_cells(flow) / side)
-        past = read_at(torch.cat([in_cells(before).to(key.dtype), keys], 1), there)
+        past = read_at(torch.cat([in_cells(before), keys], 1).to(key.dtype), there)
         read = local_attention(
             key,
             past[:, None, classes:],

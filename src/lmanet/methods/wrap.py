@@ -15,7 +15,7 @@ from lmanet.methods.flow_average import FlowAverage
 from lmanet.methods.fusion import Convolutions, FusionName
 from lmanet.methods.label_memory import LabelMemory
 from lmanet.methods.lmanet import LMANet
-from lmanet.methods.registry import find_method
+from lmanet.methods.registry import DEFAULT, find_method
 from lmanet.methods.single_frame import SingleFrame
 from lmanet.methods.training_free import TrainingFreeMemory
 from lmanet.nn.normalise import RGB
@@ -26,7 +26,7 @@ from lmanet.ops import Backend, Border
 @overload
 def wrap(
     model: nn.Module,
-    method: Literal["label-memory"] = "label-memory",
+    method: Literal["label-memory"],
     *,
     at: str | None = None,
     entry: int | str | None = None,
@@ -47,7 +47,7 @@ def wrap(
 @overload
 def wrap(
     model: nn.Module,
-    method: Literal["training-free"],
+    method: Literal["training-free"] = "training-free",
     *,
     at: str | None = None,
     entry: int | str | None = None,
@@ -133,7 +133,7 @@ def wrap(
 
 def wrap(
     model: nn.Module,
-    method: str = "label-memory",
+    method: str = DEFAULT,
     *,
     at: str | None = None,
     entry: int | str | None = None,
@@ -147,8 +147,8 @@ def wrap(
     """Let any single-frame segmentation network label video by a method.
 
     ```python
-    video = lmanet.wrap(model, "training-free")              # helps at once
-    video = lmanet.wrap(model, at="decoder.blocks.1")        # a memory of labels, to be trained by `lmanet train`
+    video = lmanet.wrap(model)                               # `training-free`: helps at once
+    video = lmanet.wrap(model, "label-memory")               # to be trained by `lmanet train`
     ```
 
     Args:
