@@ -38,7 +38,6 @@ from lmanet.methods.following import flows
 from lmanet.methods.gate import SHAPES, Gate, untrained, written
 from lmanet.methods.training_free import REFINEMENTS, Motion, SeenFrame, TrainingFreeMemory
 from lmanet.ops.patches import PATCH, patch_means
-from lmanet.training.losses import class_weights
 from lmanet.zoo.names import load
 
 CHOOSING = ("0001TP", "0006R0")
@@ -51,6 +50,9 @@ WEIGHTS = Path(__file__).parents[1] / "src/lmanet/methods/gate_weights.py"
 
 STEADY = 0.3
 WORSE = 0.5
+BALANCE = 1.02
+"""Of the classes' weights 1 / ln(BALANCE + share)."""
+
 FRAMES = 9
 """Of a clip."""
 
@@ -222,7 +224,7 @@ def train_gate(
 def weights_of(clips: list[list[Moment]]) -> Tensor:
     """Of the classes of clips, as ENet weighs them; on average 1."""
     counts = torch.stack([moment.shares.float().sum((0, 2, 3)) for clip in clips for moment in clip]).sum(0)
-    weights = class_weights(counts.numpy().astype(np.int64), len(counts))
+    weights = 1 / torch.log(BALANCE + counts / counts.sum())
     return weights / weights.mean()
 
 

@@ -42,23 +42,23 @@ def test_a_table_is_listed_made_and_kept(
     small: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = ["training-free", "--data", "synthetic:", "--out", out, "--seeds", 1]
+    command = ["border", "--data", "synthetic:", "--out", out, "--seeds", 1]
     command += ["--weights", weights.with_name("single.safetensors")]
     assert reproduce(*command, "--dry-run", "--processes", 2) == 0
     shown = capsys.readouterr().out
     assert "4 cells, 0 cached, 4 to do: about" in shown and "in 2 processes" in shown
-    assert shown.count("memory training, label-memory S=2 R=3, synthetic/train, seed 0: to do") == 1
+    assert shown.count("memory training, lmanet S=2 gated paper, synthetic/train, seed 0: to do") == 1
     assert not out.exists()
 
     assert reproduce(*command) == 0
     captured = capsys.readouterr()
-    assert "Training-free against trained memory, scored on test" in captured.out
+    assert "Border of the attention, scored on test" in captured.out
     assert "1/4 " in captured.err and "4/4 " in captured.err and captured.err.count("finished: ") == 4
-    assert {path.name for path in (out / "synthetic").iterdir()} == {"training-free.json", "training-free.md"}
+    assert {path.name for path in (out / "synthetic").iterdir()} == {"border.json", "border.md"}
 
     assert reproduce(*command) == 0
     captured = capsys.readouterr()
-    assert "finished" not in captured.err and "training-free.md" in captured.out
+    assert "finished" not in captured.err and "border.md" in captured.out
     assert reproduce(*command, "--dry-run") == 0
     assert "4 cells, 4 cached, 0 to do: about 0 s" in capsys.readouterr().out
 

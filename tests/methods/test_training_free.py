@@ -175,7 +175,7 @@ def naive_step(
             match,
         ]
         fused, share = naive_gate(model, now, carried, answer, np.concatenate(cues, -1))
-        trust = ramp(followed.mean(), 0.1, 0.5) * (1 - ramp(whole, 0.5, 0.9))
+        trust = ramp(followed.mean(), 0.2, 0.6) * (1 - ramp(whole, 0.5, 0.9))
         fused, share = now + trust * (fused - now), trust * share
         label = np.zeros((*size, now.shape[2]))
         for y, x in np.ndindex(size):

@@ -54,7 +54,7 @@ SURROUNDINGS_PX = 64
 SURROUNDINGS = (0.5, 0.9)
 """Mean of the round trips around a place, up to which it is not followed, and from which on it is."""
 
-FRAME = (0.1, 0.5)
+FRAME = (0.2, 0.6)
 """Share of a frame that is followed, up to which nothing of the frame before counts, and from which on all does."""
 
 CONTRAST = 5
