@@ -138,11 +138,12 @@ def test_a_network_may_lie_in_the_module_itself(folder, model):
 
 
 def test_it_is_told_that_a_memory_has_to_be_trained(folder, model, capsys):
-    assert main(["segment", "clip", "-o", "labels", "--model", model]) == 2
-    assert (
-        "--method single-frame, " in (err := capsys.readouterr().err) and "training-free, or --weights" in err
-    )
+    command = ["segment", "clip", "-o", "labels", "--model", model]
+    assert main([*command, "--method", "label-memory"]) == 2
+    assert "label-memory is trained: give the weights of its training" in capsys.readouterr().err
     assert not (folder / "labels").exists()
+    assert main(command) == 0
+    assert ", method training-free, on " in capsys.readouterr().err
 
 
 def test_where_it_is_cut_can_be_said(folder, model, capsys):

@@ -89,7 +89,8 @@ def test_evaluate_refuses_memory_options_without_a_memory(
     option: list[str], small_drive: None, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     single = str(weights.with_name("single.safetensors"))
-    assert main(["evaluate", "--data", "synthetic:", "--weights", single, *option]) == 2
+    alone = ["--method", "single-frame"]
+    assert main(["evaluate", "--data", "synthetic:", "--weights", single, *alone, *option]) == 2
     name = option[0].removeprefix("--").replace("-", " ")
     assert f"single-frame has no {name} to be changed" in capsys.readouterr().err
 

@@ -37,7 +37,7 @@ def single(backbone) -> SingleFrame:
 
 @pytest.fixture
 def steadied(backbone) -> TrainingFreeMemory:
-    return TrainingFreeMemory(backbone, memory_size=1, window=3, strength=0.5).eval()
+    return TrainingFreeMemory(backbone, window=5).eval()
 
 
 @pytest.fixture
