@@ -28,6 +28,7 @@ PAGES = [
             "methods/index",
             "methods/label-memory",
             "methods/lmanet",
+            "methods/training-free",
             "research/accuracy",
             "research/benchmarks",
             "training",
@@ -91,6 +92,32 @@ def reproduced(content: dict[str, Any]) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} | {row['miou']['n']} |")
     machines = dict.fromkeys(environment["machine"] for environment in content["environments"])
     lines += ["", f"{'; '.join(machines)}, fp32."]
+    return "\n".join(lines)
+
+
+def untrained(contents: dict[str, dict[str, Any]]) -> str:
+    """What needs no training, a line for each network and place; of the flow average the weight of the best mIoU."""
+    shown = (("miou", 1), ("flicker", 2), ("tc", 1))
+    kinds = "".join(f" {title}: single | flow | memory |" for title in ("mIoU ↑", "flicker ↓", "TC ↑"))
+    lines = [
+        f"| network | frames |{kinds} class that loses most |",
+        f"| --- | --- | {'---: | ' * (3 * len(shown))}--- |",
+    ]
+    for network, content in contents.items():
+        places: dict[str, list[dict[str, Any]]] = {}
+        for row in content["rows"]:
+            places.setdefault(row["scored_on"], []).append(row)
+        for place, (single, *flows, memory) in places.items():
+            flow = max(flows, key=lambda row: row["miou"]["mean"])
+            cells = [_spread(row[key], digits) for key, digits in shown for row in (single, flow, memory)]
+            iou = [[one["mean"] for one in row["per_class_iou"]] for row in (memory, single)]
+            losses = {
+                name: 100 * (own - alone)
+                for name, own, alone in zip(content["class_names"], *iou, strict=True)
+                if own is not None and alone is not None
+            }
+            worst = min(losses, key=lambda name: losses[name])
+            lines.append(f"| {network} | {place} | {' | '.join(cells)} | {worst} {losses[worst]:+.1f} |")
     return "\n".join(lines)
 
 
@@ -265,6 +292,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "model-all": ("model.json", model_all),
     "pspnet": ("pspnet.json", model_all),
     "networks": ("networks/*.json", networks),
+    "untrained": ("reproduce/*/training-free.json", untrained),
     "gpu-model": ("gpu/h200/model.json", gpu_model),
     "gpu-op": ("gpu/*/op.json", gpu_op),
     "gpu-segment": ("gpu/h200/segment.json", gpu_segment),
