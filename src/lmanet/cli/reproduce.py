@@ -40,7 +40,7 @@ def reproduce(
         seeds: trainings that each figure is the mean of.
         processes: trainings and evaluations side by side, each with its share of the cores.
         dry_run: list every training and evaluation with an estimate of its time, and run nothing.
-        folds: make the table `control` on CamVid's folds too, with networks trained on each.
+        folds: make the tables `control` and `training-free` on CamVid's folds too, with networks trained on each.
     """
     from rich.console import Console
 
