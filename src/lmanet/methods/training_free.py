@@ -37,7 +37,7 @@ from lmanet.methods.memory import check_window
 from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, local_attention
-from lmanet.ops.patches import PATCH, labelled, patch_means, patch_probabilities, steadied
+from lmanet.ops.patches import PATCH, patch_means, patch_probabilities, steadied
 
 KEY_FEATURES = 32
 """Features beyond these go through a fixed random projection, which keeps distances."""
@@ -166,14 +166,15 @@ class TrainingFreeMemory(VideoModel):
         """
         frame = self.seen(images)
         if state is None:
-            return frame.logits, FollowedState(frame.pixels, labelled(frame.logits)[0], frame.now, frame.key)
+            labels = frame.logits.max(1).indices.byte()  # the same as by `argmax`, in a fifth of the time
+            return frame.logits, FollowedState(frame.pixels, labels, frame.now, frame.key)
         check_fits(frame.pixels, state.images, "pixels")
         check_fits(frame.key, state.keys, "keys")
         flow, returns = flows(frame.pixels, state.images, refinements=REFINEMENTS)
         motion = Motion.of(frame.pixels, state.images, flow, returns)
         fused, past = self.fused(frame, state.probabilities, state.keys, motion)
         change = torch.cat([fused - frame.now, KEPT * past], 1)
-        logits, labels, _ = steadied(frame.logits, change, state.labels, flow)
+        logits, labels = steadied(frame.logits, change, state.labels, flow)
         return logits, FollowedState(frame.pixels, labels, fused, frame.key)
 
     def seen(self, images: Tensor) -> SeenFrame:

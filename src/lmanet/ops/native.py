@@ -138,17 +138,12 @@ class NativePatches:
         self._run("patch_means", maps, means)
         return means
 
-    def labelled(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Of logits (B, K, H, W), labels (B, H, W) and shares (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
-        labels, shares = _labels_of(logits), _of_patches(logits)
-        self._run("labelled", logits, labels, shares)
-        return labels, shares
-
-    def steadied(self, logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Write over logits (B, K, H, W); labels and shares of the new ones as of `labelled`."""
-        labels, shares = _labels_of(logits), _of_patches(logits)
-        self._run("steadied", logits, change, before, flow, labels, shares)
-        return labels, shares
+    def steadied(self, logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> Tensor:
+        """Write over logits (B, K, H, W); labels (B, H, W) of the new ones."""
+        batch, _, height, width = logits.shape
+        labels = logits.new_empty(batch, height, width, dtype=torch.uint8)
+        self._run("steadied", logits, change, before, flow, labels)
+        return labels
 
     def _run(self, name: str, *tensors: Tensor) -> None:
         assert _native is not None, "there is a variant"
@@ -158,8 +153,3 @@ class NativePatches:
 def _of_patches(logits: Tensor) -> Tensor:
     batch, classes, height, width = logits.shape
     return logits.new_empty(batch, classes, -(-height // 4), -(-width // 4), dtype=torch.float32)
-
-
-def _labels_of(logits: Tensor) -> Tensor:
-    batch, _, height, width = logits.shape
-    return logits.new_empty(batch, height, width, dtype=torch.uint8)

@@ -36,16 +36,10 @@ using Backward = bool (*)(const Problem&, const Map& gradient, const Map& query,
                           const Map& output, const void* log_sum, const Output& query_gradient,
                           const Output& key_gradient, const Output& value_gradient);
 
-// Maps of pixels, and what is kept of their patches.
+// Maps of pixels.
 struct Pixels {
   int64_t batch, classes, height, width;
   int threads;
-};
-
-// The label of each pixel (B, H, W) uint8 and the labels' shares of each patch (B, K, h', w') float, contiguous.
-struct Labels {
-  uint8_t* pixels;
-  float* shares;
 };
 
 // They too return false if there was no memory for the working buffers. Logits are (B, K, H, W) float, the means
@@ -55,12 +49,10 @@ using PatchProbabilities = bool (*)(const Pixels&, const Map& logits, float* mea
 // The same of maps as they are, float or bytes; `classes` are their channels.
 using PatchMeans = bool (*)(const Pixels&, const Map& maps, bool bytes, float* means);
 
-using Labelled = bool (*)(const Pixels&, const Map& logits, const Labels& labels);
-
 // `written` are the logits' own elements; change is (B, K + 1, h', w') float, before (B, H, W) uint8 without a channel,
-// flow (B, 2, H, W) float.
+// flow (B, 2, H, W) float; labels (B, H, W) uint8, contiguous.
 using Steadied = bool (*)(const Pixels&, const Map& logits, float* written, const Map& change, const Map& before,
-                          const Map& flow, const Labels& labels);
+                          const Map& flow, uint8_t* labels);
 
 struct Variant {
   const char* name;
@@ -68,7 +60,6 @@ struct Variant {
   Backward backward;
   PatchProbabilities patch_probabilities;
   PatchMeans patch_means;
-  Labelled labelled;
   Steadied steadied;
 };
 

@@ -193,11 +193,10 @@ float* patches_to(const WritableTensor& tensor, const Pixels& p, const char* wha
   return static_cast<float*>(output_of(tensor, shape, Type::kFloat32, what).data);
 }
 
-Labels labels_of(const WritableTensor& pixels, const WritableTensor& shares, const Pixels& p) {
-  require(pixels.dtype() == nb::dtype<uint8_t>(), "labels must be uint8");
-  require_contiguous(pixels, {p.batch, p.height, p.width}, "labels must be (B, H, W), contiguous");
-  return {static_cast<uint8_t*>(pixels.data()),
-          patches_to(shares, p, "shares must be (B, K, h', w'), contiguous, float32")};
+uint8_t* labels_of(const WritableTensor& tensor, const Pixels& p) {
+  require(tensor.dtype() == nb::dtype<uint8_t>(), "labels must be uint8");
+  require_contiguous(tensor, {p.batch, p.height, p.width}, "labels must be (B, H, W), contiguous");
+  return static_cast<uint8_t*>(tensor.data());
 }
 
 void patch_probabilities(const Tensor& logits, const WritableTensor& means, int threads, const std::string& variant) {
@@ -217,17 +216,8 @@ void patch_means(const Tensor& maps, const WritableTensor& means, int threads, c
   if (!chosen.patch_means(p, map_of(maps), bytes, to)) throw std::bad_alloc();
 }
 
-void labelled(const Tensor& logits, const WritableTensor& labels, const WritableTensor& shares, int threads,
-              const std::string& variant) {
-  const Pixels p = logits_of(logits, threads);
-  const Labels to = labels_of(labels, shares, p);
-  const Variant& chosen = find_variant(variant);
-  nb::gil_scoped_release release;
-  if (!chosen.labelled(p, map_of(logits), to)) throw std::bad_alloc();
-}
-
 void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& before, const Tensor& flow,
-              const WritableTensor& labels, const WritableTensor& shares, int threads, const std::string& variant) {
+              const WritableTensor& labels, int threads, const std::string& variant) {
   const Pixels p = logits_of(Tensor(logits), threads);
   require_shape(change, {p.batch, p.classes + 1, patches_of(p.height), patches_of(p.width)},
                 "change must be (B, K + 1, h', w')");
@@ -235,7 +225,7 @@ void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& 
   require_shape(before, {p.batch, p.height, p.width}, "labels before must be (B, H, W)");
   require(type_of(change) == Type::kFloat32 && type_of(flow) == Type::kFloat32, "change and flow must be float32");
   require(before.dtype() == nb::dtype<uint8_t>(), "labels before must be uint8");
-  const Labels to = labels_of(labels, shares, p);
+  uint8_t* to = labels_of(labels, p);
   const Map bytes{before.data(), before.stride(0), 0, 0, before.stride(1), before.stride(2)};
   const Variant& chosen = find_variant(variant);
   nb::gil_scoped_release release;
@@ -261,6 +251,5 @@ NB_MODULE(_native, m) {
   m.def("backward", &lmanet::backward);
   m.def("patch_probabilities", &lmanet::patch_probabilities);
   m.def("patch_means", &lmanet::patch_means);
-  m.def("labelled", &lmanet::labelled);
   m.def("steadied", &lmanet::steadied);
 }

@@ -39,12 +39,8 @@ bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
   return avx512::variant.patch_means(p, maps, bytes, means);
 }
 
-bool labelled(const Pixels& p, const Map& logits, const Labels& labels) {
-  return avx512::variant.labelled(p, logits, labels);
-}
-
 bool steadied(const Pixels& p, const Map& logits, float* written, const Map& change, const Map& before,
-              const Map& flow, const Labels& labels) {
+              const Map& flow, uint8_t* labels) {
   return avx512::variant.steadied(p, logits, written, change, before, flow, labels);
 }
 
@@ -89,8 +85,8 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 #define LMANET_TEXT(name) LMANET_TEXT_OF(name)
 
 extern const Variant variant;
-const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any,
-                      patch_probabilities,         patch_means, labelled,    steadied};
+const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any, patch_probabilities,
+                      patch_means, steadied};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet
