@@ -6,6 +6,7 @@ Source and build are in `csrc/`. An installation without a compiler lacks the ke
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -145,9 +146,20 @@ class NativePatches:
         self._run("steadied", logits, change, before, flow, labels)
         return labels
 
-    def _run(self, name: str, *tensors: Tensor) -> None:
+    def gated(
+        self, answers: Sequence[Tensor], cues: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What `lmanet.methods.gate.Gate` makes of three answers and cues, by its weights, contiguous."""
+        batch, _, height, width = cues.shape
+        mixture = torch.empty_like(answers[0], memory_format=torch.contiguous_format)
+        past = cues.new_empty(batch, 1, height, width)
+        self._run("gated", answers, cues, weights, mixture, past)
+        return mixture, past
+
+    def _run(self, name: str, *tensors: Tensor | Sequence[Tensor]) -> None:
         assert _native is not None, "there is a variant"
-        getattr(_native, name)(*(x.detach() for x in tensors), torch.get_num_threads(), self._variant)
+        taken = (x.detach() if isinstance(x, Tensor) else [y.detach() for y in x] for x in tensors)
+        getattr(_native, name)(*taken, torch.get_num_threads(), self._variant)
 
 
 def _of_patches(logits: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def patch_means(maps: Tensor) -> Tensor:
         (B, C, ⌈H/4⌉, ⌈W/4⌉), of the maps' dtype, float32 of uint8. The last patches of a row or a column may have fewer
         pixels.
     """
-    kernel = _kernel(maps) or _kernel(maps, dtype=torch.uint8)
+    kernel = kernel_for(maps) or kernel_for(maps, dtype=torch.uint8)
     if kernel and maps.numel() and maps.shape[1] <= MOST_CLASSES:
         return kernel.patch_means(maps)
     maps = maps.float() if maps.dtype == torch.uint8 else maps
@@ -56,7 +56,7 @@ def patch_probabilities(logits: Tensor) -> Tensor:
         InputError: logits of another shape.
     """
     _check_logits(logits)
-    if kernel := _kernel(logits):
+    if kernel := kernel_for(logits):
         return kernel.patch_probabilities(logits)
     return patch_means(logits.softmax(1))
 
@@ -83,7 +83,7 @@ def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tu
     """
     _check_logits(logits)
     _check_change(logits, change, before, flow)
-    if kernel := _kernel(logits, change, flow):
+    if kernel := kernel_for(logits, change, flow):
         return logits, kernel.steadied(logits, change, before, flow)
     classes, height, width = logits.shape[1:]
     whole = (change.shape[-2] * PATCH, change.shape[-1] * PATCH)
@@ -110,7 +110,7 @@ def _carried(labels: Tensor, flow: Tensor) -> Tensor:
     return labels.flatten(1).gather(1, index.flatten(1)).view_as(labels)
 
 
-def _kernel(*maps: Tensor, dtype: torch.dtype = torch.float32) -> NativePatches | None:
+def kernel_for(*maps: Tensor, dtype: torch.dtype = torch.float32) -> NativePatches | None:
     """The kernel, if it takes these maps: it is for one dtype on the CPU, and differentiates nothing."""
     plain = all(x.device.type == "cpu" and x.dtype == dtype for x in maps)
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in maps)

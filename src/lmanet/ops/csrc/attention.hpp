@@ -54,6 +54,25 @@ using PatchMeans = bool (*)(const Pixels&, const Map& maps, bool bytes, float* m
 using Steadied = bool (*)(const Pixels&, const Map& logits, float* written, const Map& change, const Map& before,
                           const Map& flow, uint8_t* labels);
 
+// Three answers (B, K, h, w) float to which class a place shows.
+struct Answers {
+  Map present, carried, cells;
+};
+
+// A convolution: weights (outputs, inputs) and bias (outputs,) float, contiguous; to a channel nine inputs if it is 3×3.
+struct Layer {
+  const float *weights, *bias;
+  int64_t inputs, outputs;
+};
+
+// 3×3, 1×1 and 1×1. The hidden layers are as wide as each other.
+struct Gate {
+  Layer around, mixed, out;
+};
+
+// Cues (B, C, h, w) float; mixture (B, K, h, w) and past (B, 1, h, w) float, contiguous.
+using Gated = bool (*)(const Pixels&, const Answers&, const Map& cues, const Gate&, float* mixture, float* past);
+
 struct Variant {
   const char* name;
   Forward forward;
@@ -61,6 +80,7 @@ struct Variant {
   PatchProbabilities patch_probabilities;
   PatchMeans patch_means;
   Steadied steadied;
+  Gated gated;
 };
 
 }  // namespace lmanet

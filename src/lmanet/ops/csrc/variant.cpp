@@ -4,6 +4,7 @@
 #include "tile_reader.hpp"
 #else
 #include "backward.hpp"
+#include "gated.hpp"
 #include "steadied.hpp"
 #include "vector_reader.hpp"
 #endif
@@ -42,6 +43,10 @@ bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
 bool steadied(const Pixels& p, const Map& logits, float* written, const Map& change, const Map& before,
               const Map& flow, uint8_t* labels) {
   return avx512::variant.steadied(p, logits, written, change, before, flow, labels);
+}
+
+bool gated(const Pixels& p, const Answers& answers, const Map& cues, const Gate& gate, float* mixture, float* past) {
+  return avx512::variant.gated(p, answers, cues, gate, mixture, past);
 }
 
 #else
@@ -86,7 +91,7 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 
 extern const Variant variant;
 const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any, patch_probabilities,
-                      patch_means, steadied};
+                      patch_means, steadied,    gated};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet
