@@ -216,7 +216,7 @@ class TrainingFreeMemory(VideoModel):
         cells, classes = (key.shape[-2], key.shape[-1]), now.shape[1]
 
         def in_cells(maps: Tensor) -> Tensor:
-            return F.adaptive_avg_pool2d(_widened(maps, whole), cells)
+            return _shrunk(_widened(maps, whole), cells)
 
         side = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
         there, _ = places(in_cells(flow) / side)
@@ -316,6 +316,16 @@ def _on_the_map(places: int, side: int, device: torch.device) -> Tensor:
     """How many of the `side` places around each of a row are there."""
     place = torch.arange(places, device=device)
     return (place + side // 2 + 1).clamp_max(places) - (place - side // 2).clamp_min(0)
+
+
+def _shrunk(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (…, h, w) to means over the parts that they have for each place of a size."""
+    side = maps.shape[-2] // size[0]
+    if (maps.shape[-2], maps.shape[-1]) != (size[0] * side, size[1] * side):
+        return F.adaptive_avg_pool2d(maps, size)
+    # A quarter of the time, if it is the same number of rows and of columns for each.
+    rows = sum(maps[..., i::side, :] for i in range(1, side)) + maps[..., ::side, :]
+    return (sum(rows[..., i::side] for i in range(1, side)) + rows[..., ::side]) / side**2
 
 
 def _widened(maps: Tensor, size: tuple[int, int]) -> Tensor:
