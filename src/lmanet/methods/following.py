@@ -46,7 +46,7 @@ def _interleaved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     pixels = image.transpose(1, 2, 0)
     # A copy only if it must be, and then by OpenCV: in a twentieth of the time.
-    return pixels if pixels.flags.c_contiguous else cv2.merge([*image])
+    return pixels if pixels.flags.c_contiguous else np.asarray(cv2.merge([*image]), np.uint8)
 
 
 def places(flow: Tensor) -> tuple[Tensor, Tensor]:
