@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,21 +30,12 @@ def flows(pixels: Tensor, before: Tensor, *, refinements: int | None = None) -> 
 
     both = []
     for pair in zip(pixels, before, strict=True):
-        images = (_interleaved(x.cpu().numpy()) for x in pair)
+        images = (x.cpu().permute(1, 2, 0).numpy() for x in pair)
         both.append(dis_flows(*images, preset="fast", refinements=refinements))
     there, back = (
         torch.stack([torch.from_numpy(x).permute(2, 0, 1) for x in one]) for one in zip(*both, strict=True)
     )
     return there.to(pixels.device), back.to(pixels.device)
-
-
-def _interleaved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image (3, H, W) as (H, W, 3), contiguous."""
-    import cv2
-
-    pixels = image.transpose(1, 2, 0)
-    # A copy only if it must be, and then by OpenCV: in a twentieth of the time.
-    return pixels if pixels.flags.c_contiguous else np.asarray(cv2.merge([*image]), np.uint8)
 
 
 def places(flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ from lmanet.methods.memory import check_window
 from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, local_attention
+from lmanet.ops.followed import followed
 from lmanet.ops.patches import PATCH, patch_means, patch_probabilities, steadied
 
 KEY_FEATURES = 32
@@ -45,20 +46,11 @@ KEY_FEATURES = 32
 REFINEMENTS = 2
 """Of the optical flow; more take half of its time again and change nothing."""
 
-ROUND_TRIP_PX = 2.0
-"""How far from its start the way there and back may end. Flow that errs by less still leads to the same thing."""
-
-SURROUNDINGS_PX = 64
-"""Side of the square whose round trips say whether a place is followed: one that fits by chance is not enough."""
-
 SURROUNDINGS = (0.5, 0.9)
 """Mean of the round trips around a place, up to which it is not followed, and from which on it is."""
 
 FRAME = (0.1, 0.5)
 """Share of a frame that is followed, up to which nothing of the frame before counts, and from which on all does."""
-
-CONTRAST = 5
-"""Side in patches of the square less whose mean colours are compared, whatever the exposure."""
 
 MISFIT = (0.5, 0.9)
 """Of these contrasts, the share that the frame before does not explain: nothing of it counts from the second on."""
@@ -260,18 +252,12 @@ class Motion(NamedTuple):
         grid, inside = places(flow)
         colours = patch_means(pixels)
         read = read_at(torch.cat([returns, patch_means(before)], 1), grid)
-        error = (flow + read[:, :2]).square().sum(1, keepdim=True) * PATCH**2
-        squares = (flow.square() + read[:, :2].square()).sum(1, keepdim=True) * PATCH**2
-        trip = torch.exp(-error / (ROUND_TRIP_PX**2 + squares / 100)) * inside
-        followed = _ramp(_around(trip, SURROUNDINGS_PX // PATCH + 1), *SURROUNDINGS)
-        share = followed.mean((-2, -1), keepdim=True)
-        apart = (colours - read[:, 2:]).abs().mean(1, keepdim=True)
-        usual = apart.flatten(1).median(1).values[:, None, None, None]
-        both = torch.stack([colours, read[:, 2:]], 1)
-        contrast, contrast_before = (both - _around(both, CONTRAST)).unbind(1)
-        squared = [(contrast - contrast_before).square(), contrast.square() + contrast_before.square()]
-        change, texture = _around(torch.stack([x.mean(1) for x in squared], 1), CONTRAST).split(1, 1)
+        within = inside.to(flow.dtype)
+        error, squares, apart, trips, change, texture = followed(flow, within, colours, read).split(1, 1)
         texture = texture + 1
+        near = _ramp(trips, *SURROUNDINGS)
+        share = near.mean((-2, -1), keepdim=True)
+        usual = apart.flatten(1).median(1).values[:, None, None, None]
         misfit = change / texture
         whole = change.mean((-2, -1), keepdim=True) / texture.mean((-2, -1), keepdim=True)
         cues = [
@@ -281,9 +267,9 @@ class Motion(NamedTuple):
             torch.log((apart + 1) / (usual + 1)),
             torch.log(texture) / 2 - 1.5,
             torch.log(misfit + 0.02) + 2,
-            2 * followed - 1,
-            *((2 * x - 1).expand_as(followed) for x in (share, whole)),
-            inside.to(flow.dtype),
+            2 * near - 1,
+            *((2 * x - 1).expand_as(near) for x in (share, whole)),
+            within,
         ]
         return cls(flow, grid, torch.cat(cues, 1), _ramp(share, *FRAME) * (1 - _ramp(whole, *MISFIT)))
 
@@ -302,20 +288,6 @@ def _beside(key: Tensor) -> Tensor:
     """Mean squared distance of keys (B, Ck, h, w) side by side, (B, 1, 1, 1)."""
     across = [key.diff(dim=d).square().sum(1).flatten(1) for d in (-2, -1)]
     return torch.cat(across, 1).mean(1).clamp_min(1e-6)[:, None, None, None]
-
-
-def _around(maps: Tensor, side: int) -> Tensor:
-    """Means over the squares of an odd side around each place, as far as they lie on the map."""
-    # Windows of a view added up: a quarter of the time of `avg_pool2d`.
-    sums = F.pad(maps, (side // 2,) * 4).unfold(-2, side, 1).sum(-1).unfold(-1, side, 1).sum(-1)
-    rows, columns = (_on_the_map(n, side, maps.device) for n in maps.shape[-2:])
-    return sums / (rows[:, None] * columns)
-
-
-def _on_the_map(places: int, side: int, device: torch.device) -> Tensor:
-    """How many of the `side` places around each of a row are there."""
-    place = torch.arange(places, device=device)
-    return (place + side // 2 + 1).clamp_max(places) - (place - side // 2).clamp_min(0)
 
 
 def _shrunk(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -156,12 +157,34 @@ class NativePatches:
         self._run("gated", answers, cues, weights, mixture, past)
         return mixture, past
 
-    def _run(self, name: str, *tensors: Tensor | Sequence[Tensor]) -> None:
+    def followed(
+        self,
+        flow: Tensor,
+        inside: Tensor,
+        colours: Tensor,
+        read: Tensor,
+        sides: tuple[int, int],
+        area: float,
+        round_trip: float,
+    ) -> Tensor:
+        """What `lmanet.ops.followed` gives, (B, 6, h, w), by its squares' sides and two areas in squared pixels."""
+        maps = [x.contiguous() for x in (flow, inside, colours, read)]
+        batch, _, height, width = flow.shape
+        cues = flow.new_empty(batch, 6, height, width)
+        self._run("followed", *maps, sides, area, round_trip, cues)
+        return cues
+
+    def _run(self, name: str, *inputs: Any) -> None:
         assert _native is not None, "there is a variant"
-        taken = (x.detach() if isinstance(x, Tensor) else [y.detach() for y in x] for x in tensors)
-        getattr(_native, name)(*taken, torch.get_num_threads(), self._variant)
+        getattr(_native, name)(*map(_detached, inputs), torch.get_num_threads(), self._variant)
 
 
 def _of_patches(logits: Tensor) -> Tensor:
     batch, classes, height, width = logits.shape
     return logits.new_empty(batch, classes, -(-height // 4), -(-width // 4), dtype=torch.float32)
+
+
+def _detached(given: Any) -> Any:
+    if isinstance(given, (list, tuple)):
+        return [_detached(x) for x in given]
+    return given.detach() if isinstance(given, Tensor) else given

@@ -73,6 +73,21 @@ struct Gate {
 // Cues (B, C, h, w) float; mixture (B, K, h, w) and past (B, 1, h, w) float, contiguous.
 using Gated = bool (*)(const Pixels&, const Answers&, const Map& cues, const Gate&, float* mixture, float* past);
 
+// Of patches (B, C, h, w) float, contiguous: flow there (2), whether inside (1), colours, and where it leads the flow back
+// and the colours before (2 and as many).
+struct Found {
+  const float *flow, *inside, *colours, *read;
+};
+
+// Sides of the squares that means are of; squared pixels of a patch, and those of a round trip that still returns.
+struct Following {
+  int64_t surroundings, contrast;
+  float area, round_trip;
+};
+
+// Cues (B, 6, h, w) float, contiguous. `classes` are the colours.
+using Followed = bool (*)(const Pixels&, const Found&, const Following&, float* cues);
+
 struct Variant {
   const char* name;
   Forward forward;
@@ -81,6 +96,7 @@ struct Variant {
   PatchMeans patch_means;
   Steadied steadied;
   Gated gated;
+  Followed followed;
 };
 
 }  // namespace lmanet

@@ -182,6 +182,27 @@ void gated(const std::vector<Tensor>& answers, const Tensor& cues, const std::ve
   }
 }
 
+void followed(const Tensor& flow, const Tensor& inside, const Tensor& colours, const Tensor& read,
+              const std::vector<int64_t>& sides, float area, float round_trip, const WritableTensor& cues, int threads,
+              const std::string& variant) {
+  const Pixels p = logits_of(colours, threads);
+  const auto planes = [&](const Tensor& tensor, int64_t channels) {
+    require_shape(tensor, {p.batch, channels, p.height, p.width},
+                  "flow, inside and read must be (B, 2, h, w), (B, 1, h, w) and (B, C + 2, h, w), of C colours");
+    require_contiguous(tensor, "maps must be contiguous");
+    require(type_of(tensor) == Type::kFloat32, "maps must be float32");
+    return static_cast<const float*>(tensor.data());
+  };
+  const Found found{planes(flow, 2), planes(inside, 1), planes(colours, p.classes), planes(read, p.classes + 2)};
+  require(sides.size() == 2 && sides[0] > 0 && sides[1] > 0, "there must be two sides, at least 1");
+  float* to = static_cast<float*>(output_of(cues, {p.batch, 6, p.height, p.width}, Type::kFloat32,
+                                            "cues must be (B, 6, h, w), contiguous, float32")
+                                      .data);
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.followed(p, found, {sides[0], sides[1], area, round_trip}, to)) throw std::bad_alloc();
+}
+
 std::vector<std::string> variants() {
   std::vector<std::string> names;
   for (const Variant* variant : runnable_variants()) names.emplace_back(variant->name);
@@ -200,4 +221,5 @@ NB_MODULE(_native, m) {
   m.def("patch_means", &lmanet::patch_means);
   m.def("steadied", &lmanet::steadied);
   m.def("gated", &lmanet::gated);
+  m.def("followed", &lmanet::followed);
 }

@@ -4,6 +4,7 @@
 #include "tile_reader.hpp"
 #else
 #include "backward.hpp"
+#include "followed.hpp"
 #include "gated.hpp"
 #include "steadied.hpp"
 #include "vector_reader.hpp"
@@ -49,6 +50,10 @@ bool gated(const Pixels& p, const Answers& answers, const Map& cues, const Gate&
   return avx512::variant.gated(p, answers, cues, gate, mixture, past);
 }
 
+bool followed(const Pixels& p, const Found& found, const Following& how, float* cues) {
+  return avx512::variant.followed(p, found, how, cues);
+}
+
 #else
 
 namespace LMANET_VARIANT {
@@ -91,7 +96,7 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 
 extern const Variant variant;
 const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any, patch_probabilities,
-                      patch_means, steadied,    gated};
+                      patch_means, steadied,    gated,       followed};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet
