@@ -1,5 +1,4 @@
-// What the Python module is given, checked: what is checked here keeps a wrong call from touching memory that is not the
-// tensors'.
+// What the Python module is given, checked. This keeps a wrong call from touching memory that is not the tensors'.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -59,7 +59,7 @@ struct Answers {
   Map present, carried, cells;
 };
 
-// A convolution: weights (outputs, inputs) and bias (outputs,) float, contiguous; to a channel nine inputs if it is 3×3.
+// A convolution: weights (outputs, inputs) and bias (outputs,) float, contiguous. A 3×3 one has nine inputs a channel.
 struct Layer {
   const float *weights, *bias;
   int64_t inputs, outputs;
@@ -73,8 +73,8 @@ struct Gate {
 // Cues (B, C, h, w) float; mixture (B, K, h, w) and past (B, 1, h, w) float, contiguous.
 using Gated = bool (*)(const Pixels&, const Answers&, const Map& cues, const Gate&, float* mixture, float* past);
 
-// Of patches (B, C, h, w) float, contiguous: flow there (2), whether inside (1), colours, and where it leads the flow back
-// and the colours before (2 and as many).
+// Of patches (B, C, h, w) float, contiguous: flow there (2), whether inside (1), colours, and where it leads the flow
+// back and the colours before (2 and as many).
 struct Found {
   const float *flow, *inside, *colours, *read;
 };
