@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -37,7 +41,7 @@ def dis_flows(
     """Dense inverse search optical flow (Kroeger et al., ECCV 2016) between two images, there and back, by OpenCV.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB. Any strides.
         other: the same, most often the next or the previous frame.
         preset: of OpenCV: `medium`, or `fast` at half the time.
         refinements: steps of the variational refinement, 0 or more; the preset's number, 5, if not given. They take
@@ -61,15 +65,52 @@ def dis_flows(
             f"the image is {image.shape[1]}×{image.shape[0]} pixels, optical flow needs at least "
             f"{MIN_SIDE_PX}×{MIN_SIDE_PX}: take larger images, a method without flow, or leave out TC (tc=False)"
         )
+    first, second = _grey(image), _grey(other)
+    if cv2.getNumThreads() == 1:
+        return _flow(first, second, preset, refinements), _flow(second, first, preset, refinements)
+    # Side by side: OpenCV's own threads make one flow hardly faster.
+    back = _beside(os.getpid()).submit(_flow, second, first, preset, refinements)
+    return _flow(first, second, preset, refinements), back.result()
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    # Planes that lie apart OpenCV interleaves in a twentieth of NumPy's time.
+    pixels = image if image.flags.c_contiguous else cv2.merge([*np.moveaxis(image, 2, 0)])
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _beside(_process: int) -> ThreadPoolExecutor:
+    """Threads of a process: one that was forked has none of those before."""
+    return ThreadPoolExecutor(thread_name_prefix="lmanet-flow")
+
+
+def _flow(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], preset: Preset, refinements: int | None
+) -> NDArray[np.float32]:
+    """From one image (H, W) to another, (H, W, 2)."""
+    start = np.zeros((*first.shape, 2), np.float32)
+    return np.asarray(_KEPT.made(preset, refinements, first.shape).calc(first, second, start), np.float32)
+
+
+def _made(preset: Preset, refinements: int | None, shape: tuple[int, int]) -> cv2.DISOpticalFlow:
     flow = cv2.DISOpticalFlow.create(_PRESETS[preset])
     if refinements is not None:
         flow.setVariationalRefinementIterations(refinements)
-    if min(image.shape[:2]) < FOUR_SCALES_PX:
+    if min(shape) < FOUR_SCALES_PX:
         # "fast" ends at a quarter of the size. Where that is less than a patch, OpenCV reads beyond the image.
         flow.setFinestScale(min(flow.getFinestScale(), 1))
-    first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, other))
-    there, back = (
-        np.asarray(flow.calc(a, b, np.zeros((*a.shape, 2), np.float32)), np.float32)
-        for a, b in ((first, second), (second, first))
-    )
-    return there, back
+    return flow
+
+
+class _Kept(threading.local):
+    """What OpenCV computes flows with, each thread's own: the memory of its pyramids serves the next images too.
+
+    Of the same size alone, to which it adapts its settings.
+    """
+
+    def __init__(self) -> None:
+        self.made = lru_cache(maxsize=2)(_made)
+
+
+_KEPT = _Kept()

@@ -11,7 +11,7 @@ from torch import Tensor
 from lmanet.errors import InputError
 from lmanet.ops import patches
 from lmanet.ops.native import NativePatches, variants
-from lmanet.ops.patches import labelled, patch_means, patch_probabilities, steadied
+from lmanet.ops.patches import patch_means, patch_probabilities, steadied
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
@@ -49,43 +49,24 @@ class Case:
         # As OpenCV gives it: right and down side by side. Some lead out of the image.
         self.flow = (0.5 * width * torch.randn(2, height, width, 2, generator=draw)).movedim(-1, 1)
 
-    def steadied(self) -> tuple[Tensor, Tensor, Tensor]:
+    def steadied(self) -> tuple[Tensor, Tensor]:
         kept = torch.empty_strided(self.logits.shape, self.logits.stride()).copy_(self.logits)
-        out, labels, shares = steadied(kept, self.change, self.before, self.flow)
-        assert out.data_ptr() == kept.data_ptr()
-        return out, labels, shares
-
-
-def shares_of(labels: Tensor, classes: int) -> Tensor:
-    """The shares of patches, counted one by one."""
-    batch, height, width = labels.shape
-    shares = torch.zeros(batch, classes, -(-height // 4), -(-width // 4))
-    for b in range(batch):
-        for y in range(0, height, 4):
-            for x in range(0, width, 4):
-                patch = labels[b, y : y + 4, x : x + 4]
-                for k in range(classes):
-                    shares[b, k, y // 4, x // 4] = (patch == k).sum() / patch.numel()
-    return shares
+        out, labels = steadied(kept, self.change, self.before, self.flow)
+        assert out.data_ptr() == kept.data_ptr() and labels.dtype == torch.uint8
+        return out, labels
 
 
 def check(case: Case) -> None:
-    classes = case.logits.shape[1]
     expected = without_kernel(patch_probabilities, case.logits)
     torch.testing.assert_close(patch_probabilities(case.logits).double(), expected, rtol=2e-6, atol=1e-7)
     torch.testing.assert_close(
         patch_means(case.logits).double(), without_kernel(patch_means, case.logits), rtol=1e-5, atol=1e-5
     )
-    labels, shares = labelled(case.logits)
-    assert labels.dtype == torch.uint8
-    assert torch.equal(labels, case.logits.argmax(1).byte())
-    assert torch.equal(shares, shares_of(labels, classes))
-    logits, labels, shares = case.steadied()
+    logits, labels = case.steadied()
     exact = without_kernel(steadied, case.logits, case.change, case.before, case.flow)[0]
     assert logits.isfinite().all()
     torch.testing.assert_close(logits.double().exp(), exact.exp(), rtol=2e-6, atol=2e-7)
     assert torch.equal(labels, logits.argmax(1).byte())  # of the logits that were written, to the last bit
-    assert torch.equal(shares, shares_of(labels, classes))
 
 
 @settings(max_examples=40, deadline=None)
@@ -141,7 +122,6 @@ def test_the_first_of_equals(classes):
     case = Case(classes, 6, 37)
     case.logits = torch.full_like(case.logits, -3.0)
     case.change.zero_()
-    assert not labelled(case.logits)[0].any()
     assert not case.steadied()[1].any()
     case.change[:, -1] = 1e-3  # the label given before is preferred, where the flow leads
     case.flow.zero_()
@@ -199,10 +179,10 @@ def test_threads_change_nothing(threads, kernel):
         pytest.skip("torch divides its work otherwise for other numbers of threads")
     case = Case(11, 41, 75, layout=torch.channels_last)
     before = torch.get_num_threads()
-    expected = (patch_probabilities(case.logits), *labelled(case.logits), *case.steadied())
+    expected = (patch_probabilities(case.logits), *case.steadied())
     try:
         torch.set_num_threads(threads)
-        got = (patch_probabilities(case.logits), *labelled(case.logits), *case.steadied())
+        got = (patch_probabilities(case.logits), *case.steadied())
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
@@ -211,7 +191,7 @@ def test_threads_change_nothing(threads, kernel):
 def test_gradients_and_float64_leave_the_logits_as_they_are():
     case = Case(3, 6, 10)
     learning = case.logits.clone().requires_grad_()
-    out, labels, _ = steadied(learning, case.change, case.before, case.flow)
+    out, labels = steadied(learning, case.change, case.before, case.flow)
     assert torch.equal(learning, case.logits)
     assert torch.equal(labels, out.argmax(1).byte())
     out.sum().backward()
@@ -224,9 +204,8 @@ def test_gradients_and_float64_leave_the_logits_as_they_are():
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 256, 4, 4), (1, 3, 0, 4)])
 def test_logits_of_another_shape(shape):
-    for function in (labelled, patch_probabilities):
-        with pytest.raises(InputError, match="at most 255 classes"):
-            function(torch.zeros(shape))
+    with pytest.raises(InputError, match="at most 255 classes"):
+        patch_probabilities(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -256,4 +235,4 @@ def test_the_extension_checks_for_itself():
     with pytest.raises(ValueError, match="variant 'avx9' is not among those that run here"):
         NativePatches("avx9").patch_probabilities(logits)
     with pytest.raises(ValueError, match="logits must be float32"):
-        NativePatches().labelled(logits.double())
+        NativePatches().patch_probabilities(logits.double())

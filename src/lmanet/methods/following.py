@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,7 +30,7 @@ def flows(pixels: Tensor, before: Tensor, *, refinements: int | None = None) -> 
 
     both = []
     for pair in zip(pixels, before, strict=True):
-        images = (np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()) for x in pair)
+        images = (x.cpu().permute(1, 2, 0).numpy() for x in pair)
         both.append(dis_flows(*images, preset="fast", refinements=refinements))
     there, back = (
         torch.stack([torch.from_numpy(x).permute(2, 0, 1) for x in one]) for one in zip(*both, strict=True)

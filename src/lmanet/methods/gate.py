@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmanet.ops.patches import kernel_for
+
 PROPOSALS = 3
 CUES = 11
 """What is known of a place beside the proposals: see `lmanet.methods.training_free`."""
@@ -59,6 +61,9 @@ class Gate(nn.Module):
 
         And how much of it is not the present's own, (B, 1, h, w), 0 to 1.
         """
+        weights = [getattr(self, name) for name in SHAPES]
+        if kernel := kernel_for(present, carried, cells, cues, *weights):
+            return kernel.gated((present, carried, cells), cues, weights)
         seen = torch.cat([cues, compared(present, carried, cells)], 1).to(self.around.dtype)
         hidden = F.relu(F.conv2d(seen, self.around, self.around_bias, padding=1))
         hidden = F.relu(F.conv2d(hidden, self.mixed, self.mixed_bias))

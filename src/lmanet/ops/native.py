@@ -6,7 +6,9 @@ Source and build are in `csrc/`. An installation without a compiler lacks the ke
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,21 +140,43 @@ class NativePatches:
         self._run("patch_means", maps, means)
         return means
 
-    def labelled(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Of logits (B, K, H, W), labels (B, H, W) and shares (B, K, ⌈H/4⌉, ⌈W/4⌉)."""
-        labels, shares = _labels_of(logits), _of_patches(logits)
-        self._run("labelled", logits, labels, shares)
-        return labels, shares
+    def steadied(self, logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> Tensor:
+        """Write over logits (B, K, H, W); labels (B, H, W) of the new ones."""
+        batch, _, height, width = logits.shape
+        labels = logits.new_empty(batch, height, width, dtype=torch.uint8)
+        self._run("steadied", logits, change, before, flow, labels)
+        return labels
 
-    def steadied(self, logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Write over logits (B, K, H, W); labels and shares of the new ones as of `labelled`."""
-        labels, shares = _labels_of(logits), _of_patches(logits)
-        self._run("steadied", logits, change, before, flow, labels, shares)
-        return labels, shares
+    def gated(
+        self, answers: Sequence[Tensor], cues: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What `lmanet.methods.gate.Gate` makes of three answers and cues, by its weights, contiguous."""
+        batch, _, height, width = cues.shape
+        mixture = torch.empty_like(answers[0], memory_format=torch.contiguous_format)
+        past = cues.new_empty(batch, 1, height, width)
+        self._run("gated", answers, cues, weights, mixture, past)
+        return mixture, past
 
-    def _run(self, name: str, *tensors: Tensor) -> None:
+    def followed(
+        self,
+        flow: Tensor,
+        inside: Tensor,
+        colours: Tensor,
+        read: Tensor,
+        sides: tuple[int, int],
+        area: float,
+        round_trip: float,
+    ) -> Tensor:
+        """What `lmanet.ops.followed` gives, (B, 6, h, w), by its squares' sides and two areas in squared pixels."""
+        maps = [x.contiguous() for x in (flow, inside, colours, read)]
+        batch, _, height, width = flow.shape
+        cues = flow.new_empty(batch, 6, height, width)
+        self._run("followed", *maps, sides, area, round_trip, cues)
+        return cues
+
+    def _run(self, name: str, *inputs: Any) -> None:
         assert _native is not None, "there is a variant"
-        getattr(_native, name)(*(x.detach() for x in tensors), torch.get_num_threads(), self._variant)
+        getattr(_native, name)(*map(_detached, inputs), torch.get_num_threads(), self._variant)
 
 
 def _of_patches(logits: Tensor) -> Tensor:
@@ -160,6 +184,7 @@ def _of_patches(logits: Tensor) -> Tensor:
     return logits.new_empty(batch, classes, -(-height // 4), -(-width // 4), dtype=torch.float32)
 
 
-def _labels_of(logits: Tensor) -> Tensor:
-    batch, _, height, width = logits.shape
-    return logits.new_empty(batch, height, width, dtype=torch.uint8)
+def _detached(given: Any) -> Any:
+    if isinstance(given, (list, tuple)):
+        return [_detached(x) for x in given]
+    return given.detach() if isinstance(given, Tensor) else given

@@ -35,7 +35,7 @@ def patch_means(maps: Tensor) -> Tensor:
         (B, C, ⌈H/4⌉, ⌈W/4⌉), of the maps' dtype, float32 of uint8. The last patches of a row or a column may have fewer
         pixels.
     """
-    kernel = _kernel(maps) or _kernel(maps, dtype=torch.uint8)
+    kernel = kernel_for(maps) or kernel_for(maps, dtype=torch.uint8)
     if kernel and maps.numel() and maps.shape[1] <= MOST_CLASSES:
         return kernel.patch_means(maps)
     maps = maps.float() if maps.dtype == torch.uint8 else maps
@@ -56,33 +56,12 @@ def patch_probabilities(logits: Tensor) -> Tensor:
         InputError: logits of another shape.
     """
     _check_logits(logits)
-    if kernel := _kernel(logits):
+    if kernel := kernel_for(logits):
         return kernel.patch_probabilities(logits)
     return patch_means(logits.softmax(1))
 
 
-def labelled(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The label of each pixel, and the labels' shares of each patch of 4×4 pixels.
-
-    Args:
-        logits: (B, K, H, W), floating point, K of 1 to 255. Any strides.
-
-    Returns:
-        Labels (B, H, W) uint8: the class of the largest logit, the first of equals. And shares (B, K, ⌈H/4⌉, ⌈W/4⌉) of
-        the logits' dtype: pixels of a patch with a label by pixels of the patch.
-
-    Raises:
-        InputError: logits of another shape.
-    """
-    _check_logits(logits)
-    if kernel := _kernel(logits):
-        return kernel.labelled(logits)
-    labels = logits.max(1, keepdim=True).indices  # the first of equals as of `argmax`, in a fifth of the time
-    shares = patch_means(torch.zeros_like(logits).scatter_(1, labels, 1))
-    return labels[:, 0].byte(), shares
-
-
-def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Logits changed by what is known of the patches, and by the labels given to the frame before.
 
     The probabilities of each pixel (the softmax over K) plus the first K channels of `change`, interpolated between the
@@ -97,16 +76,15 @@ def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tu
         flow: (B, 2, H, W) float32, how many pixels to the right and down. Beyond the image the border counts.
 
     Returns:
-        The new logits (B, K, H, W), logarithms; their labels (B, H, W) uint8 and the labels' shares of the patches (B,
-        K, ⌈H/4⌉, ⌈W/4⌉), as `labelled` gives them.
+        The new logits (B, K, H, W), logarithms; and their labels (B, H, W) uint8, the first of equals.
 
     Raises:
         InputError: shapes or dtypes that do not belong together.
     """
     _check_logits(logits)
     _check_change(logits, change, before, flow)
-    if kernel := _kernel(logits, change, flow):
-        return logits, *kernel.steadied(logits, change, before, flow)
+    if kernel := kernel_for(logits, change, flow):
+        return logits, kernel.steadied(logits, change, before, flow)
     classes, height, width = logits.shape[1:]
     whole = (change.shape[-2] * PATCH, change.shape[-1] * PATCH)
     if logits.stride(1) == 1:
@@ -120,7 +98,7 @@ def steadied(logits: Tensor, change: Tensor, before: Tensor, flow: Tensor) -> tu
     new = said.clamp_min(TINY).log()
     if not (torch.is_grad_enabled() and new.requires_grad):
         new = logits.copy_(new)
-    return new, *labelled(new)
+    return new, new.max(1).indices.byte()  # the same as by `argmax`, in a fifth of the time
 
 
 def _carried(labels: Tensor, flow: Tensor) -> Tensor:
@@ -132,7 +110,7 @@ def _carried(labels: Tensor, flow: Tensor) -> Tensor:
     return labels.flatten(1).gather(1, index.flatten(1)).view_as(labels)
 
 
-def _kernel(*maps: Tensor, dtype: torch.dtype = torch.float32) -> NativePatches | None:
+def kernel_for(*maps: Tensor, dtype: torch.dtype = torch.float32) -> NativePatches | None:
     """The kernel, if it takes these maps: it is for one dtype on the CPU, and differentiates nothing."""
     plain = all(x.device.type == "cpu" and x.dtype == dtype for x in maps)
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in maps)

@@ -1,19 +1,15 @@
 // Python module lmanet.ops._native: chooses the variant, checks what it is given, and calls it without the GIL.
 //
-// lmanet/ops/native.py is the only caller. What is checked here keeps a wrong call from touching memory that is not
-// the tensors'.
+// lmanet/ops/native.py is the only caller.
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <initializer_list>
 #include <new>
 #include <string>
 #include <vector>
 
-#include "attention.hpp"
+#include "arguments.hpp"
 #include "cpu.hpp"
 
 namespace nb = nanobind;
@@ -30,9 +26,6 @@ LMANET_DECLARE(avx512)
 LMANET_DECLARE(amx)
 
 namespace {
-
-using Tensor = nb::ndarray<nb::ro, nb::device::cpu>;
-using WritableTensor = nb::ndarray<nb::device::cpu>;
 
 // Those that this build has and this CPU can run, the fastest first.
 const std::vector<const Variant*>& runnable_variants() {
@@ -58,52 +51,6 @@ const Variant& find_variant(const std::string& name) {
     if (name == variant->name) return *variant;
   }
   throw nb::value_error(("variant '" + name + "' is not among those that run here").c_str());
-}
-
-void require(bool holds, const char* what) {
-  if (!holds) throw nb::value_error(what);
-}
-
-template <class AnyTensor>
-void require_shape(const AnyTensor& tensor, std::initializer_list<int64_t> shape, const char* what) {
-  require(tensor.ndim() == shape.size(), what);
-  size_t i = 0;
-  for (const int64_t length : shape) require(static_cast<int64_t>(tensor.shape(i++)) == length, what);
-}
-
-template <class AnyTensor>
-Type type_of(const AnyTensor& tensor) {
-  if (tensor.dtype() == nb::dtype<float>()) return Type::kFloat32;
-  if (tensor.dtype() == nb::dtype<double>()) return Type::kFloat64;
-  const nb::dlpack::dtype bfloat16{static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat), 16, 1};
-  require(tensor.dtype() == bfloat16, "tensors must be float32, float64 or bfloat16");
-  return Type::kBFloat16;
-}
-
-// (B, C, h, w) or (B, S, C, h, w).
-Map map_of(const Tensor& tensor) {
-  const bool frames = tensor.ndim() == 5;
-  return {tensor.data(),
-          tensor.stride(0),
-          frames ? tensor.stride(1) : 0,
-          tensor.stride(frames + 1),
-          tensor.stride(frames + 2),
-          tensor.stride(frames + 3)};
-}
-
-// Elements must lie one after the other.
-void require_contiguous(const WritableTensor& tensor, std::initializer_list<int64_t> shape, const char* what) {
-  require_shape(tensor, shape, what);
-  int64_t expected = 1;
-  for (size_t i = tensor.ndim(); i-- > 0; expected *= tensor.shape(i)) {
-    require(tensor.shape(i) == 1 || tensor.stride(i) == expected, what);
-  }
-}
-
-Output output_of(const WritableTensor& tensor, std::initializer_list<int64_t> shape, Type type, const char* what) {
-  require_contiguous(tensor, shape, what);
-  require(type_of(tensor) == type, what);
-  return {tensor.data()};
 }
 
 Problem problem_of(const Tensor& query, const Tensor& keys, const Tensor& values, int64_t window, bool zero_border,
@@ -168,38 +115,6 @@ void backward(const Tensor& gradient, const Tensor& query, const Tensor& keys, c
   }
 }
 
-// Maps (B, K, H, W), and how large others of their pixels are.
-Pixels pixels_of(const Tensor& logits, int threads) {
-  require(logits.ndim() == 4, "maps must be (B, K, H, W)");
-  const Pixels p{static_cast<int64_t>(logits.shape(0)), static_cast<int64_t>(logits.shape(1)),
-                 static_cast<int64_t>(logits.shape(2)), static_cast<int64_t>(logits.shape(3)), threads};
-  require(p.batch * p.classes * p.height * p.width > 0, "maps must not be empty");
-  require(p.classes <= 255, "there must be at most 255 classes, whose numbers are bytes");
-  // Beyond it float32 no longer tells one pixel's place from the next one's.
-  require(p.height <= 1 << 23 && p.width <= 1 << 23, "an image's sides must be at most 2^23 pixels");
-  require(threads >= 1, "threads must be at least 1");
-  return p;
-}
-
-Pixels logits_of(const Tensor& logits, int threads) {
-  require(type_of(logits) == Type::kFloat32, "logits must be float32");
-  return pixels_of(logits, threads);
-}
-
-int64_t patches_of(int64_t pixels) { return (pixels + 3) / 4; }
-
-float* patches_to(const WritableTensor& tensor, const Pixels& p, const char* what) {
-  const std::initializer_list<int64_t> shape{p.batch, p.classes, patches_of(p.height), patches_of(p.width)};
-  return static_cast<float*>(output_of(tensor, shape, Type::kFloat32, what).data);
-}
-
-Labels labels_of(const WritableTensor& pixels, const WritableTensor& shares, const Pixels& p) {
-  require(pixels.dtype() == nb::dtype<uint8_t>(), "labels must be uint8");
-  require_contiguous(pixels, {p.batch, p.height, p.width}, "labels must be (B, H, W), contiguous");
-  return {static_cast<uint8_t*>(pixels.data()),
-          patches_to(shares, p, "shares must be (B, K, h', w'), contiguous, float32")};
-}
-
 void patch_probabilities(const Tensor& logits, const WritableTensor& means, int threads, const std::string& variant) {
   const Pixels p = logits_of(logits, threads);
   float* to = patches_to(means, p, "means must be (B, K, h', w'), contiguous, float32");
@@ -217,17 +132,8 @@ void patch_means(const Tensor& maps, const WritableTensor& means, int threads, c
   if (!chosen.patch_means(p, map_of(maps), bytes, to)) throw std::bad_alloc();
 }
 
-void labelled(const Tensor& logits, const WritableTensor& labels, const WritableTensor& shares, int threads,
-              const std::string& variant) {
-  const Pixels p = logits_of(logits, threads);
-  const Labels to = labels_of(labels, shares, p);
-  const Variant& chosen = find_variant(variant);
-  nb::gil_scoped_release release;
-  if (!chosen.labelled(p, map_of(logits), to)) throw std::bad_alloc();
-}
-
 void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& before, const Tensor& flow,
-              const WritableTensor& labels, const WritableTensor& shares, int threads, const std::string& variant) {
+              const WritableTensor& labels, int threads, const std::string& variant) {
   const Pixels p = logits_of(Tensor(logits), threads);
   require_shape(change, {p.batch, p.classes + 1, patches_of(p.height), patches_of(p.width)},
                 "change must be (B, K + 1, h', w')");
@@ -235,7 +141,7 @@ void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& 
   require_shape(before, {p.batch, p.height, p.width}, "labels before must be (B, H, W)");
   require(type_of(change) == Type::kFloat32 && type_of(flow) == Type::kFloat32, "change and flow must be float32");
   require(before.dtype() == nb::dtype<uint8_t>(), "labels before must be uint8");
-  const Labels to = labels_of(labels, shares, p);
+  uint8_t* to = labels_of(labels, p);
   const Map bytes{before.data(), before.stride(0), 0, 0, before.stride(1), before.stride(2)};
   const Variant& chosen = find_variant(variant);
   nb::gil_scoped_release release;
@@ -243,6 +149,58 @@ void steadied(const WritableTensor& logits, const Tensor& change, const Tensor& 
                        map_of(flow), to)) {
     throw std::bad_alloc();
   }
+}
+
+void gated(const std::vector<Tensor>& answers, const Tensor& cues, const std::vector<Tensor>& weights,
+           const WritableTensor& mixture, const WritableTensor& past, int threads, const std::string& variant) {
+  require(answers.size() == 3 && weights.size() == 6, "there must be three answers, and three layers' weights");
+  const Pixels p = logits_of(answers[0], threads);
+  for (const Tensor& answer : answers) {
+    require_shape(answer, {p.batch, p.classes, p.height, p.width}, "answers must be (B, K, h, w)");
+    require(type_of(answer) == Type::kFloat32, "answers must be float32");
+  }
+  const Gate gate{layer_of(weights[0], weights[1], 3), layer_of(weights[2], weights[3], 1),
+                  layer_of(weights[4], weights[5], 1)};
+  const int64_t hidden = gate.around.outputs;
+  require(gate.mixed.inputs == hidden && gate.mixed.outputs == hidden && gate.out.inputs == hidden &&
+              gate.out.outputs == 3,
+          "the hidden layers must be as wide as each other, and the last layer give three weights");
+  require_shape(cues, {p.batch, gate.around.inputs / 9 - 10, p.height, p.width},
+                "cues must be (B, C, h, w), of 10 channels fewer than the first layer takes");
+  require(type_of(cues) == Type::kFloat32, "cues must be float32");
+  const auto written = [&](const WritableTensor& tensor, int64_t channels) {
+    return static_cast<float*>(output_of(tensor, {p.batch, channels, p.height, p.width}, Type::kFloat32,
+                                         "mixture and past must be (B, K, h, w) and (B, 1, h, w), contiguous, float32")
+                                   .data);
+  };
+  float *to_mixture = written(mixture, p.classes), *to_past = written(past, 1);
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.gated(p, {map_of(answers[0]), map_of(answers[1]), map_of(answers[2])}, map_of(cues), gate, to_mixture,
+                    to_past)) {
+    throw std::bad_alloc();
+  }
+}
+
+void followed(const Tensor& flow, const Tensor& inside, const Tensor& colours, const Tensor& read,
+              const std::vector<int64_t>& sides, float area, float round_trip, const WritableTensor& cues, int threads,
+              const std::string& variant) {
+  const Pixels p = logits_of(colours, threads);
+  const auto planes = [&](const Tensor& tensor, int64_t channels) {
+    require_shape(tensor, {p.batch, channels, p.height, p.width},
+                  "flow, inside and read must be (B, 2, h, w), (B, 1, h, w) and (B, C + 2, h, w), of C colours");
+    require_contiguous(tensor, "maps must be contiguous");
+    require(type_of(tensor) == Type::kFloat32, "maps must be float32");
+    return static_cast<const float*>(tensor.data());
+  };
+  const Found found{planes(flow, 2), planes(inside, 1), planes(colours, p.classes), planes(read, p.classes + 2)};
+  require(sides.size() == 2 && sides[0] > 0 && sides[1] > 0, "there must be two sides, at least 1");
+  float* to = static_cast<float*>(output_of(cues, {p.batch, 6, p.height, p.width}, Type::kFloat32,
+                                            "cues must be (B, 6, h, w), contiguous, float32")
+                                      .data);
+  const Variant& chosen = find_variant(variant);
+  nb::gil_scoped_release release;
+  if (!chosen.followed(p, found, {sides[0], sides[1], area, round_trip}, to)) throw std::bad_alloc();
 }
 
 std::vector<std::string> variants() {
@@ -261,6 +219,7 @@ NB_MODULE(_native, m) {
   m.def("backward", &lmanet::backward);
   m.def("patch_probabilities", &lmanet::patch_probabilities);
   m.def("patch_means", &lmanet::patch_means);
-  m.def("labelled", &lmanet::labelled);
   m.def("steadied", &lmanet::steadied);
+  m.def("gated", &lmanet::gated);
+  m.def("followed", &lmanet::followed);
 }

@@ -20,59 +20,6 @@ LMANET_INLINE Vector<float> soften_pixels(float* logits, int64_t classes) {
   return 1.0f / total;
 }
 
-// The first of the largest values of a vector of pixels over the classes, by number.
-struct Best {
-  Vector<float> value;
-  Types<float>::IntVector label;
-
-  LMANET_INLINE void meet(Vector<float> other, int64_t k) {
-    const auto better = other > value;
-    value = better ? other : value;
-    label = better ? static_cast<int32_t>(k) - Types<float>::IntVector{} : label;
-  }
-};
-
-inline void put_labels(Types<float>::IntVector labels, uint8_t* to) {
-  typedef uint8_t Bytes __attribute__((vector_size(kLanes<float>), aligned(1), may_alias));
-  *reinterpret_cast<Bytes*>(to) = __builtin_convertvector(labels, Bytes);
-}
-
-// Shares of the labels of one patch, `plane` from class to class; those of other labels are 0 already.
-inline void count_labels(const uint8_t* labels, int64_t rows, int64_t columns, int64_t plane, float* shares) {
-  int counts[256], others = 0;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t x = 0; x < columns; ++x) {
-      const uint8_t label = labels[row * kStrip + x];
-      counts[label] = 0;
-      others |= label ^ labels[0];
-    }
-  }
-  if (others == 0) {  // as of most patches
-    shares[labels[0] * plane] = 1;
-    return;
-  }
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t x = 0; x < columns; ++x) {
-      const uint8_t label = labels[row * kStrip + x];
-      shares[label * plane] = ++counts[label] / static_cast<float>(rows * columns);
-    }
-  }
-}
-
-// Labels (kPatch, kStrip) of a strip to the image, and to shares of its patches.
-inline void finish_labels(const Pixels& p, const Strip& strip, const uint8_t* labels, const Labels& to) {
-  const int64_t rows = patches(p.height), columns = patches(p.width), plane = rows * columns;
-  for (int64_t row = 0; row < strip.rows; ++row) {
-    std::memcpy(to.pixels + (strip.sample * p.height + strip.row + row) * p.width + strip.column,
-                labels + row * kStrip, strip.columns);
-  }
-  float* shares = to.shares + strip.sample * p.classes * plane + strip.row / kPatch * columns + strip.column / kPatch;
-  for (int64_t k = 0; k < p.classes; ++k) fill_zeros(shares + k * plane, patches(strip.columns));
-  for (int64_t x = 0; x < strip.columns; x += kPatch) {
-    count_labels(labels + x, strip.rows, smaller_of(kPatch, strip.columns - x), plane, shares + x / kPatch);
-  }
-}
-
 // Sums over a strip's rows to means of its patches. The sums lie `channel` and `column` apart.
 inline void put_means(const Pixels& p, const Strip& strip, const float* sums, int64_t channel, int64_t column,
                       float* means) {
@@ -138,27 +85,6 @@ bool patch_means(const Pixels& p, const Map& maps, float* means) {
 
 inline bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
   return bytes ? patch_means<uint8_t>(p, maps, means) : patch_means<float>(p, maps, means);
-}
-
-inline bool labelled(const Pixels& p, const Map& logits, const Labels& to) {
-  const int64_t size = p.classes * kStrip;
-  Buffer<float> works(p.threads * size);
-  if (!works.data) return false;
-  fill_zeros(works.data, p.threads * size);
-  for_each_strip(p, [&](const Strip& strip, int thread) {
-    float* pixels = works.data + thread * size;
-    uint8_t labels[kPatch * kStrip];
-    for (int64_t row = 0; row < strip.rows; ++row) {
-      take_row(logits, strip, row, p.classes, pixels);
-      for (int64_t x = 0; x < strip.columns; x += kLanes<float>) {
-        Best best{load<float>(pixels + x), {}};
-        for (int64_t k = 1; k < p.classes; ++k) best.meet(load<float>(pixels + k * kStrip + x), k);
-        put_labels(best.label, labels + row * kStrip + x);
-      }
-    }
-    finish_labels(p, strip, labels, to);
-  });
-  return true;
 }
 
 }  // namespace lmanet::LMANET_VARIANT

@@ -78,8 +78,31 @@ inline void carry(const Pixels& p, const Map& before, const float* flow, const S
   }
 }
 
+// The first of the largest values of a vector of pixels over the classes, by number.
+struct Best {
+  Vector<float> value = broadcast<float>(-kInfinity<float>);
+  Types<float>::IntVector label{};
+
+  LMANET_INLINE void meet(Vector<float> other, int64_t k) {
+    const auto better = other > value;
+    value = better ? other : value;
+    label = better ? static_cast<int32_t>(k) - Types<float>::IntVector{} : label;
+  }
+};
+
+// The first `count` labels of a vector of them.
+inline void put_labels(Types<float>::IntVector labels, int64_t count, uint8_t* to) {
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes<float>), aligned(1), may_alias));
+  const Bytes bytes = __builtin_convertvector(labels, Bytes);
+  if (count >= kLanes<float>) {
+    *reinterpret_cast<Bytes*>(to) = bytes;
+  } else {
+    std::memcpy(to, &bytes, count);
+  }
+}
+
 inline bool steadied(const Pixels& p, const Map& logits, float* written, const Map& change, const Map& before,
-                     const Map& flow, const Labels& to) {
+                     const Map& flow, uint8_t* labels) {
   const int64_t channels = p.classes + 1;
   const int64_t size = p.classes * kStrip + channels * 4 * kStripPatches + 2 * kStrip;
   Buffer<float> works(p.threads * size);
@@ -89,7 +112,6 @@ inline bool steadied(const Pixels& p, const Map& logits, float* written, const M
     float *pixels = works.data + thread * size, *around = pixels + p.classes * kStrip;
     float *mixed = around + channels * 3 * kStripPatches, *leading = mixed + channels * kStripPatches;
     alignas(64) int32_t carried[kStrip];
-    uint8_t labels[kPatch * kStrip];
     const Stretch stretch;
     take_change(p, change, strip, around);
     for (int64_t row = 0; row < strip.rows; ++row) {
@@ -97,12 +119,13 @@ inline bool steadied(const Pixels& p, const Map& logits, float* written, const M
       carry(p, before, leading, strip, row, carried);
       mix_rows(around, channels, row, mixed);
       take_row(logits, strip, row, p.classes, pixels);
+      uint8_t* line = labels + (strip.sample * p.height + strip.row + row) * p.width + strip.column;
       for (int64_t x = 0; x < strip.columns; x += kLanes<float>) {
         const float* patches = mixed + x / kPatch;
         const auto preferred = *reinterpret_cast<const Types<float>::IntVector*>(carried + x);
         const Vector<float> kept = stretch(patches + p.classes * kStripPatches);
         const Vector<float> share = soften_pixels(pixels + x, p.classes);
-        Best best{broadcast<float>(-kInfinity<float>), {}};
+        Best best;
         for (int64_t k = 0; k < p.classes; ++k) {
           float* pixel = pixels + k * kStrip + x;
           Vector<float> said = load<float>(pixel) * share + stretch(patches + k * kStripPatches);
@@ -111,11 +134,10 @@ inline bool steadied(const Pixels& p, const Map& logits, float* written, const M
           store<float>(pixel, logit);
           best.meet(logit, k);
         }
-        put_labels(best.label, labels + row * kStrip + x);
+        put_labels(best.label, strip.columns - x, line + x);
       }
       put_row(pixels, logits, written, strip, row, p.classes);
     }
-    finish_labels(p, strip, labels, to);
   });
   return true;
 }

@@ -4,6 +4,8 @@
 #include "tile_reader.hpp"
 #else
 #include "backward.hpp"
+#include "followed.hpp"
+#include "gated.hpp"
 #include "steadied.hpp"
 #include "vector_reader.hpp"
 #endif
@@ -39,13 +41,17 @@ bool patch_means(const Pixels& p, const Map& maps, bool bytes, float* means) {
   return avx512::variant.patch_means(p, maps, bytes, means);
 }
 
-bool labelled(const Pixels& p, const Map& logits, const Labels& labels) {
-  return avx512::variant.labelled(p, logits, labels);
+bool steadied(const Pixels& p, const Map& logits, float* written, const Map& change, const Map& before,
+              const Map& flow, uint8_t* labels) {
+  return avx512::variant.steadied(p, logits, written, change, before, flow, labels);
 }
 
-bool steadied(const Pixels& p, const Map& logits, float* written, const Map& change, const Map& before,
-              const Map& flow, const Labels& labels) {
-  return avx512::variant.steadied(p, logits, written, change, before, flow, labels);
+bool gated(const Pixels& p, const Answers& answers, const Map& cues, const Gate& gate, float* mixture, float* past) {
+  return avx512::variant.gated(p, answers, cues, gate, mixture, past);
+}
+
+bool followed(const Pixels& p, const Found& found, const Following& how, float* cues) {
+  return avx512::variant.followed(p, found, how, cues);
 }
 
 #else
@@ -89,8 +95,8 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 #define LMANET_TEXT(name) LMANET_TEXT_OF(name)
 
 extern const Variant variant;
-const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any,
-                      patch_probabilities,         patch_means, labelled,    steadied};
+const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any, patch_probabilities,
+                      patch_means, steadied,    gated,       followed};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet
