@@ -65,7 +65,7 @@ def check(case: Case) -> None:
     logits, labels = case.steadied()
     exact = without_kernel(steadied, case.logits, case.change, case.before, case.flow)[0]
     assert logits.isfinite().all()
-    torch.testing.assert_close(logits.double().exp(), exact.exp(), rtol=2e-6, atol=2e-7)
+    torch.testing.assert_close(logits.double().exp(), exact.exp(), rtol=6e-6, atol=1e-6)
     assert torch.equal(labels, logits.argmax(1).byte())  # of the logits that were written, to the last bit
 
 
