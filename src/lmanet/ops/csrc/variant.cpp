@@ -95,8 +95,8 @@ bool backward_any(const Problem& p, const Map& gradient, const Map& query, const
 #define LMANET_TEXT(name) LMANET_TEXT_OF(name)
 
 extern const Variant variant;
-const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any, patch_probabilities,
-                      patch_means, steadied,    gated,       followed};
+const Variant variant{LMANET_TEXT(LMANET_VARIANT), forward_any, backward_any, patch_probabilities, patch_means, steadied,
+                      gated, followed};
 
 }  // namespace LMANET_VARIANT
 }  // namespace lmanet
