@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import lmanet
 from contracts.networks import lively, seeded
 from contracts.tiny import CLASSES, TinyData, tiny_backbone, tiny_data
-from lmanet import ERFNet, LabelMemory, LMANet, Session, SingleFrame, TrainingFreeMemory, VideoModel
+from lmanet import ERFNet, LMANet, Session, SingleFrame, TrainingFreeMemory, VideoModel
 from lmanet.api import CONTROL, DEFAULT_WEIGHTS, evaluate, find_model, find_models, label_video, set_threads
 from lmanet.classes import Classes
 from lmanet.errors import InputError, VideoError, WeightsError

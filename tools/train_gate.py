@@ -9,7 +9,7 @@ at one frame a second; the synthetic drive. Its networks: the bundled ones. What
 A sample is a clip through which the memory runs as it will run in use, so the gate sees what it itself made of the
 frames before. The loss of a frame is the sum of
 
-    the cross entropy of p' and the labels' shares of the patches, classes weighted as ENet does
+    the cross entropy of p' and the labels' shares of the patches, classes weighted by their rarity
     WORSE · the same of max(0, log p - log p'): where the network was right, being less sure costs extra
     STEADY · ½ |p' - p'_before|₁, where the label of a place stays what it was; not at one frame a second
 """
@@ -48,9 +48,9 @@ STREETS = ("erfnet-camvid", "unet-camvid")
 
 WEIGHTS = Path(__file__).parents[1] / "src/lmanet/methods/gate_weights.py"
 
-STEADY = 0.3
+STEADY = 0.35
 WORSE = 0.5
-BALANCE = 1.02
+BALANCE = 1.05
 """Of the classes' weights 1 / ln(BALANCE + share)."""
 
 FRAMES = 9
@@ -176,7 +176,7 @@ def sources(camvid: Path) -> list[Source]:
 def train_gate(
     *,
     camvid: Path,
-    steps: int = 2000,
+    steps: int = 1500,
     out: Path = WEIGHTS,
     seed: int = 0,
 ) -> None:
