@@ -40,8 +40,8 @@ def segment(
         weights: a bundled name, a .safetensors file, or a Hub id; erfnet-camvid if there is no --model.
         network: options of a network of your own.
         method: how video is labelled: single-frame, flow-average, training-free, of weights that were trained for it
-            label-memory or lmanet, or MODULE:CLASS of your own; if not given, that of the weights, and of a single-frame
-            network training-free.
+            label-memory or lmanet, or MODULE:CLASS of your own; if not given, that of the weights, and of a
+            single-frame network training-free.
         view: what the video shows.
         opacity: of the labels in the overlay, 0 to 1.
         memory_size: frames remembered, if not the model's own.

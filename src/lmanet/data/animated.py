@@ -255,8 +255,8 @@ def _background(
     if hidden.all():
         return image, np.full_like(label, VOID)
     mended = cv2.inpaint(image, hidden, 3, cv2.INPAINT_TELEA)
-    _, nearest = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    seen = hidden == 0
+    _, numbers = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    nearest, seen = np.asarray(numbers, np.int32), hidden == 0
     of = np.zeros(nearest.max() + 1, np.uint8)
     of[nearest[seen]] = label[seen]
     return mended, np.where(seen, label, of[nearest])  # pyright: ignore[reportReturnType]
