@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Literal
@@ -89,28 +88,11 @@ def _flow(
     first: NDArray[np.uint8], second: NDArray[np.uint8], preset: Preset, refinements: int | None
 ) -> NDArray[np.float32]:
     """From one image (H, W) to another, (H, W, 2)."""
-    start = np.zeros((*first.shape, 2), np.float32)
-    return np.asarray(_KEPT.made(preset, refinements, first.shape).calc(first, second, start), np.float32)
-
-
-def _made(preset: Preset, refinements: int | None, shape: tuple[int, int]) -> cv2.DISOpticalFlow:
+    # Made anew each time: after images of less than 32 pixels a kept one gives other flows.
     flow = cv2.DISOpticalFlow.create(_PRESETS[preset])
     if refinements is not None:
         flow.setVariationalRefinementIterations(refinements)
-    if min(shape) < FOUR_SCALES_PX:
+    if min(first.shape) < FOUR_SCALES_PX:
         # "fast" ends at a quarter of the size. Where that is less than a patch, OpenCV reads beyond the image.
         flow.setFinestScale(min(flow.getFinestScale(), 1))
-    return flow
-
-
-class _Kept(threading.local):
-    """What OpenCV computes flows with, each thread's own: the memory of its pyramids serves the next images too.
-
-    Of the same size alone, to which it adapts its settings.
-    """
-
-    def __init__(self) -> None:
-        self.made = lru_cache(maxsize=2)(_made)
-
-
-_KEPT = _Kept()
+    return np.asarray(flow.calc(first, second, np.zeros((*first.shape, 2), np.float32)), np.float32)
