@@ -1,9 +1,6 @@
 """Optical flow by OpenCV; what the metrics make of it is in `evaluation/test_flow.py`."""
 
 import itertools
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -63,22 +60,3 @@ def test_any_thread_and_any_size_before_it_gives_the_same():
         several = [threads.submit(dis_flows, *pair, preset="fast") for pair in images * 4]
         for got, wanted in zip(several, expected * 4, strict=True):
             assert all(map(np.array_equal, got.result(), wanted))
-
-
-FORKED = """
-import os, signal, numpy as np
-from lmanet.flow import dis_flows
-image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-dis_flows(image, image)
-if child := os.fork():
-    assert os.waitpid(child, 0)[1] == 0
-else:
-    signal.alarm(30)  # it would wait for threads that it has not
-    dis_flows(image, image)
-    os._exit(0)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_has_flows():
-    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)

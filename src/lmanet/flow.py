@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -65,11 +62,7 @@ def dis_flows(
             f"{MIN_SIDE_PX}×{MIN_SIDE_PX}: take larger images, a method without flow, or leave out TC (tc=False)"
         )
     first, second = _grey(image), _grey(other)
-    if cv2.getNumThreads() == 1:
-        return _flow(first, second, preset, refinements), _flow(second, first, preset, refinements)
-    # Side by side: OpenCV's own threads make one flow hardly faster.
-    back = _beside(os.getpid()).submit(_flow, second, first, preset, refinements)
-    return _flow(first, second, preset, refinements), back.result()
+    return _flow(first, second, preset, refinements), _flow(second, first, preset, refinements)
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -78,17 +71,11 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-@lru_cache(maxsize=1)
-def _beside(_process: int) -> ThreadPoolExecutor:
-    """Threads of a process: one that was forked has none of those before."""
-    return ThreadPoolExecutor(thread_name_prefix="lmanet-flow")
-
-
 def _flow(
     first: NDArray[np.uint8], second: NDArray[np.uint8], preset: Preset, refinements: int | None
 ) -> NDArray[np.float32]:
     """From one image (H, W) to another, (H, W, 2)."""
-    # Made anew each time: after images of less than 32 pixels a kept one gives other flows.
+    # Made anew each time: a kept one gives other flows after other images.
     flow = cv2.DISOpticalFlow.create(_PRESETS[preset])
     if refinements is not None:
         flow.setVariationalRefinementIterations(refinements)
