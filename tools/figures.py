@@ -103,7 +103,8 @@ def untrained(contents: dict[str, dict[str, Any]]) -> str:
         f"| network | frames |{kinds} class that loses most |",
         f"| --- | --- | {'---: | ' * (3 * len(shown))}--- |",
     ]
-    for network, content in contents.items():
+    for content in contents.values():
+        network = content["settings"]["weights"]
         places: dict[str, list[dict[str, Any]]] = {}
         for row in content["rows"]:
             places.setdefault(row["scored_on"], []).append(row)
