@@ -122,6 +122,22 @@ def untrained(contents: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def objects(content: dict[str, Any]) -> str:
+    """One moving thing in each clip: its IoU, and its flicker, by method."""
+    clips = list(content["clips"])
+    lines = [
+        f"| | IoU ↑: mean | {' | '.join(clips)} | flicker ↓: mean | {' | '.join(clips)} |",
+        f"| --- | {'---: | ' * (2 * len(clips) + 2)}".rstrip(),
+    ]
+    for method, scores in content["scores"].items():
+        cells = []
+        for key in ("iou", "flicker"):
+            values = [scores[clip][key] for clip in clips]
+            cells += [f"{100 * value:.1f} %" for value in (sum(values) / len(values), *values)]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def folds(content: dict[str, Any]) -> str:
     """The controls on CamVid's folds: a line for each part that was left out, and their mean."""
     places: dict[str, dict[str, Any]] = {}
@@ -294,6 +310,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "pspnet": ("pspnet.json", model_all),
     "networks": ("networks/*.json", networks),
     "untrained": ("reproduce/*/training-free.json", untrained),
+    "objects": ("objects.json", objects),
     "gpu-model": ("gpu/h200/model.json", gpu_model),
     "gpu-op": ("gpu/*/op.json", gpu_op),
     "gpu-segment": ("gpu/h200/segment.json", gpu_segment),
