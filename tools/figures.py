@@ -56,9 +56,14 @@ def accuracy(content: dict[str, Any]) -> str:
         cells = [f"{100 * value:.{n}f} %" for value, n in zip(share, digits, strict=True)]
         lines.append(f"| {NAMES.get(title, title)} | {' | '.join(cells)} | {scores['median_ms']:.0f} |")
     flow, environment = content["conventions"]["flow"], content["environment"]
-    settings = ", ".join(content["settings"].values())
+    settings = ", ".join(_setting(value) for value in content["settings"].values())
     lines += ["", f"TC by {flow}. {environment['machine']}, threads: {environment['threads']}, {settings}."]
     return "\n".join(lines)
+
+
+def _setting(value: str | list[int]) -> str:
+    """A setting of an evaluation; that of `--resize` is a height and a width."""
+    return value if isinstance(value, str) else f"seen at {value[1]}×{value[0]}"
 
 
 def networks(contents: dict[str, dict[str, Any]]) -> str:
@@ -310,6 +315,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "pspnet": ("pspnet.json", model_all),
     "networks": ("networks/*.json", networks),
     "untrained": ("reproduce/*/training-free.json", untrained),
+    "espnetv2": ("espnetv2-cityscapes.json", accuracy),
     "objects": ("objects.json", objects),
     "gpu-model": ("gpu/h200/model.json", gpu_model),
     "gpu-op": ("gpu/*/op.json", gpu_op),
