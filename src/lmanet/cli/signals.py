@@ -192,8 +192,7 @@ class Signals:
         self._end()
 
     def _end(self) -> NoReturn:
-        discard_parts()
-        leave(self.status)
+        leave(self.status, discard_parts)
 
 
 _current: Signals | None = None
@@ -214,8 +213,13 @@ def say(text: str) -> None:
     _briefly(write)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process at once; threads that hang in a library would crash an orderly end."""
+def leave(status: int, last: Callable[[], None] = lambda: None) -> NoReturn:
+    """End the process at once; threads that hang in a library would crash an orderly end.
+
+    Args:
+        status: the process's.
+        last: done right before: meanwhile the main thread may go on, and open what was discarded sooner.
+    """
 
     def flush() -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -226,6 +230,7 @@ def leave(status: int) -> NoReturn:
                 stream.flush()
 
     _briefly(flush)
+    last()
     os._exit(status)
 
 
