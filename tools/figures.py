@@ -55,15 +55,16 @@ def accuracy(content: dict[str, Any]) -> str:
         digits = [1, 2, 1, 1, 1]
         cells = [f"{100 * value:.{n}f} %" for value, n in zip(share, digits, strict=True)]
         lines.append(f"| {NAMES.get(title, title)} | {' | '.join(cells)} | {scores['median_ms']:.0f} |")
-    flow, environment = content["conventions"]["flow"], content["environment"]
-    settings = ", ".join(_setting(value) for value in content["settings"].values())
-    lines += ["", f"TC by {flow}. {environment['machine']}, threads: {environment['threads']}, {settings}."]
+    flow = content["conventions"]["flow"]
+    lines += ["", f"TC by {flow}. {_run_on(content)}"]
     return "\n".join(lines)
 
 
-def _setting(value: str | list[int]) -> str:
-    """A setting of an evaluation; that of `--resize` is a height and a width."""
-    return value if isinstance(value, str) else f"seen at {value[1]}×{value[0]}"
+def _run_on(content: dict[str, Any]) -> str:
+    """Machine and settings of an evaluation; that of `--resize` is a height and a width."""
+    environment, given = content["environment"], content["settings"].values()
+    settings = [value if isinstance(value, str) else f"seen at {value[1]}×{value[0]}" for value in given]
+    return f"{environment['machine']}, threads: {environment['threads']}, {', '.join(settings)}."
 
 
 def networks(contents: dict[str, dict[str, Any]]) -> str:
@@ -77,9 +78,7 @@ def networks(contents: dict[str, dict[str, Any]]) -> str:
             cells = [f"{100 * scores['miou']:.1f} %", f"{100 * scores['flicker']:.2f} %"]
             cells += [f"{100 * scores['tc']:.1f} %", f"{scores['median_ms']:.0f}"]
             lines.append(f"| {network} | {NAMES.get(title, title)} | {' | '.join(cells)} |")
-    content = next(iter(contents.values()))
-    environment, settings = content["environment"], ", ".join(content["settings"].values())
-    lines += ["", f"{environment['machine']}, threads: {environment['threads']}, {settings}."]
+    lines += ["", _run_on(next(iter(contents.values())))]
     return "\n".join(lines)
 
 

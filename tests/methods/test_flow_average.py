@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.maps import read
 from contracts.method import MethodContract, drive
 from contracts.networks import TinyBackbone, lively, seeded
 from lmanet.errors import InputError
@@ -21,18 +22,6 @@ class TestFlowAverage(MethodContract):
     arguments: ClassVar = {"weight": 0.5}
     adjustments: ClassVar = {"weight": 0.25}
     low_precision_error = 0.1
-
-
-def read(map_: np.ndarray, x: float, y: float) -> np.ndarray:
-    """A map (H, W, C) at a place, by bilinear interpolation; outside as at the border."""
-    height, width = map_.shape[:2]
-    x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
-    left, top = int(x), int(y)
-    right, below = min(left + 1, width - 1), min(top + 1, height - 1)
-    across, down = x - left, y - top
-    upper = (1 - across) * map_[top, left] + across * map_[top, right]
-    lower = (1 - across) * map_[below, left] + across * map_[below, right]
-    return (1 - down) * upper + down * lower
 
 
 @torch.no_grad()

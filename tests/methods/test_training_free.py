@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contracts.maps import read
 from contracts.method import MethodContract
 from contracts.networks import DEVICES, TinyBackbone, lively, seeded
 from contracts.tiny import TinyData
@@ -76,18 +77,6 @@ def stream(model: TrainingFreeMemory, clip: Tensor) -> tuple[list[Tensor], Follo
 def patches(map_: np.ndarray) -> np.ndarray:
     rows, columns = (range(0, n, 4) for n in map_.shape[:2])
     return np.array([[map_[y : y + 4, x : x + 4].mean((0, 1)) for x in columns] for y in rows])
-
-
-def read(map_: np.ndarray, x: float, y: float) -> np.ndarray:
-    """At a place, by bilinear interpolation; outside as at the border."""
-    height, width = map_.shape[:2]
-    x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
-    left, top = int(x), int(y)
-    right, below = min(left + 1, width - 1), min(top + 1, height - 1)
-    across, down = x - left, y - top
-    upper = (1 - across) * map_[top, left] + across * map_[top, right]
-    lower = (1 - across) * map_[below, left] + across * map_[below, right]
-    return (1 - down) * upper + down * lower
 
 
 def larger(map_: np.ndarray, factor: int, size: tuple[int, int]) -> np.ndarray:

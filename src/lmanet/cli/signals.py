@@ -192,7 +192,7 @@ class Signals:
         self._end()
 
     def _end(self) -> NoReturn:
-        leave(self.status, discard_parts)
+        leave(self.status)
 
 
 _current: Signals | None = None
@@ -213,13 +213,8 @@ def say(text: str) -> None:
     _briefly(write)
 
 
-def leave(status: int, last: Callable[[], None] = lambda: None) -> NoReturn:
-    """End the process at once; threads that hang in a library would crash an orderly end.
-
-    Args:
-        status: the process's.
-        last: done right before: meanwhile the main thread may go on, and open what was discarded sooner.
-    """
+def leave(status: int) -> NoReturn:
+    """End the process at once, without what it is writing; hanging threads would crash an orderly end."""
 
     def flush() -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -230,7 +225,7 @@ def leave(status: int, last: Callable[[], None] = lambda: None) -> NoReturn:
                 stream.flush()
 
     _briefly(flush)
-    last()
+    discard_parts()  # last: until then the main thread may go on, and open another
     os._exit(status)
 
 
