@@ -86,7 +86,6 @@ class Moment:
     Attributes:
         now: see `SeenFrame`.
         key: likewise.
-        whole: likewise.
         motion: to the frame before; None of the first.
         shares: (1, K, h', w'), the labels' shares of the patches.
         middles: (h', w') uint8, the label in the middle of each patch.
@@ -94,7 +93,6 @@ class Moment:
 
     now: Tensor
     key: Tensor
-    whole: tuple[int, int]
     motion: Motion | None
     shares: Tensor
     middles: Tensor
@@ -122,7 +120,7 @@ def moments(model: TrainingFreeMemory, sequence: Sequence, indices: range) -> li
         height, width = seen.now.shape[-2:]
         middles = F.pad(middle, (0, width - middle.shape[1], 0, height - middle.shape[0]), value=VOID)
         found.append(
-            Moment(seen.now.half(), seen.key.half(), seen.whole, motion, patch_means(one_hot).half(), middles)
+            Moment(seen.now.half(), seen.key.half(), motion, patch_means(one_hot).half(), middles)
         )
     return found
 
@@ -143,7 +141,7 @@ def clip_loss(model: TrainingFreeMemory, clip: list[Moment], weights: Tensor, st
     for before, moment in itertools.pairwise(clip):
         assert moment.motion is not None
         nothing = torch.empty(0)
-        frame = SeenFrame(nothing, nothing, moment.now.float(), moment.key.float(), moment.whole)
+        frame = SeenFrame(nothing, nothing, moment.now.float(), moment.key.float())
         fused, _ = model.fused(frame, state, before.key.float(), moment.motion)
         shares = moment.shares.float() * weights[:, None, None]
         said, alone = (x.clamp(1e-4, 1 - 1e-4).log() for x in (fused, frame.now))

@@ -106,8 +106,8 @@ def find_models(
         raise InputError("nothing to evaluate: give --weights, or --model MODULE:FUNCTION")
     methods = [methods] if isinstance(methods, str) else methods
     # First of all the classes of methods of one's own: weights may be of one.
-    asked = [method_of(name) for name in methods if name != "all"]
-    kinds = [*asked, *(kind for kind in METHODS.values() if "all" in methods and not kind.trainable)]
+    kinds = [method_of(name) for name in methods if name != "all"]
+    kinds += (kind for kind in METHODS.values() if "all" in methods and not kind.trainable)
     own = _own_network(model, network)
     loaded = None
     if weights is not None:
@@ -127,14 +127,6 @@ def find_models(
             raise
         warn(f"no column for the single-frame network: {error}")
         found = {}
-    except InputError as error:
-        if own is None or any(kind.needs_cut for kind in asked):
-            raise
-        # Without the methods that nobody asked for by name.
-        found = _put_on_one([kind for kind in put if not kind.needs_cut], weights, loaded, own)
-        for kind in put:
-            if kind.needs_cut:
-                warn(f"no column for {kind.method}: {error}")
     if loaded is not None and (not methods or "all" in methods or loaded.method in wanted):
         found[loaded.method] = loaded
     return {name: found[name] for name in METHODS if name in found}

@@ -5,7 +5,7 @@ import torch
 
 from contracts.backbone import BackboneContract
 from contracts.networks import TinyBackbone, lively, seeded
-from lmanet import FlowAverage, SingleFrame
+from lmanet import FlowAverage, LMANet, SingleFrame
 from lmanet.backbones import ERFNet, Merged, Uncut, merged
 from lmanet.classes import Classes
 from lmanet.errors import InputError, WeightsError
@@ -76,8 +76,8 @@ def test_its_name_is_taken():
 
 def test_a_network_that_is_whole_stays_so():
     whole = Uncut(torch.nn.Conv2d(3, 4, 1), output=None)
-    with pytest.raises(InputError, match="training-free needs a network that is cut in two"):
-        TrainingFreeMemory(Merged(whole, [[0, 1], [2]]))
+    with pytest.raises(InputError, match="lmanet needs a network that is cut in two"):
+        LMANet(Merged(whole, [[0, 1], [2]]))
 
 
 @pytest.mark.parametrize(

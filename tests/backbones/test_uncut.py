@@ -135,14 +135,14 @@ def test_what_cannot_be_cut_labels_uncut_and_is_told_otherwise(name):
     with torch.no_grad():
         torch.testing.assert_close(model.step(images)[0], expected, **tolerance)
     frames = (images.permute(0, 2, 3, 1) * 255).round().byte().numpy()
-    for method in ("single-frame", "flow-average"):
+    for method in ("single-frame", "flow-average", "training-free"):
         session = lmanet.Session(lmanet.wrap(network, method, normalise="none", **options))
         labels = [session.step(frame).labels for frame in frames]
         if method == "single-frame":
             sure = (lambda top: top[:, 0] - top[:, 1] > 0.02)(expected.topk(2, 1).values).numpy()
             assert sure.mean() > 0.5
             np.testing.assert_array_equal(np.array(labels)[sure], expected.argmax(1).numpy()[sure])
-    for method in ("training-free", "label-memory", "lmanet"):
+    for method in ("label-memory", "lmanet"):
         with pytest.raises(InputError) as error:
             lmanet.wrap(network, method, **options)
         assert message in str(error.value)
@@ -183,13 +183,13 @@ def test_a_memory_wants_the_network_itself():
     backbone = lmanet.wrap(made(Network()), "single-frame").backbone
     with pytest.raises(
         InputError,
-        match=r"training-free needs a network that is cut in two, and this one is whole, .*: give the network itself, "
-        r"lmanet\.wrap\(network, 'training-free'\)",
+        match=r"lmanet needs a network that is cut in two, and this one is whole, .*: give the network itself, "
+        r"lmanet\.wrap\(network, 'lmanet'\)",
     ):
-        lmanet.wrap(backbone, "training-free")
+        lmanet.wrap(backbone, "lmanet")
     # Methods that need no cut share it, whole or not.
-    assert lmanet.wrap(backbone, "flow-average").backbone is backbone
-    cut = lmanet.wrap(made(Network()), "training-free").backbone
+    assert lmanet.wrap(backbone, "training-free").backbone is backbone
+    cut = lmanet.wrap(made(Network()), "lmanet").backbone
     assert lmanet.wrap(cut, "flow-average").backbone is cut
     assert isinstance(lmanet.wrap(made(Network()), "single-frame", at="neck").backbone, Wrapped)
 

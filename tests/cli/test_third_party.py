@@ -268,25 +268,21 @@ def test_its_normalisation_is_found_told_and_can_be_said(folder, model, capsys):
     assert not (folder / "x").exists()
 
 
-def test_what_cannot_be_cut_labels_without_a_memory(folder, model, labelled, capsys):
+def test_what_cannot_be_cut_labels_by_methods_that_need_no_cut(folder, model, labelled, capsys):
     scripted = model.replace(":build", ":scripted")
-    for method in ("single-frame", "flow-average"):
+    for method in ("single-frame", "flow-average", "training-free"):
         assert main(["segment", "clip", "-o", method, "--model", scripted, "--method", method]) == 0
     capsys.readouterr()
-    assert main(["segment", "clip", "-o", "x", "--model", scripted, "--method", "training-free"]) == 2
+    assert main(["segment", "clip", "-o", "x", "--model", scripted, "--at", "body"]) == 2
     err = capsys.readouterr().err
     assert "a TorchScript module cannot be cut in two: give the Python module" in err and err.count("\n") == 1
     evaluate = ["evaluate", "--data", labelled, "--model", scripted]
     assert main([*evaluate, "--method", "all", "--json", "report.json"]) == 0
-    assert (
-        "warning: no column for training-free: a TorchScript module cannot be cut" in capsys.readouterr().err
-    )
     assert list(json.loads((folder / "report.json").read_text())["scores"]) == [
         "single-frame",
         "flow-average",
+        "training-free",
     ]
-    assert main([*evaluate, "--method", "training-free"]) == 2
-    assert "a TorchScript module cannot be cut" in capsys.readouterr().err
 
 
 def test_a_network_of_one_size_is_probed_with_the_size_that_it_gets(folder, model, labelled, capsys):
@@ -330,7 +326,7 @@ def test_weights_are_loaded_with_what_was_found_and_said(folder, model, tmp_path
             assert backbone.config == ({"at": "more"} if cut else {"cut": False}) | config
             method = lmanet.SingleFrame(backbone)
             if cut:
-                method = lmanet.wrap(backbone, "training-free")
+                method = lmanet.wrap(backbone, "lmanet")
             lmanet.save_model(method, tmp_path / "saved.safetensors")
             loaded = lmanet.load(str(tmp_path / "saved.safetensors"))
             assert torch.equal(loaded.backbone(images), backbone(images))

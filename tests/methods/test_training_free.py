@@ -103,27 +103,31 @@ def ramp(x, low: float, high: float):
     return np.clip((x - low) / (high - low), 0, 1)
 
 
-def keys(fused: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """(h, w, Ck) of features (h, w, C), which need no projection, and of an image (8 h, 8 w, 3), 0 to 1."""
-    features = (fused - fused.mean((0, 1))) / np.sqrt(fused.var((0, 1)) + 1e-5)
-    colours = in_cells(image, 4) - image.mean((0, 1))
-    height, width = fused.shape[:2]
+def keys(now: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(h, w, Ck) of the patches' probabilities (h', w', K), which need no projection, and of an image (H, W, 3)."""
+    height, width = (-(-n // 2) for n in now.shape[:2])
+    whole = (2 * height, 2 * width)
+    said = np.log(in_cells(widened(now, whole), 2) + 0.01)
+    said = (said - said.mean((0, 1))) / np.sqrt(said.var((0, 1)) + 1e-5)
+    colours = widened(patches(image.astype(float)), whole)
+    colours = colours - colours.mean((0, 1))
     parts = colours.reshape(height, 2, width, 2, 3).transpose(0, 2, 4, 1, 3).reshape(height, width, 12)
 
     def unit(x: np.ndarray) -> np.ndarray:
         return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
-    return np.concatenate([0.75**0.5 * unit(features), 0.25**0.5 * unit(parts)], -1)
+    return np.concatenate([0.75**0.5 * unit(said), 0.25**0.5 * unit(parts)], -1)
 
 
 def naive_step(
-    model: TrainingFreeMemory, image: np.ndarray, logits: np.ndarray, key: np.ndarray, past: dict | None
+    model: TrainingFreeMemory, image: np.ndarray, logits: np.ndarray, past: dict | None
 ) -> tuple[np.ndarray, dict]:
-    """Probabilities (H, W, K) of a frame (H, W, 3) uint8 of logits (H, W, K) and keys (h, w, Ck) of stride 8."""
+    """Probabilities (H, W, K) of a frame (H, W, 3) uint8 of logits (H, W, K)."""
     size = image.shape[:2]
     said = np.exp(logits - logits.max(-1, keepdims=True))
     said /= said.sum(-1, keepdims=True)
     fused = now = patches(said)
+    key = keys(now, image)
     share = np.zeros((*now.shape[:2], 1))
     if past is not None:
         pair = (as_pixels(x) for x in (image, past["image"]))
@@ -253,8 +257,7 @@ def as_pixels(image: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(48, 64), (45, 57)])
-def test_is_the_formula_place_by_place(size, monkeypatch):
-    monkeypatch.setattr(training_free, "KEY_FEATURES", 128)
+def test_is_the_formula_place_by_place(size):
     with seeded():
         backbone = lively(ERFNet(5)).double().eval()
     model = TrainingFreeMemory(backbone)
@@ -267,11 +270,8 @@ def test_is_the_formula_place_by_place(size, monkeypatch):
     state, past, seen = None, None, []
     for images in clip.unbind(1):
         logits, state = model.step(images, state)
-        padded = backbone.prepared(images)
-        features = backbone.encode(padded)
         alone = backbone.segment(images)[0].permute(1, 2, 0).numpy()
-        fused, whole = (x[0].permute(1, 2, 0).numpy() for x in (features.fused, padded))
-        said, past = naive_step(model, images[0].permute(1, 2, 0).numpy(), alone, keys(fused, whole), past)
+        said, past = naive_step(model, images[0].permute(1, 2, 0).numpy(), alone, past)
         got = logits.softmax(1)[0].permute(1, 2, 0).numpy()
         expected = said / said.sum(-1, keepdims=True)
         # A place at the edge of the frame, or between two pixels, may fall on either side by rounding.
@@ -362,12 +362,11 @@ def test_it_is_told_that_frames_are_too_small_for_the_flow(backbone):
 
 
 @torch.no_grad()
-def test_wide_features_are_projected_alike_everywhere():
-    with seeded():
-        backbone = lively(ERFNet(5)).eval()
+def test_many_classes_are_projected_alike_everywhere():
+    backbone = TinyBackbone(num_classes=40)
     one, other = TrainingFreeMemory(backbone), TrainingFreeMemory(backbone)
     assert one.projection is not None and other.projection is not None
-    assert len(one.projection) == training_free.KEY_FEATURES < backbone.channels
+    assert len(one.projection) == training_free.KEY_CLASSES < backbone.num_classes
     assert torch.equal(one.projection, other.projection)
     flat = one.projection.flatten(1)
     torch.testing.assert_close(flat @ flat.T, torch.eye(len(flat)))

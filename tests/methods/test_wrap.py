@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import lmanet
 from backbones.third_party import logits_in
 from contracts.networks import TinyBackbone, seeded
-from lmanet.backbones import NetworkOptions, Wrapped, as_backbone
+from lmanet.backbones import NetworkOptions, Uncut, Wrapped, as_backbone
 from lmanet.errors import InputError
 from lmanet.methods import METHODS, find_method
 from lmanet.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -71,7 +71,7 @@ def test_a_network_of_any_library_labels_a_video(network):
     height, width = (model.backbone.padded_length(n) for n in (60, 80))
     images = F.pad(images, (0, width - 80, 0, height - 60), mode="replicate")
     wrapped = model.backbone
-    assert isinstance(wrapped, Wrapped) and wrapped.model is network
+    assert isinstance(wrapped, Uncut) and wrapped.model is network
     logits = logits_in(network((images - wrapped.normalise.mean) / wrapped.normalise.std))
     logits = F.interpolate(logits, (height, width), mode="bilinear")[..., :60, :80]
     first, second = logits.topk(2, 1).values.unbind(1)

@@ -1,8 +1,8 @@
 """Memory without training: what was said of the frame before, found again by flow and local attention.
 
 Of a frame are kept the probabilities of its patches (4×4 pixels), the label of each pixel, and a key for each cell of
-the network's fused map. The optical flow from the present frame to the one before leads to all of them. So there are
-three answers to what a patch shows:
+2×2 patches: what the network says of it, and its colours. The optical flow from the present frame to the one before
+leads to all of them. So there are three answers to what a patch shows:
 
     p    the network's, of the present frame
     q    of the frame before, carried along the flow
@@ -32,7 +32,7 @@ from lmanet.backbones.base import Backbone
 from lmanet.methods.base import VideoModel, check_fits
 from lmanet.methods.following import bytes_of, flows, places, read_at
 from lmanet.methods.gate import Gate
-from lmanet.methods.keys import joined, mean_colours, projection, standardised
+from lmanet.methods.keys import joined, projection, standardised
 from lmanet.methods.memory import check_window
 from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
@@ -40,8 +40,11 @@ from lmanet.ops import Backend, local_attention
 from lmanet.ops.followed import followed
 from lmanet.ops.patches import PATCH, patch_means, patch_probabilities, steadied
 
-KEY_FEATURES = 32
-"""Features beyond these go through a fixed random projection, which keeps distances."""
+CELL = 2
+"""Patches to a side of a cell."""
+
+KEY_CLASSES = 32
+"""Where there are more, their probabilities go through a fixed random projection, which keeps distances."""
 
 REFINEMENTS = 2
 """Of the optical flow; more take half of its time again and change nothing."""
@@ -64,6 +67,9 @@ KEPT = 0.15
 LEAST = 1e-3
 """Added to the cells' probabilities where one is divided by another."""
 
+UNLIKELY = 0.01
+"""Added to the cells' probabilities where keys are made of their logarithms: below, differences say little."""
+
 
 class FollowedState(NamedTuple):
     """What a stream remembers of the frame before.
@@ -72,7 +78,7 @@ class FollowedState(NamedTuple):
         images: (B, 3, H, W) uint8.
         labels: (B, H, W) uint8, the labels given.
         probabilities: (B, K, ⌈H/4⌉, ⌈W/4⌉) float32 (float64 of a float64 network), of the patches.
-        keys: (B, Ck, h, w), of the cells of the fused map.
+        keys: (B, Ck, h, w), of the cells: h = ⌈H/8⌉, w = ⌈W/8⌉, Ck = min(K, 32) + 12.
     """
 
     images: Tensor
@@ -89,14 +95,12 @@ class SeenFrame(NamedTuple):
         pixels: (B, 3, H, W) uint8.
         now: p, (B, K, h', w'), of the patches.
         key: (B, Ck, h, w), of the cells.
-        whole: patches that the cells cover, down and across; not fewer than there are.
     """
 
     logits: Tensor
     pixels: Tensor
     now: Tensor
     key: Tensor
-    whole: tuple[int, int]
 
 
 class TrainingFreeMemory(VideoModel):
@@ -116,6 +120,7 @@ class TrainingFreeMemory(VideoModel):
     method = "training-free"
     State = FollowedState
     adjustable = ("window", "attention")
+    needs_cut = False
     not_exportable = "its optical flow is computed by OpenCV, outside of PyTorch"
 
     projection: Tensor | None
@@ -125,9 +130,9 @@ class TrainingFreeMemory(VideoModel):
         self.window = window
         self.attention: Backend = attention
         self.check_arguments()
-        narrow = backbone.channels > KEY_FEATURES
-        # Not saved: it is the same for every network of this width.
-        kept = projection(backbone.channels, KEY_FEATURES) if narrow else None
+        classes = backbone.num_classes
+        # Not saved: it is the same for every network of so many classes.
+        kept = projection(classes, KEY_CLASSES) if classes > KEY_CLASSES else None
         self.register_buffer("projection", kept, persistent=False)
         self.gate = Gate()
         self.card = backbone.card
@@ -171,20 +176,19 @@ class TrainingFreeMemory(VideoModel):
 
     def seen(self, images: Tensor) -> SeenFrame:
         """What the network alone says of images (B, 3, H, W)."""
-        padded = self.backbone.prepared(images)
-        whole = (padded.shape[-2], padded.shape[-1])
-        features = self.backbone.encode(padded)
-        logits = self.backbone.decode(features, whole)[..., : images.shape[-2], : images.shape[-1]]
+        logits = self.backbone.segment(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        now, key = patch_probabilities(logits), self.key(features.fused, padded)
-        return SeenFrame(logits, bytes_of(images), now, key, patches_of(whole))
+        pixels, now = bytes_of(images), patch_probabilities(logits)
+        return SeenFrame(logits, pixels, now, self.key(now, pixels))
 
-    def key(self, fused: Tensor, padded: Tensor) -> Tensor:
-        """Keys (B, Ck, h, w) of the cells, of features (B, C, h, w) and padded images in [0, 1]."""
-        features = standardised(fused)
+    def key(self, now: Tensor, pixels: Tensor) -> Tensor:
+        """Keys (B, Ck, h, w) of the cells, of p (B, K, h', w') and pixels (B, 3, H, W) uint8."""
+        said = standardised(torch.log(_in_cells(now) + UNLIKELY))
         if self.projection is not None:
-            features = F.conv2d(features, self.projection)
-        return joined(features, mean_colours(padded, (fused.shape[-2], fused.shape[-1])))
+            said = F.conv2d(said, self.projection.to(said.dtype))
+        colours = _whole(patch_means(pixels))
+        colours = F.pixel_unshuffle(colours - colours.mean((-2, -1), keepdim=True), CELL)
+        return joined(said, colours.contiguous(memory_format=torch.channels_last))
 
     def fused(self, frame: SeenFrame, before: Tensor, keys: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
         """p', (B, K, h', w'), and 1 - a, (B, 1, h', w').
@@ -203,16 +207,11 @@ class TrainingFreeMemory(VideoModel):
         return torch.lerp(now, mixture, trust), past * trust
 
     def _cells(self, frame: SeenFrame, before: Tensor, keys: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """m, (B, K, h', w'), and how far the features are from those that they were matched with, (B, 1, h', w')."""
-        now, key, whole = frame.now, frame.key, frame.whole
-        cells, classes = (key.shape[-2], key.shape[-1]), now.shape[1]
-
-        def in_cells(maps: Tensor) -> Tensor:
-            return _shrunk(_widened(maps, whole), cells)
-
-        side = torch.tensor([whole[1] / cells[1], whole[0] / cells[0]], device=flow.device)[:, None, None]
-        there, _ = places(in_cells(flow) / side)
-        past = read_at(torch.cat([in_cells(before), keys], 1).to(key.dtype), there)
+        """m, (B, K, h', w'), and how far the keys are from those that they were matched with, (B, 1, h', w')."""
+        now, key = frame.now, frame.key
+        classes = now.shape[1]
+        there, _ = places(_in_cells(flow) / CELL)
+        past = read_at(torch.cat([_in_cells(before), keys], 1), there)
         read = local_attention(
             key,
             past[:, None, classes:],
@@ -220,11 +219,12 @@ class TrainingFreeMemory(VideoModel):
             window=self.window,
             scale=1 / TEMPERATURE,
             backend=self.attention,
-        ).to(now.dtype)
+        )
         said, matched = read.split([classes, key.shape[1]], 1)
-        change = (said / said.sum(1, keepdim=True) + LEAST) / (in_cells(now) + LEAST)
-        apart = (key.to(now.dtype) - matched).square().sum(1, keepdim=True) / _beside(key.to(now.dtype))
-        change = upsampled(torch.cat([change, apart], 1), whole)[..., : now.shape[-2], : now.shape[-1]]
+        change = (said / said.sum(1, keepdim=True) + LEAST) / (_in_cells(now) + LEAST)
+        apart = (key - matched).square().sum(1, keepdim=True) / _beside(key)
+        covered = (key.shape[-2] * CELL, key.shape[-1] * CELL)
+        change = upsampled(torch.cat([change, apart], 1), covered)[..., : now.shape[-2], : now.shape[-1]]
         answer = now * change[:, :-1]
         return answer / answer.sum(1, keepdim=True), torch.log(change[:, -1:] + 0.05)
 
@@ -274,11 +274,6 @@ class Motion(NamedTuple):
         return cls(flow, grid, torch.cat(cues, 1), _ramp(share, *FRAME) * (1 - _ramp(whole, *MISFIT)))
 
 
-def patches_of(size: tuple[int, int]) -> tuple[int, int]:
-    """Patches to rows and columns of an image of a size (H, W)."""
-    return -(-size[0] // PATCH), -(-size[1] // PATCH)
-
-
 def _ramp(share: Tensor, low: float, high: float) -> Tensor:
     """0 up to `low`, 1 from `high` on."""
     return ((share - low) / (high - low)).clamp(0, 1)
@@ -290,22 +285,16 @@ def _beside(key: Tensor) -> Tensor:
     return torch.cat(across, 1).mean(1).clamp_min(1e-6)[:, None, None, None]
 
 
-def _shrunk(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (…, h, w) to means over the parts that they have for each place of a size."""
-    side = maps.shape[-2] // size[0]
-    if (maps.shape[-2], maps.shape[-1]) != (size[0] * side, size[1] * side):
-        return F.adaptive_avg_pool2d(maps, size)
-    # A quarter of the time, if it is the same number of rows and of columns for each.
-    rows = sum(maps[..., i::side, :] for i in range(1, side)) + maps[..., ::side, :]
-    return (sum(rows[..., i::side] for i in range(1, side)) + rows[..., ::side]) / side**2
+def _in_cells(maps: Tensor) -> Tensor:
+    """Maps (B, C, h', w') of patches to means over cells (B, C, h, w)."""
+    maps = _whole(maps)
+    rows = maps[..., ::CELL, :] + maps[..., 1::CELL, :]
+    return (rows[..., ::CELL] + rows[..., 1::CELL]) / CELL**2
 
 
-def _widened(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (…, h, w) with the last row and column repeated up to a size."""
-    if (maps.shape[-2], maps.shape[-1]) == size:
-        return maps
-    rows, columns = (
-        torch.arange(n, device=maps.device).clamp_max_(m - 1)
-        for n, m in zip(size, maps.shape[-2:], strict=True)
-    )
-    return maps[..., rows, :][..., columns]
+def _whole(maps: Tensor) -> Tensor:
+    """Maps (…, h', w') of patches with the last row and column repeated where a cell is not whole."""
+    for dim in (-2, -1):
+        if maps.shape[dim] % CELL:
+            maps = torch.cat([maps, maps.narrow(dim, -1, 1)], dim)
+    return maps

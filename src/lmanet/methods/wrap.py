@@ -155,12 +155,12 @@ def wrap(
         model: any network that takes images (B, 3, H, W) and returns logits (B, K, h, w): of
             segmentation_models_pytorch, torchvision, transformers, or your own; compiled or wrapped up for several GPUs
             or not; or a `Backbone`. TorchScript and exported programs, which cannot be cut in two, go with
-            `single-frame` and `flow-average`.
+            the methods that need no training.
         method: `training-free`, `flow-average` and `single-frame` work at once; `label-memory` and `lmanet` (the
             paper's memory of features) are to be trained; or the name of one of your own (`lmanet.methods.register`).
         at: the submodule whose output goes through the memory; if not given, the one of most merit among those that
-            `lmanet.inspect` lists. A method that needs the network's output alone (`single-frame`, `flow-average`)
-            leaves it whole, unless this is given.
+            `lmanet.inspect` lists. Methods that need the network's output alone, those without training, leave it
+            whole, unless this is given.
         entry: which entry of that submodule's output, if it is a list, tuple or dict.
         output: key or index of the logits among what the network returns, nested ones with dots between (`aux.0`); if
             not given, `out`, `logits`, or the only map there is.
