@@ -119,9 +119,7 @@ def moments(model: TrainingFreeMemory, sequence: Sequence, indices: range) -> li
         middle = ids[PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
         height, width = seen.now.shape[-2:]
         middles = F.pad(middle, (0, width - middle.shape[1], 0, height - middle.shape[0]), value=VOID)
-        found.append(
-            Moment(seen.now.half(), seen.key.half(), motion, patch_means(one_hot).half(), middles)
-        )
+        found.append(Moment(seen.now.half(), seen.key.half(), motion, patch_means(one_hot).half(), middles))
     return found
 
 

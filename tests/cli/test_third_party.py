@@ -200,12 +200,15 @@ def labelled(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("preset", "own"),
-    [("label-memory", ["--hidden", "8"]), ("lmanet", ["--key-channels", "8", "--value-channels", "8"])],
+    ("preset", "steps", "own"),
+    [
+        ("label-memory", ["module"], ["--hidden", "8"]),
+        ("lmanet", ["module", "joint"], ["--key-channels", "8", "--value-channels", "8"]),
+    ],
 )
-def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, preset, own):
+def test_a_memory_is_trained_on_it_and_used(folder, model, labelled, capsys, preset, steps, own):
     sizes = [*own, "--window", "3", "--memory-size", "2"]
-    stages = [f"--{stage}.{name}" for stage in ("module", "joint") for name in ("epochs", "batch-size")]
+    stages = [f"--{stage}.{name}" for stage in steps for name in ("epochs", "batch-size")]
     stages = [word for flag in stages for word in (flag, "1")]
     views = ["--draws", "1", "--pseudo", "1", "--workers", "0"]
     train = ["train", preset, "--model", model, "--data", labelled, "-o", "runs", *sizes, *stages, *views]

@@ -14,8 +14,7 @@ from lmanet.classes import Classes
 from lmanet.cli.main import main
 from lmanet.zoo import save_model
 
-SHORT = [f"--{stage}.{name}" for stage in ("module", "joint") for name in ("epochs", "batch-size")]
-SHORT = [word for flag in SHORT for word in (flag, "1")]
+SHORT = ["--module.epochs", "1", "--module.batch-size", "1"]
 TINY = ["--window", "3", "--draws", "1", "--pseudo", "1", "--workers", "0"]
 
 

@@ -23,7 +23,7 @@ from lmanet.training.options import RunOptions
 from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-2)
-RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
+RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE)
 TRAIN, VAL = tiny_data(frames=2), replace(tiny_data(sequences=1, frames=2, seed=9), name="tiny/val")
 
 
@@ -45,20 +45,25 @@ def test_trained_with_a_cache_and_without(tmp_path: Path) -> None:
     torch.testing.assert_close(one.trust_out.weight, other.trust_out.weight, rtol=0.05, atol=2e-3)
 
 
-def test_the_control_trains_the_decoder_alone(tmp_path: Path) -> None:
-    model = lmanet.load(str(train(tmp_path, replace(RECIPE, memories="current"))))
-    assert isinstance(model, LabelMemory) and model.card["control"]
-    assert torch.count_nonzero(model.trust_out.weight) == 0
+def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
+    model = lmanet.load(str(train(tmp_path)))
     with seeded():
         network = ERFNet(3)
-    weights = model.backbone.decoder.state_dict()
-    assert any(not torch.equal(value, weights[name]) for name, value in network.decoder.state_dict().items())
+    weights = model.backbone.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_its_decoder_is_not_trained_and_its_control_is_the_network(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="1 epochs of step 2: label-memory leaves the decoder as it is"):
+        train(tmp_path, replace(RECIPE, joint=STAGE))
+    with pytest.raises(InputError, match="without a past label-memory is the network itself"):
+        train(tmp_path, replace(RECIPE, memories="current"))
 
 
 def test_goes_on_from_a_model_of_the_same_kind_only(tmp_path: Path) -> None:
     start = lmanet.load(str(train(tmp_path / "start")))
     assert isinstance(start, LabelMemory)
-    slow = replace(RECIPE, module=replace(STAGE, lr=1e-12), joint=replace(STAGE, lr=1e-12))
+    slow = replace(RECIPE, module=replace(STAGE, lr=1e-12))
     again = lmanet.load(str(train(tmp_path / "again", slow, initial=start)))
     assert isinstance(again, LabelMemory)
     torch.testing.assert_close(again.trust_out.weight, start.trust_out.weight, rtol=0, atol=1e-6)

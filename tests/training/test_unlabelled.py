@@ -20,7 +20,7 @@ from lmanet.training.train import train
 from lmanet.training.unlabelled import self_labelled
 
 STAGE = Stage(epochs=1, batch_size=2, lr=1e-3)
-RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE, joint=STAGE)
+RECIPE = LabelMemoryRecipe(window=3, draws=2, pseudo=2, memories="pseudo", module=STAGE)
 
 
 def network() -> ERFNet:

@@ -31,7 +31,7 @@ def reproduce(
     What is finished in the folder of results is not run again; a killed run goes on when the same command is given.
 
     Args:
-        names: table-1, table-2, table-3, table-4, table-6, table-s4, control, spacing, border, presets, window,
+        names: table-1, table-2, table-3, table-4, table-6, table-s4, control, border, presets, window,
             training-free, robustness, figure-1, figure-3 and figure-5; all that the data allow, if none is given.
         data: camvid:ROOT, synthetic: or cityscapes:ROOT.
         out: folder of the results: cells/ holds every training and evaluation, camvid/ and so on the tables.

@@ -180,12 +180,12 @@ class TrainableVideoModel(VideoModel):
     """A method that is trained on frames that were each observed once, by a frozen network.
 
     Attributes:
-        learns_by_itself: whether its parts beside the network have anything to learn from a clip without past, with
-            the decoder frozen; if not, the control has no step 1.
+        trains_decoder: whether the network's decoder is trained with it, in step 2; if not, what it gives without a
+            past is the network's own output, and the network is its control.
     """
 
     trainable = True
-    learns_by_itself: ClassVar[bool] = True
+    trains_decoder: ClassVar[bool] = True
 
     @abstractmethod
     def observe(self, images: Tensor) -> Features:

@@ -5,7 +5,8 @@
 p are the network's probabilities at the resolution of the cells, m what was read from the memory: shares of the labels
 given at the places that match (`labels.py`). t is the trust, of each cell and class, from 0 to `MOST_TRUST`; two
 1×1 convolutions see the features, how good the match is, p and m. Frames that can be `followed` count alone.
-So nothing is lost on the way: where the trust is 0, as in a stream's first frame, the output is the network's own.
+So nothing is lost on the way: where the trust is 0, as in a stream's first frame, the output is the network's own. The
+network is never trained with it: a decoder that was gave worse labels wherever the memory stood aside.
 
 What is remembered of a frame is in part what the network said of it by itself: of two labels that contradict each
 other, a trust above a half would otherwise keep the one that was given first.
@@ -61,7 +62,7 @@ class LabelMemory(RemembersLabels, TrainableVideoModel):
 
     method = "label-memory"
     adjustable = ("memory_size", "window", "persistence", "attention")
-    learns_by_itself = False
+    trains_decoder = False
 
     def __init__(
         self,

@@ -165,11 +165,7 @@ class _Kept:
 
 def _check(recipe: VideoRecipe, backbone: Backbone, train: VideoData, val: VideoData | None) -> None:
     """Everything that can be known to be wrong before any work is done."""
-    trainable_method(recipe.method)
-    if not steps_of(recipe):
-        raise InputError(
-            "neither step 1 nor step 2 has an epoch to train: give module.epochs or joint.epochs"
-        )
+    steps_of(recipe)
     if recipe.augmentation.crop is not None:
         raise InputError(
             f"augmentation.crop {recipe.augmentation.crop}: a memory is trained on features of whole frames, which are "

@@ -53,7 +53,7 @@ class VideoRecipe:
         augmentation: what the groups' draws are taken from.
         pseudo_memory: how far pseudo-memories differ from their frame.
         module: step 1, the memory; the encoder and the decoder frozen.
-        joint: step 2, the memory and the decoder; the encoder frozen.
+        joint: step 2, the memory and the decoder, of methods that train it; the encoder frozen.
     """
 
     if TYPE_CHECKING:  # an attribute of the class, a property or a field, as each recipe has it
@@ -115,9 +115,7 @@ class LMANetRecipe(VideoRecipe):
 
 @dataclass(frozen=True)
 class LabelMemoryRecipe(VideoRecipe):
-    """A memory of the labels given (`lmanet.LabelMemory`).
-
-    Trained briefly and gently: the longer it is trained, the less it trusts, and the more the decoder flickers.
+    """A memory of the labels given (`lmanet.LabelMemory`), which leaves the network as it is.
 
     Attributes:
         window: R in cells.
@@ -130,11 +128,9 @@ class LabelMemoryRecipe(VideoRecipe):
 
     memory_size: int = 2
     module: Stage = field(
-        default_factory=lambda: Stage(epochs=1, batch_size=4, lr=3e-4, ema=0.98, validate_every=1)
+        default_factory=lambda: Stage(epochs=4, batch_size=4, lr=1e-3, ema=0.98, validate_every=1)
     )
-    joint: Stage = field(
-        default_factory=lambda: Stage(epochs=1, batch_size=4, lr=1e-4, ema=0.98, validate_every=1)
-    )
+    joint: Stage = field(default_factory=lambda: Stage(epochs=0, batch_size=4, lr=1e-4))
     window: int | None = 15
     hidden: int = 32
     persistence: float = 0.5
@@ -202,8 +198,7 @@ PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
         memories="real",
         draws=2,
         pseudo=0,
-        module=Stage(epochs=1, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
-        joint=Stage(epochs=2, batch_size=4, lr=1e-4, ema=0.98, validate_every=1, samples=360),
+        module=Stage(epochs=3, batch_size=4, lr=1e-3, ema=0.98, validate_every=1, samples=360),
     ),
     "label-memory-camvid": LabelMemoryRecipe(memories="pseudo", draws=3, persistence=1.0),
     "lmanet": LMANetRecipe(),

@@ -14,12 +14,27 @@ from lmanet.training.recipes import VideoRecipe
 def steps_of(recipe: VideoRecipe) -> dict[int, Stage]:
     """The steps that are run, 1 and 2: those with an epoch.
 
-    A control has no step 1 where the method has nothing to learn by itself without a past.
+    Raises:
+        InputError: none has one; or the method leaves the network as it is, and a step 2 or a control is wanted.
     """
+    if not trainable_method(recipe.method).trains_decoder:
+        if recipe.joint.epochs:
+            raise InputError(
+                f"{recipe.joint.epochs} epochs of step 2: {recipe.method} leaves the decoder as it is: leave "
+                f"joint.epochs out"
+            )
+        if recipe.memories == "current":
+            raise InputError(
+                f"memories='current': without a past {recipe.method} is the network itself, which is its control: "
+                f"compare it with single-frame"
+            )
     steps = {1: recipe.module, 2: recipe.joint}
-    if recipe.memories == "current" and not trainable_method(recipe.method).learns_by_itself:
-        del steps[1]
-    return {step: stage for step, stage in steps.items() if stage.epochs}
+    steps = {step: stage for step, stage in steps.items() if stage.epochs}
+    if not steps:
+        raise InputError(
+            "neither step 1 nor step 2 has an epoch to train: give module.epochs or joint.epochs"
+        )
+    return steps
 
 
 def trainable_method(name: str) -> type[TrainableVideoModel]:

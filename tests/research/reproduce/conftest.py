@@ -33,7 +33,7 @@ TRAINING = {
     "joint": replace(STAGE, ema=0.5),
 }
 RECIPE = LMANetRecipe(key_channels=4, value_channels=6, **TRAINING)
-LABELS = LabelMemoryRecipe(hidden=4, **TRAINING)
+LABELS = LabelMemoryRecipe(hidden=4, **{**TRAINING, "joint": replace(STAGE, epochs=0)})
 
 
 class CellBackbone(TinyBackbone):

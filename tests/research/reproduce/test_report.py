@@ -47,7 +47,7 @@ def plan(tmp_path):
         Row("LMANet", tuple(ours), "here"),
         mean_of("both", "here", [Row("a", tuple(ours)), Row("b", tuple(others))]),
     )
-    point = Point("noise", 0.5, ("here", "LMANet"), ("here", "single-frame"), ("here", "single-frame"))
+    point = Point("noise", 0.5, "here", ("LMANet", "both"))
     return store, Plan("A table", rows, notes=("A note.",), per_class=True, points=(point,))
 
 
@@ -68,7 +68,7 @@ def test_a_table_has_mean_spread_and_number_of_seeds(plan):
     )  # fmt: skip
     assert scores.notes[1] == "A note." and "Flow of TC: DIS." in scores.notes[0]
     assert gains.rows == (
-        ("noise", "0.5", "+12.00 ± 2.00", "+12.00 ± 2.00", "+10.00 ± 0.00", "+10.00 ± 0.00"),
+        ("noise", "0.5", "+12.00 ± 2.00", "+17.00 ± 2.00", "-10.00 ± 0.00", "-10.00 ± 0.00"),
     )
     assert classes.headings == ("class", "single-frame", "LMANet", "both", "Δ LMANet", "Δ both")
     assert classes.rows[0][:3] == ("road", "50.00", "40.00 ± 0.00")

@@ -140,21 +140,27 @@ def test_a_table_of_other_weights_is_not_written_over(everything):
     assert (out / "synthetic/table-3.json").read_bytes() == before
 
 
-def test_the_control_and_the_memory_differ_in_what_they_see_alone(everything):
+def test_what_keeps_the_network_is_beside_it_on_the_same_frames(everything):
     _, plans, _, _ = everything
     rows = {row.name: row.cells[0][0] for row in plans["control"].rows}
-    control, ours, single = rows["control"], rows["label memory"], rows["single-frame, trained on"]
+    flows = [f"flow average, {weight}" for weight in (0.5, 0.75, 0.9)]
+    assert list(rows) == ["single-frame", *flows, "memory without training", "label memory"]
+    single, trained = rows["single-frame"], rows["label memory"]
+    assert len({cell.data for cell in rows.values()}) == 1
+    assert isinstance(trained.model, MemoryTraining) and trained.model.network == single.model
+    for name in flows:
+        assert rows[name] == replace(single, method="flow-average", weight=float(name.split()[-1]))
+    assert rows["memory without training"] == replace(single, method="training-free")
+
+
+def test_the_control_and_lmanet_differ_in_what_they_see_alone(everything):
+    _, plans, _, _ = everything
+    rows = {row.name: row.cells[0][0] for row in plans["presets"].rows}
+    control, ours = rows["LMANet, control"], rows["LMANet"]
     assert isinstance(control.model, MemoryTraining) and isinstance(ours.model, MemoryTraining)
     assert control.forget and not ours.forget
     assert replace(control.model, recipe=ours.model.recipe) == ours.model
     assert replace(control.model.recipe, memories=ours.model.recipe.memories) == ours.model.recipe
-    assert isinstance(single.model, SingleTraining) and single.model.initial == ours.model.network
-    recipe = ours.model.recipe
-    assert single.model.recipe.stage.epochs == recipe.module.epochs + recipe.joint.epochs
-    assert single.model.recipe.augmentation == recipe.augmentation
-    assert {"control", "label memory", "label memory, no past"} <= set(rows)
-    flow = rows["flow average"]
-    assert flow.model == rows["single-frame"].model and flow.method == "flow-average"
 
 
 def test_windows_are_the_papers_in_cells_up_to_the_whole_map(everything):
@@ -171,7 +177,8 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
     plan = make_plans(["control"], setup)["control"]
     places = list(dict.fromkeys(row.place for row in plan.rows))
     folds = ["fold 0001TP", "fold 0006R0", "fold 0016E5-a", "fold 0016E5-b"]
-    assert places == ["mean of the folds", "val", *folds]
+    rates = ["every frame", *(f"every {k}. frame" for k in (2, 4, 15))]
+    assert places == [*rates, "mean of the folds", *folds]
     rows = {(row.place, row.name): row for row in plan.rows}
     for seed in range(2):
         parts = tuple(rows[fold, "label memory"].cells[seed][0] for fold in folds)
@@ -185,7 +192,7 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
                 for data in (training.data, cell.data)
             ]
             assert names[0].isdisjoint(names[1]) and sum(map(len, names)) == 367
-    assert rows["val", "label memory"].cells[0][0].model.network == setup.weights
+    assert rows["every frame", "label memory"].cells[0][0].model.network == setup.weights
     # The cells of one fold are run one after the other, as its features take much room.
     order = [cell.data.fold for cell in plan.cells]
     assert order[: len(set(plan.cells))] == sorted(order[: len(set(plan.cells))], key=lambda fold: fold or "")
@@ -233,7 +240,7 @@ def test_cityscapes_on_a_made_tree_with_networks_of_its_own(budget, tmp_path, ti
     assert cell["result"]["scores"]["labelled_frames"] == 2 and cell["result"]["scores"]["frames"] == 10
     # One network, trained once, for all of them.
     singles = [f for f in (tmp_path / "out/cells").iterdir() if '"SingleTraining"' in _kind(f)]
-    assert len(singles) == 1 + 2
+    assert len(singles) == 1
     assert " ± " in tables["table-3"][0].markdown()
 
 

@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,34 +12,10 @@ from lmanet.methods.training_free import TrainingFreeMemory
 from lmanet.research.reproduce import scoring
 from lmanet.research.reproduce.cells import Evaluation, Weights
 from lmanet.research.reproduce.data import DataConfig
-from lmanet.research.reproduce.scoring import SpacedPredictor, score
+from lmanet.research.reproduce.scoring import score
 
 DATA = tiny_data(sequences=2, frames=7)
 CELL = Evaluation(DataConfig("synthetic:", "val"), Weights("x", "0", "tiny-cells"))
-
-
-def through(predictor, images):
-    return [predictor.predict(image).copy() for image in images]
-
-
-@pytest.mark.parametrize("spacing", [1, 2, 3])
-def test_each_frame_reads_those_a_multiple_of_the_spacing_before(model, spacing):
-    spaced = SpacedPredictor(model, spacing)
-    for sequence in DATA.sequences:
-        spaced.start()
-        predicted = through(spaced, sequence.images)
-        for first in range(spacing):
-            by_hand = ModelPredictor(model)
-            by_hand.start()
-            expected = through(by_hand, sequence.images[first::spacing])
-            for got, wanted in zip(predicted[first::spacing], expected, strict=True):
-                np.testing.assert_array_equal(got, wanted)
-
-
-def test_the_spacing_matters(model):
-    one, two = SpacedPredictor(model, 1), SpacedPredictor(model, 2)
-    pairs = zip(through(one, DATA.sequences[0].images), through(two, DATA.sequences[0].images), strict=True)
-    assert any((a != b).any() for a, b in pairs)
 
 
 @pytest.mark.parametrize("forget", [False, True])
@@ -54,9 +29,7 @@ def test_scores_are_those_of_an_evaluation(model, forget):
     assert result["parts"]["evaluation"]["pixels"] == 48 * 64
 
 
-@pytest.mark.parametrize(
-    "changes", [{"memory_size": 5}, {"window": 1}, {"border": "zero"}, {"spacing": 2}, {"forget": True}]
-)
+@pytest.mark.parametrize("changes", [{"memory_size": 5}, {"window": 1}, {"border": "zero"}, {"forget": True}])
 def test_how_a_model_runs_changes_its_scores(model, changes):
     plain = score(CELL, model, DATA)["scores"]
     changed = score(replace(CELL, **changes), model, DATA)["scores"]
@@ -75,13 +48,8 @@ def test_what_cannot_be_is_refused(model):
     single = SingleFrame(tiny_backbone())
     with pytest.raises(InputError, match="single-frame has no window to be changed"):
         score(replace(CELL, window=3), single, DATA)
-    for changes in ({"spacing": 2}, {"forget": True}):
-        with pytest.raises(InputError, match="a single-frame network has no memory"):
-            score(replace(CELL, **changes), single, DATA)
-    with pytest.raises(InputError, match="spacing 2 of a memory that holds the current frame alone"):
-        score(replace(CELL, spacing=2, forget=True), model, DATA)
-    with pytest.raises(InputError, match="spacing 0: expected 1"):
-        SpacedPredictor(model, 0)
+    with pytest.raises(InputError, match="a single-frame network has no memory"):
+        score(replace(CELL, forget=True), single, DATA)
     with pytest.raises(InputError, match="training-free has no border to be changed"):
         score(replace(CELL, method="training-free", border="zero"), single, DATA)
     with pytest.raises(InputError, match="training-free on a model of lmanet: expected a single-frame"):

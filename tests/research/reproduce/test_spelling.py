@@ -34,6 +34,11 @@ FIRST_SYNTHETIC = Weights(
 )
 """What the networks of the committed folds began from: the bundled network was trained on since."""
 
+FIRST_CAMVID = Weights(
+    "erfnet-camvid", "a3d2265ad5fbcf982dee617a39059c1160d7c99d8c619a0b33ec2305597ca8e7", "erfnet"
+)
+"""Bundled with the first release; LMANet's tables are of memories on it."""
+
 STAGE = Stage(epochs=2, batch_size=3, lr=1e-3, ema=0.5)
 AUGMENTATION = Augmentation(crop=(32, 48), gain=0.5)
 TRAINING = {
@@ -69,7 +74,7 @@ HASHES = [
     (LABELS, "09c3e313c0202a7f"),
     (FEATURES, "092e7a3f04642878"),
     (Evaluation(VAL, NETWORK), "657d67ac97c7e7a4"),
-    (Evaluation(VAL, LABELS, memory_size=3, window=5, spacing=2), "71e380864593a94a"),
+    (Evaluation(VAL, LABELS, memory_size=3, window=5), "ed8d1f88756eeddd"),
     (Evaluation(VAL, FEATURES, border="zero", forget=True), "98829ba834e90945"),
     (Timings(TIMED, (48, 64), 2), "95d0468d24b0e7f7"),
     (Changes(VAL, SINGLE, LABELS, 3), "63bc798e82e2ff1c"),
@@ -96,6 +101,8 @@ def test_committed_cells_are_those_of_the_plans(path, monkeypatch):
         spec = f"camvid:{CAMVID}"
     monkeypatch.setattr(plan, "weights_of", lambda name: FIRST_SYNTHETIC)
     setup = make_setup(spec, weights=settings["weights"], seeds=settings["seeds"], folds=settings["folds"])
+    if path.parent.name == "camvid-lmanet":
+        setup = replace(setup, weights=FIRST_CAMVID)
     planned = {cell_hash(cell) for cell in make_plans([name], setup)[name].cells}
     assert set(content["cells"]) <= planned
     for row in content["rows"]:
@@ -109,7 +116,7 @@ def test_methods_without_training_have_cells_of_their_own(monkeypatch):
 
 
 def test_there_are_committed_results():
-    assert len(COMMITTED) > 25
+    assert len(COMMITTED) > 15
 
 
 def test_a_class_may_be_renamed():

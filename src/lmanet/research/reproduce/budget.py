@@ -2,7 +2,8 @@
 
 The rule: every cell of the paper's tables has one budget, so that differences are the method's and not the training's.
 On Cityscapes it is the paper's. On CamVid and on the synthetic drive it is a short one, that many cells can have. The
-memory of labels has its own preset, of no more steps; a control has the training of what it is the control of.
+memory of labels has its own preset, of no more steps, and leaves the network as it is, which is its control. The
+control of LMANet has LMANet's training.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from lmanet.errors import InputError
 from lmanet.research.benchmarks.model import LABELS, Variant
 from lmanet.research.reproduce.data import Street
 from lmanet.training.augment import Augmentation
@@ -61,34 +61,14 @@ class Budget:
     repeats: int = 20
 
     @property
-    def variants(self) -> dict[str, LMANetRecipe | LabelMemoryRecipe]:
-        """The memories that are compared, by the name that tables give them."""
-        return {
-            LMANET: self.paper,
-            f"{LMANET}, fast convolutions": replace(self.paper, convolutions="fast"),
-            LABEL_MEMORY: self.labels,
-        }
+    def variants(self) -> dict[str, LMANetRecipe]:
+        """LMANet as the paper has it, and with cheaper convolutions, by the name that tables give them."""
+        return {LMANET: self.paper, f"{LMANET}, fast convolutions": replace(self.paper, convolutions="fast")}
 
 
 def with_memories(recipe: Recipe) -> Recipe:
     """The control of a recipe: the same module and training, the current frame in place of the past."""
     return replace(recipe, memories="current")
-
-
-def trained_on(network: str, recipe: VideoRecipe) -> SingleRecipe:
-    """A single-frame training of as many steps as a memory's, on the same samples: whole frames, the same augmentation.
-
-    Raises:
-        InputError: the steps of the two stages cannot be had in one.
-    """
-    module, joint = recipe.module, recipe.joint
-    if (module.batch_size, module.samples) != (joint.batch_size, joint.samples):
-        raise InputError(
-            f"step 1 has batches of {module.batch_size} and {module.samples} samples, step 2 {joint.batch_size} and "
-            f"{joint.samples}: make them the same, so that a single-frame training can have as many"
-        )
-    stage = replace(joint, epochs=module.epochs + joint.epochs)
-    return SingleRecipe(network=network, augmentation=recipe.augmentation, stage=stage)
 
 
 def _single(name: str, epochs: int | None = None) -> SingleRecipe:

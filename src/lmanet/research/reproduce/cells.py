@@ -74,7 +74,6 @@ class Evaluation:
         memory_size: S, if not the trained one.
         window: R in cells, if not the trained one.
         border: of the attention, if not the trained one.
-        spacing: the memory holds every so many-th frame (`SpacedPredictor`).
         forget: every frame begins a stream (`ModelPredictor`).
         method: put this method, which needs no training, on the network; None runs the model as it is.
         weight: of the flow average, if not its default.
@@ -85,7 +84,6 @@ class Evaluation:
     memory_size: int | None = None
     window: int | None = None
     border: Border | None = None
-    spacing: int = 1
     forget: bool = False
     method: str | None = None
     weight: float | None = None
@@ -215,7 +213,6 @@ def _model(cell: Evaluation) -> str:
         "S": cell.memory_size,
         "R": cell.window,
         "border": cell.border,
-        "spacing": cell.spacing if cell.spacing > 1 else None,
         "forget": cell.forget or None,
     }
     given = "".join(f", {key}={value}" for key, value in extra.items() if value is not None)

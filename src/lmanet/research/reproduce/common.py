@@ -13,7 +13,7 @@ from lmanet.zoo.names import locate
 
 CONTROL_NOTE = (
     "Control: the same method, parameters and training, the current frame in place of the past, in training and when "
-    "run; of the label memory, which would say nothing new then, no memory: the decoder trained by the same steps."
+    "run."
 )
 
 
@@ -22,7 +22,7 @@ def paper_module(setup: Setup, **changes: object) -> LMANetRecipe:
     return replace(setup.budget.paper, **changes)  # pyright: ignore[reportArgumentType]
 
 
-def control_row(setup: Setup, recipe: VideoRecipe, place: Place | None = None) -> Row:
+def control_row(setup: Setup, recipe: LMANetRecipe, place: Place | None = None) -> Row:
     """The row of a recipe's control: the same method and training, which sees no past."""
     return setup.row(CONTROL, with_memories(recipe), place, forget=True)
 

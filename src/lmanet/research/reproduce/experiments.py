@@ -31,7 +31,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table-6": Experiment(paper.table_6),
     "table-s4": Experiment(paper.table_s4),
     "control": Experiment(beyond.controls),
-    "spacing": Experiment(beyond.spacing),
     "border": Experiment(beyond.border),
     "presets": Experiment(beyond.presets),
     "window": Experiment(beyond.window),

@@ -21,10 +21,10 @@ from lmanet.research.reproduce.cells import (
     weights_of,
 )
 from lmanet.research.reproduce.data import DataConfig, with_past
-from lmanet.training.recipes import SingleRecipe, VideoRecipe
+from lmanet.training.recipes import VideoRecipe
 from lmanet.zoo.architectures import build_backbone
 
-SINGLE, CONTROL, FLOW = "single-frame", "control", "flow average"
+SINGLE, CONTROL, FLOW, FREE = "single-frame", "control", "flow average", "memory without training"
 
 LEAST_PAST = 4
 """Frames of a Cityscapes snippet before the labelled one, for models without a memory too: TC needs them."""
@@ -47,21 +47,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """One place on an axis of a plot: how much is gained there over the single-frame network and over the control.
+    """One place on an axis of a plot: how much is gained there over the single-frame network.
 
     Attributes:
         axis: what grows.
         value: how far it has grown.
-        memory: place and name of the memory's row.
-        single: place and name of the single-frame network's.
-        control: place and name of the control's.
+        place: of the rows.
+        rows: the names of those that are shown beside the first row of the place.
     """
 
     axis: str
     value: float
-    memory: tuple[str, str]
-    single: tuple[str, str]
-    control: tuple[str, str]
+    place: str
+    rows: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Setup:
         budget: of trainings.
         weights: the single-frame network; if not given, it is trained.
         seeds: how many, from 0.
-        folds: whether the controls' table is also made on CamVid's folds.
+        folds: whether some tables are also made on CamVid's folds.
     """
 
     spec: str
@@ -208,6 +206,10 @@ class Setup:
         cell = Evaluation(_reaching(place.scored), place.network, method=method, weight=weight)
         return Row(name, ((cell,),) * self.seeds, place.name)
 
+    def free_row(self, place: Place | None = None) -> Row:
+        """The row of the memory without training."""
+        return self.single_row(place, name=FREE, method="training-free")
+
     def trainings(self, recipe: VideoRecipe, place: Place | None = None) -> list[MemoryTraining]:
         """The trainings of a method by a recipe, one for each seed."""
         place = place or self.place
@@ -223,12 +225,11 @@ class Setup:
         memory_size: int | None = None,
         window: int | None = None,
         border: Border | None = None,
-        spacing: int = 1,
         forget: bool = False,
     ) -> Row:
         """The row of a method that is trained by a recipe, and how it is run."""
         place = place or self.place
-        data = _reaching(place.scored, max(LEAST_PAST, (memory_size or recipe.memory_size) * spacing))
+        data = _reaching(place.scored, max(LEAST_PAST, memory_size or recipe.memory_size))
         cells = tuple(
             (
                 Evaluation(
@@ -237,18 +238,12 @@ class Setup:
                     memory_size=memory_size,
                     window=window,
                     border=border,
-                    spacing=spacing,
                     forget=forget,
                 ),
             )
             for training in self.trainings(recipe, place)
         )
         return Row(name, cells, place.name)
-
-    def longer(self, recipe: SingleRecipe, place: Place) -> list[SingleTraining]:
-        """The single-frame network trained on, once for each seed."""
-        train = _reaching(place.train, 0)
-        return [SingleTraining(train, recipe, seed, place.network) for seed in range(self.seeds)]
 
     def scored(self) -> DataConfig:
         """The frames that pictures are of: those that are scored."""

@@ -63,18 +63,18 @@ def difference_bars(
     return figure
 
 
-def gain_lines(gains: Mapping[str, Mapping[float, tuple[Summary, Summary]]]) -> Figure:
-    """Gain in mIoU over the single-frame network and over the control along each axis, with the spread over seeds.
+def gain_lines(gains: Mapping[str, Mapping[float, Mapping[str, Summary]]]) -> Figure:
+    """Gain in mIoU over the single-frame network along each axis, with the spread over seeds.
 
     Args:
-        gains: by axis and value, both gains; shares, not percent.
+        gains: by axis, value and name of what gains; shares, not percent.
     """
     figure = new_figure(3.0 * len(gains), 3.0)
     for axes, (axis, points) in zip(
         figure.subplots(1, len(gains), sharey=True, squeeze=False)[0], gains.items(), strict=True
     ):
-        for i, name in enumerate(("over single-frame", "over the control")):
-            both = [pair[i] for pair in points.values()]
+        for i, name in enumerate(next(iter(points.values()))):
+            both = [by_name[name] for by_name in points.values()]
             axes.errorbar(
                 list(points),
                 [_points(one.mean) for one in both],
@@ -90,7 +90,7 @@ def gain_lines(gains: Mapping[str, Mapping[float, tuple[Summary, Summary]]]) -> 
         axes.grid(color="0.9", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("Δ mIoU (points)")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Scoring a model, with the memory of every k-th frame if wanted."""
+"""Scoring a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lmanet.api import check_classes
 from lmanet.data.protocols import VideoData
@@ -21,43 +19,9 @@ from lmanet.methods.base import VideoModel
 from lmanet.methods.registry import find_method
 from lmanet.methods.single_frame import SingleFrame
 from lmanet.research.reproduce.cells import Evaluation
-from lmanet.session import Session
 
 VC = (8, 16)
 """The windows of video consistency, in frames."""
-
-
-class SpacedPredictor:
-    """A model whose memory holds every k-th frame: frame t reads t-k, t-2k, and so on. Keeps the `Predictor` protocol.
-
-    There are k streams, and frame t goes through stream t mod k. Each begins with its own first frame, so the first k
-    frames of a sequence see no past.
-
-    Args:
-        model: the model with a memory.
-        spacing: k, at least 1; 1 is a `ModelPredictor`.
-    """
-
-    def __init__(self, model: VideoModel, spacing: int) -> None:
-        if spacing < 1:
-            raise InputError(
-                f"spacing {spacing}: expected 1 for every frame, 2 for every second one, and so on"
-            )
-        shared = model.optimize()
-        self._sessions = [Session(shared) for _ in range(spacing)]
-        self._next = 0
-
-    def start(self) -> None:
-        """Forget all past frames."""
-        for session in self._sessions:
-            session.reset()
-        self._next = 0
-
-    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB to (H, W) uint8 class ids."""
-        session = self._sessions[self._next % len(self._sessions)]
-        self._next += 1
-        return session.step(image).labels
 
 
 def score(
@@ -125,12 +89,6 @@ def as_run(cell: Evaluation, model: VideoModel) -> VideoModel:
 
 
 def _predictor(cell: Evaluation, model: VideoModel) -> Predictor:
-    if model.method == SingleFrame.method and (cell.spacing != 1 or cell.forget):
+    if model.method == SingleFrame.method and cell.forget:
         raise InputError(f"a single-frame network has no memory: {cell}")
-    if cell.spacing != 1 and cell.forget:
-        raise InputError(
-            f"spacing {cell.spacing} of a memory that holds the current frame alone: leave one out"
-        )
-    if cell.spacing == 1:
-        return ModelPredictor(model, forget=cell.forget)
-    return SpacedPredictor(model, cell.spacing)
+    return ModelPredictor(model, forget=cell.forget)

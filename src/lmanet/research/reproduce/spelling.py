@@ -83,6 +83,8 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     # Cells of the first memory without training, of other labels than today's, said so by this flag.
     method = content.pop("method")
     content["training_free"] = False
+    # Of the memory's frames, once.
+    content["spacing"] = 1
     return content if method is None else {**content, "method": method}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lmanet.research.benchmarks.model import Measured, bare_s
 from lmanet.research.benchmarks.tables import Table, change, mebibytes, milliseconds
 from lmanet.research.reproduce.cells import Changes, Evaluation, Timings
-from lmanet.research.reproduce.plan import Plan, Row
+from lmanet.research.reproduce.plan import Plan, Point, Row
 from lmanet.research.reproduce.statistics import Summary, difference, summarise
 from lmanet.research.reproduce.store import Store
 
@@ -135,26 +135,27 @@ def _class_table(outcome: Outcome) -> Table:
 
 
 def _gain_table(outcome: Outcome) -> Table:
-    headings = (
-        "",
-        "value",
-        "mIoU over single-frame",
-        "over the control",
-        "flicker less than single-frame",
-        "less than the control",
-    )
-    rows = {(row.place, row.name): row for row in outcome.plan.rows}
-    lines = []
-    for point in outcome.plan.points:
-        cells = [point.axis, f"{point.value:g}"]
-        for key, sign in (("miou", 1), ("flicker", -1)):
-            measure = MEASURES[key][1]
-            for base in (point.single, point.control):
-                memory = rows[point.memory]
-                pair = (memory, rows[base]) if sign > 0 else (rows[base], memory)
-                cells.append(outcome.gain(*pair, measure).text(signed=True))
-        lines.append(tuple(cells))
-    return Table("What the memory gains, in points", headings, tuple(lines))
+    names = outcome.plan.points[0].rows
+    headings = ("", "value", *(f"mIoU, {name}" for name in names), *(f"flicker, {name}" for name in names))
+    lines = [
+        (
+            point.axis,
+            f"{point.value:g}",
+            *(
+                gain.text(signed=True)
+                for key in ("miou", "flicker")
+                for gain in gains_at(outcome, point, key).values()
+            ),
+        )
+        for point in outcome.plan.points
+    ]
+    return Table("Against the single-frame network, in points", headings, tuple(lines))
+
+
+def gains_at(outcome: Outcome, point: Point, key: str) -> dict[str, Summary]:
+    """By how much a measure of the rows of a point is above the single-frame network's."""
+    rows = {row.name: row for row in outcome.plan.rows if row.place == point.place}
+    return {name: outcome.gain(rows[name], outcome.base(rows[name]), MEASURES[key][1]) for name in point.rows}
 
 
 def _timing_table(plan: Plan, cell: Timings, result: dict[str, Any]) -> Table:

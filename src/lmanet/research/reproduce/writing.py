@@ -16,7 +16,7 @@ from lmanet.research.reproduce.plots import difference_bars, gain_lines
 from lmanet.research.reproduce.spelling import cell_hash, configuration
 from lmanet.research.reproduce.statistics import Summary
 from lmanet.research.reproduce.store import Store
-from lmanet.research.reproduce.tables import MEASURES, Outcome, class_measure, tables_of
+from lmanet.research.reproduce.tables import MEASURES, Outcome, class_measure, gains_at, tables_of
 
 SCHEMA_VERSION = 2
 """The version of the JSON; raised whenever a field is renamed, removed or changes its meaning."""
@@ -88,12 +88,9 @@ def _draw(name: str, outcome: Outcome, folder: Path) -> list[str]:
         pictures.append(f"{name}-classes.png")
         save_figure(difference_bars(gains, outcome.class_names, title), folder / pictures[-1])
     if plan.points:
-        rows = {(row.place, row.name): row for row in plan.rows}
-        lines: dict[str, dict[float, tuple[Summary, Summary]]] = {}
+        lines: dict[str, dict[float, dict[str, Summary]]] = {}
         for point in plan.points:
-            memory, measure = rows[point.memory], MEASURES["miou"][1]
-            pair = (outcome.gain(memory, rows[base], measure) for base in (point.single, point.control))
-            lines.setdefault(point.axis, {})[point.value] = (next(pair), next(pair))
+            lines.setdefault(point.axis, {})[point.value] = gains_at(outcome, point, "miou")
         pictures.append(f"{name}-gains.png")
         save_figure(gain_lines(lines), folder / pictures[-1])
     for cell in plan.others:
