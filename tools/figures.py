@@ -99,31 +99,49 @@ def reproduced(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def untrained(contents: dict[str, dict[str, Any]]) -> str:
-    """What needs no training, a line for each network and place; of the flow average the weight of the best mIoU."""
+def compared(contents: dict[str, dict[str, Any]]) -> str:
+    """What keeps the network, a line for each network and place; of the flow average the weight of the best mIoU."""
     shown = (("miou", 1), ("flicker", 2), ("tc", 1))
-    kinds = "".join(f" {title}: single | flow | memory |" for title in ("mIoU ↑", "flicker ↓", "TC ↑"))
-    lines = [
-        f"| network | frames |{kinds} class that loses most |",
-        f"| --- | --- | {'---: | ' * (3 * len(shown))}--- |",
-    ]
+    lines: list[str] = []
     for content in contents.values():
         network = content["settings"]["weights"]
         places: dict[str, list[dict[str, Any]]] = {}
         for row in content["rows"]:
             places.setdefault(row["scored_on"], []).append(row)
-        for place, (single, *flows, memory) in places.items():
+        for place, (single, *rows) in places.items():
+            flows = [row for row in rows if row["name"].startswith("flow")]
+            memories = [row for row in rows if row not in flows]
+            if not lines:
+                names = [
+                    "single",
+                    "flow",
+                    *(row["name"].replace("memory without", "without") for row in memories),
+                ]
+                kinds = "".join(
+                    f" {title}: {' | '.join(names)} |" for title in ("mIoU ↑", "flicker ↓", "TC ↑")
+                )
+                lost = "".join(f" class that loses most, {name} |" for name in names[2:])
+                lines += [
+                    f"| network | frames |{kinds}{lost}",
+                    f"| --- | --- | {'---: | ' * (len(names) * len(shown))}{'--- | ' * len(memories)}".rstrip(),
+                ]
             flow = max(flows, key=lambda row: row["miou"]["mean"])
-            cells = [_spread(row[key], digits) for key, digits in shown for row in (single, flow, memory)]
-            iou = [[one["mean"] for one in row["per_class_iou"]] for row in (memory, single)]
-            losses = {
-                name: 100 * (own - alone)
-                for name, own, alone in zip(content["class_names"], *iou, strict=True)
-                if own is not None and alone is not None
-            }
-            worst = min(losses, key=lambda name: losses[name])
-            lines.append(f"| {network} | {place} | {' | '.join(cells)} | {worst} {losses[worst]:+.1f} |")
+            cells = [_spread(row[key], digits) for key, digits in shown for row in (single, flow, *memories)]
+            cells += [_worst(content["class_names"], single, row) for row in memories]
+            lines.append(f"| {network} | {place} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _worst(names: list[str], single: dict[str, Any], memory: dict[str, Any]) -> str:
+    """The class that loses most IoU to the single-frame network, and how much."""
+    iou = [[one["mean"] for one in row["per_class_iou"]] for row in (memory, single)]
+    losses = {
+        name: 100 * (own - alone)
+        for name, own, alone in zip(names, *iou, strict=True)
+        if own is not None and alone is not None
+    }
+    worst = min(losses, key=lambda name: losses[name])
+    return f"{worst} {losses[worst]:+.1f}"
 
 
 def objects(content: dict[str, Any]) -> str:
@@ -139,26 +157,6 @@ def objects(content: dict[str, Any]) -> str:
             values = [scores[clip][key] for clip in clips]
             cells += [f"{100 * value:.1f} %" for value in (sum(values) / len(values), *values)]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def folds(content: dict[str, Any]) -> str:
-    """The controls on CamVid's folds: a line for each part that was left out, and their mean."""
-    places: dict[str, dict[str, Any]] = {}
-    for row in content["rows"]:
-        places.setdefault(row["scored_on"].removeprefix("fold "), {})[row["name"]] = row
-    names = ["single-frame", "single-frame, trained on", "control", "label memory"]
-    shown = "".join(f" {name}, mIoU ↑ |" for name in names)
-    lines = [
-        f"| left out |{shown} flicker ↓: single-frame | control | label memory |",
-        f"| --- {'| --- ' * (len(names) + 3)}|",
-    ]
-    for place, rows in places.items():
-        if place == "val":
-            continue
-        cells = [_spread(rows[name]["miou"], 1) for name in names]
-        cells += [_spread(rows[name]["flicker"], 2) for name in (names[0], *names[2:])]
-        lines.append(f"| {place} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -297,12 +295,9 @@ def gpu_segment(content: dict[str, Any]) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "camvid": ("camvid-val.json", accuracy),
-    "control": ("reproduce/camvid/control.json", reproduced),
-    "presets": ("reproduce/camvid/presets.json", reproduced),
-    "spacing": ("reproduce/camvid/spacing.json", reproduced),
-    "folds": ("reproduce/camvid-folds/control.json", folds),
+    "control": ("reproduce/*/control.json", compared),
+    "presets": ("reproduce/camvid-lmanet/presets.json", reproduced),
     "synthetic": ("synthetic-val.json", accuracy),
-    "synthetic-test": ("reproduce/synthetic/control.json", reproduced),
     "synthetic-presets": ("reproduce/synthetic/presets.json", reproduced),
     "synthetic-window": ("reproduce/synthetic/window.json", reproduced),
     "stream": ("stream.json", stream),
@@ -313,7 +308,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "model-all": ("model.json", model_all),
     "pspnet": ("pspnet.json", model_all),
     "networks": ("networks/*.json", networks),
-    "untrained": ("reproduce/*/training-free.json", untrained),
+    "untrained": ("reproduce/*/training-free.json", compared),
     "espnetv2": ("espnetv2-cityscapes.json", accuracy),
     "objects": ("objects.json", objects),
     "gpu-model": ("gpu/h200/model.json", gpu_model),

@@ -134,7 +134,7 @@ def test_marks_without_their_partner_are_refused(figures, results, text):
 def test_an_unknown_table_is_refused(figures, results):
     with pytest.raises(
         ValueError,
-        match=r"figures: speed -->: expected one of camvid, control, presets, spacing, folds, synthetic",
+        match=r"figures: speed -->: expected one of camvid, control, presets, synthetic",
     ):
         figures.filled("<!-- figures: speed -->\n<!-- end -->\n", results)
 
@@ -249,29 +249,40 @@ def test_a_reproduced_table_shows_spread_and_seeds(figures, results):
         ],
         "environments": [{"machine": "Linux, a CPU", "threads": n} for n in (1, 2)],
     }
-    (results / "reproduce/camvid").mkdir(parents=True)
-    (results / "reproduce/camvid/control.json").write_text(json.dumps(content))
-    table = figures.filled("<!-- figures: control -->\n<!-- end -->\n", results)
+    (results / "reproduce/camvid-lmanet").mkdir(parents=True)
+    (results / "reproduce/camvid-lmanet/presets.json").write_text(json.dumps(content))
+    table = figures.filled("<!-- figures: presets -->\n<!-- end -->\n", results)
     assert "| single-frame | 50.0 % | 50.00 % | 50.0 % | 50.0 % | 1 |" in table
     assert (
         "| label memory, 0006R0 | 66.0 ± 0.2 % | 66.04 ± 0.21 % | 66.0 ± 0.2 % | 66.0 ± 0.2 % | 3 |" in table
     )
 
 
-def test_folds_have_a_line_each_and_val_none(figures):
-    def row(name: str, place: str, miou: float, flicker: float):
-        summaries = {
-            key: {"mean": value, "std": None} for key, value in (("miou", miou), ("flicker", flicker))
-        }
-        return {"name": name, "scored_on": place, **summaries}
+def test_what_keeps_the_network_is_compared_with_the_best_flow(figures, results):
+    def row(name: str, place: str, miou: float, classes: tuple[float, float]):
+        summaries = {key: {"mean": miou, "std": None} for key in ("miou", "flicker", "tc")}
+        per_class = [{"mean": iou, "std": None} for iou in classes]
+        return {"name": name, "scored_on": place, **summaries, "per_class_iou": per_class}
 
-    names = ["single-frame", "single-frame, trained on", "control", "label memory"]
     rows = [
-        row(name, place, 0.1 * i + shift, 0.01 * i)
-        for place, shift in (("mean of the folds", 0.0), ("val", 0.5), ("fold 0001TP", 0.05))
-        for i, name in enumerate(names, start=1)
+        row(name, place, miou + shift, classes)
+        for place, shift in (("every frame", 0.0), ("every 2. frame", 0.1))
+        for name, miou, classes in (
+            ("single-frame", 0.5, (0.5, 0.5)),
+            ("flow average, 0.5", 0.53, (0.5, 0.5)),
+            ("flow average, 0.9", 0.52, (0.5, 0.5)),
+            ("memory without training", 0.54, (0.6, 0.49)),
+            ("label memory", 0.55, (0.48, 0.6)),
+        )
     ]
-    assert figures.folds({"rows": rows}).splitlines()[2:] == [
-        "| mean of the folds | 10.0 % | 20.0 % | 30.0 % | 40.0 % | 1.00 % | 3.00 % | 4.00 % |",
-        "| 0001TP | 15.0 % | 25.0 % | 35.0 % | 45.0 % | 1.00 % | 3.00 % | 4.00 % |",
-    ]
+    content = {"rows": rows, "class_names": ["road", "car"], "settings": {"weights": "some"}}
+    (results / "reproduce/camvid").mkdir(parents=True)
+    (results / "reproduce/camvid/control.json").write_text(json.dumps(content))
+    lines = figures.filled("<!-- figures: control -->\n<!-- end -->\n", results).splitlines()[1:-1]
+    assert lines[0].startswith(
+        "| network | frames | mIoU ↑: single | flow | without training | label memory |"
+    )
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| some | every frame | 50.0 % | 53.0 % | 54.0 % | 55.0 % |")
+    assert lines[2].endswith("| car -1.0 | road -2.0 |")
+    assert lines[3].startswith("| some | every 2. frame | 60.0 % | 63.0 % | 64.0 % | 65.0 % |")
