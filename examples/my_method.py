@@ -31,6 +31,7 @@ class MyMethod(lmanet.VideoModel):
     method = "exponential-average"
     State = Average
     adjustable = ("weight",)
+    needs_cut = False
 
     def __init__(self, backbone: lmanet.Backbone, *, weight: float = 0.5) -> None:
         super().__init__(backbone)
