@@ -185,6 +185,22 @@ PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
             distillation=1.0,
         ),
     ),
+    "erfnet-camvid-2": SingleRecipe(
+        dropout=0.2,
+        augmentation=Augmentation(
+            crop=(352, 480), scale=(0.85, 1.5), gain=0.25, gamma=0.2, noise=4.0, blur_px=0.5
+        ),
+        stage=Stage(
+            epochs=30,
+            batch_size=4,
+            lr=5e-4,
+            weight_decay=1e-2,
+            ema=0.998,
+            validate_every=10,
+            lovasz=1.0,
+            distillation=1.0,
+        ),
+    ),
     "unet-camvid": SingleRecipe(
         network="efficient-unet",
         imagenet=True,
