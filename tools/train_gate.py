@@ -49,7 +49,7 @@ CHOOSING = ("0001TP", "0006R0")
 WEIGHTS = Path(__file__).parents[1] / "src/lmanet/methods/gate_weights.py"
 
 STEADY = 0.35
-WORSE = 0.5
+WORSE = 1.0
 BALANCE = 1.05
 """Of the classes' weights 1 / ln(BALANCE + share)."""
 

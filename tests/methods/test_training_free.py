@@ -175,7 +175,7 @@ def naive_step(
             to = np.round(y + there[y, x, 1]), np.round(x + there[y, x, 0])
             row, column = (int(np.clip(a, 0, n - 1)) for a, n in zip(to, size, strict=True))
             label[y, x, past["labels"][row, column]] = 1
-        said = said + larger(fused - now, 4, size) + 0.15 * larger(share, 4, size) * label
+        said = said + larger(fused - now, 4, size) + 0.25 * larger(share, 4, size) * label
     left = {"image": image, "labels": said.argmax(-1), "probabilities": fused, "key": key, "share": share}
     return said, left
 

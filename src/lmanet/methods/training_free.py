@@ -61,7 +61,7 @@ MISFIT = (0.5, 0.9)
 TEMPERATURE = 0.02
 """Of the softmax over the keys' cosines."""
 
-KEPT = 0.15
+KEPT = 0.25
 """β: by how much of its probability a label that was given before is preferred."""
 
 LEAST = 1e-3
