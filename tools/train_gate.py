@@ -4,9 +4,9 @@ git show 6c846b6:src/lmanet/zoo/weights/erfnet-camvid.safetensors > weak.safeten
 python tools/train_gate.py --camvid shared/camvid --networks weak.safetensors unet-camvid
 
 Its data: labelled frames of CamVid train, sequences 0001TP and 0006R0, set in motion; the same sequences as they are,
-at one frame a second; the synthetic drive. Its networks: `unet-camvid`, which knows these frames by heart, and the first
-release's `erfnet-camvid`, which is as wrong on them as networks are on frames that they never saw. With such as know them
-alone the gate learns to trust the past too much, and small classes are lost. What it is judged by is in
+at one frame a second; the synthetic drive. Its networks: `unet-camvid`, which knows these frames by heart, and the
+first release's `erfnet-camvid`, which is as wrong on them as networks are on frames that they never saw. With such as
+know them alone the gate learns to trust the past too much, and small classes are lost. What it is judged by is in
 `docs/research/data.md`; nothing of that is used here.
 
 A sample is a clip through which the memory runs as it will run in use, so the gate sees what it itself made of the
