@@ -41,9 +41,13 @@ def mean_colours(images: Tensor, cells: tuple[int, int]) -> Tensor:
     """Images (B, 3, H, W) to the mean colours of each cell's parts (B, `COLOUR_CHANNELS`, h, w), around the frame's."""
     parts = (cells[0] * COLOUR_GRID, cells[1] * COLOUR_GRID)
     patches = images.shape[-2:] == (parts[0] * PATCH, parts[1] * PATCH)  # as of networks of stride 8
-    colour = patch_means(images) if patches else F.adaptive_avg_pool2d(images, parts)
-    parts_of = F.pixel_unshuffle(colour - colour.mean((-2, -1), keepdim=True), COLOUR_GRID)
-    return parts_of.contiguous(memory_format=torch.channels_last)  # which `joined` takes ten times as fast
+    return by_cell(patch_means(images) if patches else F.adaptive_avg_pool2d(images, parts))
+
+
+def by_cell(colours: Tensor) -> Tensor:
+    """Colours of parts (B, 3, 2h, 2w) to those of each cell (B, `COLOUR_CHANNELS`, h, w), around the frame's mean."""
+    parts = F.pixel_unshuffle(colours - colours.mean((-2, -1), keepdim=True), COLOUR_GRID)
+    return parts.contiguous(memory_format=torch.channels_last)  # which `joined` takes ten times as fast
 
 
 def projection(channels: int, kept: int) -> Tensor:

@@ -32,7 +32,7 @@ from lmanet.backbones.base import Backbone
 from lmanet.methods.base import VideoModel, check_fits
 from lmanet.methods.following import bytes_of, flows, places, read_at
 from lmanet.methods.gate import Gate
-from lmanet.methods.keys import joined, projection, standardised
+from lmanet.methods.keys import COLOUR_GRID, by_cell, joined, projection, standardised
 from lmanet.methods.memory import check_window
 from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
@@ -40,8 +40,8 @@ from lmanet.ops import Backend, local_attention
 from lmanet.ops.followed import followed
 from lmanet.ops.patches import PATCH, patch_means, patch_probabilities, steadied
 
-CELL = 2
-"""Patches to a side of a cell."""
+CELL = COLOUR_GRID
+"""Patches to a side of a cell: they are the parts whose colours its key has."""
 
 KEY_CLASSES = 32
 """Where there are more, their probabilities go through a fixed random projection, which keeps distances."""
@@ -186,9 +186,7 @@ class TrainingFreeMemory(VideoModel):
         said = standardised(torch.log(_in_cells(now) + UNLIKELY))
         if self.projection is not None:
             said = F.conv2d(said, self.projection.to(said.dtype))
-        colours = _whole(patch_means(pixels))
-        colours = F.pixel_unshuffle(colours - colours.mean((-2, -1), keepdim=True), CELL)
-        return joined(said, colours.contiguous(memory_format=torch.channels_last))
+        return joined(said, by_cell(_whole(patch_means(pixels))))
 
     def fused(self, frame: SeenFrame, before: Tensor, keys: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
         """p', (B, K, h', w'), and 1 - a, (B, 1, h', w').

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmanet.errors import InputError
@@ -163,43 +163,35 @@ def _paper_stage(epochs: int) -> Stage:
     return Stage(epochs=epochs, batch_size=4, lr=2e-4, optimizer="adam", schedule="plateau", weight_decay=0.0)
 
 
+_ERFNET_CAMVID = SingleRecipe(
+    dropout=0.2,
+    augmentation=Augmentation(
+        crop=(256, 256), scale=(0.75, 1.5), gain=0.25, gamma=0.2, noise=4.0, blur_px=0.5
+    ),
+    stage=Stage(
+        epochs=120,
+        batch_size=4,
+        lr=1.5e-3,
+        weight_decay=1e-2,
+        ema=0.998,
+        validate_every=10,
+        lovasz=1.0,
+        distillation=1.0,
+    ),
+)
+
+
 PRESETS: dict[str, SingleRecipe | LMANetRecipe | LabelMemoryRecipe] = {
     "erfnet": SingleRecipe(),
     "erfnet-synthetic": SingleRecipe(
         augmentation=Augmentation(crop=(256, 256), scale=(0.8, 1.5), gain=0.1),
         stage=Stage(epochs=20, batch_size=4, lr=1.5e-3, weight_decay=1e-2, ema=0.998, validate_every=5),
     ),
-    "erfnet-camvid": SingleRecipe(
-        dropout=0.2,
-        augmentation=Augmentation(
-            crop=(256, 256), scale=(0.75, 1.5), gain=0.25, gamma=0.2, noise=4.0, blur_px=0.5
-        ),
-        stage=Stage(
-            epochs=120,
-            batch_size=4,
-            lr=1.5e-3,
-            weight_decay=1e-2,
-            ema=0.998,
-            validate_every=10,
-            lovasz=1.0,
-            distillation=1.0,
-        ),
-    ),
-    "erfnet-camvid-2": SingleRecipe(
-        dropout=0.2,
-        augmentation=Augmentation(
-            crop=(352, 480), scale=(0.85, 1.5), gain=0.25, gamma=0.2, noise=4.0, blur_px=0.5
-        ),
-        stage=Stage(
-            epochs=30,
-            batch_size=4,
-            lr=5e-4,
-            weight_decay=1e-2,
-            ema=0.998,
-            validate_every=10,
-            lovasz=1.0,
-            distillation=1.0,
-        ),
+    "erfnet-camvid": _ERFNET_CAMVID,
+    "erfnet-camvid-2": replace(
+        _ERFNET_CAMVID,
+        augmentation=replace(_ERFNET_CAMVID.augmentation, crop=(352, 480), scale=(0.85, 1.5)),
+        stage=replace(_ERFNET_CAMVID.stage, epochs=30, lr=5e-4),
     ),
     "unet-camvid": SingleRecipe(
         network="efficient-unet",
