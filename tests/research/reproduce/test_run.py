@@ -255,7 +255,11 @@ def _kind(folder):
         ({"data": "synthetic:"}, ["table-9"], "no experiment named 'table-9': there are table-1"),
         ({"data": "cityscapes:/x"}, ["robustness"], "robustness runs on synthetic data, not on cityscapes"),
         ({"data": "synthetic:", "folds": True}, ["control"], "the folds are CamVid's"),
-        ({"data": "camvid:/x", "folds": True}, ["table-1"], "`control` alone is made on folds, name it too"),
+        (
+            {"data": "camvid:/x", "folds": True},
+            ["table-1"],
+            "`control` and `training-free` are made on folds, name",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused(budget, arguments, names, message):

@@ -9,7 +9,7 @@ from lmanet.data.street.degrade import Degradation
 from lmanet.data.subset import CAMVID_FOLDS
 from lmanet.errors import InputError
 from lmanet.research.reproduce.budget import LABEL_MEMORY, LMANET
-from lmanet.research.reproduce.common import CONTROL_NOTE, budget_note, control_row, paper_module
+from lmanet.research.reproduce.common import CONTROL_NOTE, budget_note, control_row
 from lmanet.research.reproduce.data import Street
 from lmanet.research.reproduce.plan import FLOW, FREE, Place, Plan, Point, Row, Setup, mean_of
 
@@ -24,6 +24,10 @@ FRAME_RATES = (30.0, 15.0, 7.5, 3.75)
 
 EVERY = (1, 2, 4, 15)
 """Of CamVid val, which has 15 frames a second, every k-th frame: 15, 7.5, 3.75 and 1."""
+
+
+WINDOWS = (1, 5, 21)
+"""R in cells, of `window`."""
 
 
 FLOW_WEIGHTS = (0.5, 0.75, 0.9)
@@ -62,15 +66,15 @@ def presets(setup: Setup) -> Plan:
 
 
 def window(setup: Setup) -> Plan:
-    """LMANet with a window of one cell."""
-    same_place = paper_module(setup, window=1)
-    rows = [
-        setup.single_row(),
-        replace(control_row(setup, same_place), name=f"{LMANET}, R=1, control"),
-        setup.row(f"{LMANET}, R=1", same_place),
-    ]
-    note = f"S={same_place.memory_size}, trained and run with a window of one cell."
-    return Plan("One cell", tuple(rows), notes=(budget_note(setup), CONTROL_NOTE, note))
+    """LMANet at three windows, trained longer where the budget has that, each beside its control."""
+    longer = setup.budget.longer or setup.budget.paper
+    rows = [setup.single_row()]
+    for cells in WINDOWS:
+        recipe = replace(longer, window=cells)
+        name = f"{LMANET}, R={cells}"
+        rows += [setup.row(name, recipe), replace(control_row(setup, recipe), name=f"{name}, control")]
+    note = f"S={longer.memory_size}; R is the same in training and when run. With R=1 the same place alone is read."
+    return Plan("Windows", tuple(rows), notes=(budget_note(setup, longer), CONTROL_NOTE, note))
 
 
 def training_free(setup: Setup) -> Plan:

@@ -39,6 +39,7 @@ class Budget:
     Attributes:
         single: of single-frame networks, by architecture: for folds, and, the first, where no weights are given.
         paper: LMANet, the paper's memory of features.
+        longer: LMANet with more training, for `window`; `paper`, if not given.
         labels: the memory of labels, by the preset for this data.
         initial: bundled networks that these trainings start from, by architecture; they have seen none of this data.
         scored: the split that is reported.
@@ -52,6 +53,7 @@ class Budget:
     single: dict[str, SingleRecipe]
     paper: LMANetRecipe
     labels: LabelMemoryRecipe
+    longer: LMANetRecipe | None = None
     initial: dict[str, str] = field(default_factory=dict)
     scored: Literal["val", "test"] = "val"
     street: Street | None = None
@@ -95,6 +97,12 @@ def _short(labels: LabelMemoryRecipe) -> LMANetRecipe:
     )
 
 
+def _longer(recipe: LMANetRecipe) -> LMANetRecipe:
+    """Twice the epochs of both steps."""
+    module, joint = (replace(stage, epochs=2 * stage.epochs) for stage in (recipe.module, recipe.joint))
+    return replace(recipe, module=module, joint=joint)
+
+
 FOLD = SingleRecipe(
     augmentation=Augmentation(
         crop=(256, 256), scale=(0.7, 1.6), gain=0.25, gamma=0.2, noise=4.0, blur_px=1.0
@@ -116,6 +124,7 @@ def _budgets() -> dict[str, Budget]:
             },
             paper=_short(camvid),
             labels=camvid,
+            longer=_longer(_short(camvid)),
             initial={"erfnet": "erfnet-synthetic"},
         ),
         "synthetic": Budget(

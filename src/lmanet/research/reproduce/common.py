@@ -27,15 +27,20 @@ def control_row(setup: Setup, recipe: LMANetRecipe, place: Place | None = None) 
     return setup.row(CONTROL, with_memories(recipe), place, forget=True)
 
 
-def budget_note(setup: Setup) -> str:
-    """The note that says what the trainings of a table start from, and how long they are."""
+def budget_note(setup: Setup, paper: LMANetRecipe | None = None) -> str:
+    """The note that says what the trainings of a table start from, and how long they are.
+
+    Args:
+        setup: the network, the data and the budget.
+        paper: LMANet's recipe, if not the budget's.
+    """
     start = setup.budget.initial.get(setup.network_name)
     network = (
         Path(setup.weights.name).name
         if setup.weights
         else f"{setup.network_name}, trained on the same frames{f', from {start}' if start else ''}"
     )
-    ours, papers = (_budget(recipe) for recipe in (setup.budget.labels, setup.budget.paper))
+    ours, papers = (_budget(recipe) for recipe in (setup.budget.labels, paper or setup.budget.paper))
     trained = (
         f"Every memory has the same budget ({ours}) and its last epoch's weights"
         if ours == papers

@@ -35,7 +35,7 @@ def make_setup(
         data: `camvid:ROOT`, `synthetic:` or `cityscapes:ROOT`.
         weights: the single-frame network; without, it is trained first.
         seeds: how many trainings each figure is the mean of.
-        folds: whether `control` is made on CamVid's folds too.
+        folds: whether `control` and `training-free` are made on CamVid's folds too.
         budget: of trainings, if not that of `BUDGETS`.
 
     Raises:
@@ -61,8 +61,10 @@ def make_plans(names: Sequence[str], setup: Setup) -> dict[str, Plan]:
         if setup.kind not in EXPERIMENTS[name].kinds:
             raise InputError(f"{name} runs on {', '.join(EXPERIMENTS[name].kinds)} data, not on {setup.kind}")
     chosen = names or [name for name, one in EXPERIMENTS.items() if setup.kind in one.kinds]
-    if setup.folds and "control" not in chosen:
-        raise InputError(f"--folds with {', '.join(chosen)}: `control` alone is made on folds, name it too")
+    if setup.folds and not {"control", "training-free"}.intersection(chosen):
+        raise InputError(
+            f"--folds with {', '.join(chosen)}: `control` and `training-free` are made on folds, name one of them"
+        )
     return {name: EXPERIMENTS[name].plan(setup) for name in dict.fromkeys(chosen)}
 
 
