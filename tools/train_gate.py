@@ -37,9 +37,8 @@ from lmanet.data.protocols import Sequence, VideoData
 from lmanet.data.spec import open_data
 from lmanet.data.subset import subset
 from lmanet.data.synthetic import SyntheticDrive
-from lmanet.methods.following import flows
 from lmanet.methods.gate import SHAPES, Gate, untrained, written
-from lmanet.methods.training_free import REFINEMENTS, Motion, SeenFrame, TrainingFreeMemory
+from lmanet.methods.training_free import Motion, SeenFrame, TrainingFreeMemory
 from lmanet.ops.patches import PATCH, patch_means
 from lmanet.zoo.names import load
 
@@ -109,7 +108,7 @@ def moments(model: TrainingFreeMemory, sequence: Sequence, indices: range) -> li
         seen = model.seen(torch.from_numpy(image).permute(2, 0, 1)[None])
         motion = None
         if before is not None:
-            motion = Motion.of(seen.pixels, before, *flows(seen.pixels, before, refinements=REFINEMENTS))
+            motion = Motion.between(seen.pixels, before)._replace(pixels=torch.empty(0))
         before = seen.pixels
         classes = seen.now.shape[1]
         ids = torch.from_numpy(label)

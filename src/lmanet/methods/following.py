@@ -59,3 +59,8 @@ def places(flow: Tensor) -> tuple[Tensor, Tensor]:
 def read_at(maps: Tensor, grid: Tensor) -> Tensor:
     """Maps (B, C, h, w) read at places (B, h', w', 2), by bilinear interpolation; outside as at the border."""
     return F.grid_sample(maps, grid.to(maps.dtype), padding_mode="border", align_corners=True)
+
+
+def ramp(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on."""
+    return ((x - low) / (high - low)).clamp(0, 1)

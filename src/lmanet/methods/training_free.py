@@ -15,7 +15,8 @@ p̄ are the means of p over a cell, so that m keeps the detail of p. A gate (`ga
 It sees how sure the answers are and how far they contradict each other, and how well the frame before is found: whether
 the flow returns, here and around, whether colours, contrasts and features fit. It sees no class and so serves any
 network; it was trained once (`tools/train_gate.py`). Where a frame is not found again the frame before counts for
-nothing (`Motion.trust`). The pixels P follow their patches, and a label that is as good as another stays:
+nothing (`Motion.trust`), unless it is a spoilt one among good ones (`spoilt.py`). The pixels P follow their patches,
+and a label that is as good as another stays:
 
     P ← P + (p' - p) + β (1 - a) [label carried along the flow]
 """
@@ -30,10 +31,11 @@ from torch.nn import functional as F
 
 from lmanet.backbones.base import Backbone
 from lmanet.methods.base import VideoModel, check_fits
-from lmanet.methods.following import bytes_of, flows, places, read_at
+from lmanet.methods.following import bytes_of, flows, places, ramp, read_at
 from lmanet.methods.gate import Gate
 from lmanet.methods.keys import COLOUR_GRID, by_cell, joined, projection, standardised
 from lmanet.methods.memory import check_window
+from lmanet.methods.spoilt import LONGEST, share_of_past
 from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, local_attention
@@ -58,6 +60,9 @@ FRAME = (0.2, 0.6)
 MISFIT = (0.5, 0.9)
 """Of these contrasts, the share that the frame before does not explain: nothing of it counts from the second on."""
 
+FOUND = 0.5
+"""Trust from which on a frame counts as found."""
+
 TEMPERATURE = 0.02
 """Of the softmax over the keys' cosines."""
 
@@ -71,8 +76,8 @@ UNLIKELY = 0.01
 """Added to the cells' probabilities where keys are made of their logarithms: below, differences say little."""
 
 
-class FollowedState(NamedTuple):
-    """What a stream remembers of the frame before.
+class SaidFrame(NamedTuple):
+    """A frame and what was said of it.
 
     Attributes:
         images: (B, 3, H, W) uint8.
@@ -85,6 +90,46 @@ class FollowedState(NamedTuple):
     labels: Tensor
     probabilities: Tensor
     keys: Tensor
+
+
+class FollowedState(NamedTuple):
+    """What a stream remembers: the frame before, and the last one that was found in an earlier one.
+
+    These are mostly the same frame, and the same tensors. Of a spoilt frame the network's own answer is kept.
+
+    Attributes:
+        images: (B, 3, H, W) uint8, the frame before.
+        labels: (B, H, W) uint8, the labels given.
+        probabilities: (B, K, ⌈H/4⌉, ⌈W/4⌉) float32 (float64 of a float64 network), of the patches.
+        keys: (B, Ck, h, w), of the cells: h = ⌈H/8⌉, w = ⌈W/8⌉, Ck = min(K, 32) + 12.
+        found_images: the same of the last frame that was found.
+        found_labels: of it.
+        found_probabilities: of it.
+        found_keys: of it.
+        motion: (B, 2, ⌈H/4⌉, ⌈W/4⌉) float32, how it moved from the frame before it, in patches.
+        age: (B,) float32, how many frames ago it was; 0 where there is none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    probabilities: Tensor
+    keys: Tensor
+    found_images: Tensor
+    found_labels: Tensor
+    found_probabilities: Tensor
+    found_keys: Tensor
+    motion: Tensor
+    age: Tensor
+
+    @property
+    def before(self) -> SaidFrame:
+        """The frame before."""
+        return SaidFrame(*self[:4])
+
+    @property
+    def found(self) -> SaidFrame:
+        """The last frame that was found."""
+        return SaidFrame(*self[4:8])
 
 
 class SeenFrame(NamedTuple):
@@ -101,6 +146,11 @@ class SeenFrame(NamedTuple):
     pixels: Tensor
     now: Tensor
     key: Tensor
+
+    def alone(self) -> SaidFrame:
+        """It, and the network's own labels."""
+        labels = self.logits.max(1).indices.byte()  # the same as by `argmax`, in a fifth of the time
+        return SaidFrame(self.pixels, labels, self.now, self.key)
 
 
 class TrainingFreeMemory(VideoModel):
@@ -163,16 +213,47 @@ class TrainingFreeMemory(VideoModel):
         """
         frame = self.seen(images)
         if state is None:
-            labels = frame.logits.max(1).indices.byte()  # the same as by `argmax`, in a fifth of the time
-            return frame.logits, FollowedState(frame.pixels, labels, frame.now, frame.key)
+            alone = frame.alone()
+            still = frame.now.new_zeros(len(images), 2, *frame.now.shape[-2:], dtype=torch.float32)
+            return frame.logits, FollowedState(*alone, *alone, still, still.new_zeros(len(images)))
         check_fits(frame.pixels, state.images, "pixels")
         check_fits(frame.key, state.keys, "keys")
-        flow, returns = flows(frame.pixels, state.images, refinements=REFINEMENTS)
-        motion = Motion.of(frame.pixels, state.images, flow, returns)
-        fused, past = self.fused(frame, state.probabilities, state.keys, motion)
+        each = [
+            self._next(
+                SeenFrame(*(x[i : i + 1] for x in frame)), FollowedState(*(x[i : i + 1] for x in state))
+            )
+            for i in range(len(images))
+        ]
+        if len(each) == 1:
+            return each[0]
+        logits, states = zip(*each, strict=True)
+        return torch.cat(logits), FollowedState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
+
+    def _next(self, frame: SeenFrame, state: FollowedState) -> tuple[Tensor, FollowedState]:
+        """`step` of one stream, B = 1, whose frame the network has seen."""
+        source, passed, age = state.before, 1, int(state.age)
+        motion = Motion.between(frame.pixels, source.images)
+        if not motion.found and age > 1:
+            other = Motion.between(frame.pixels, state.found.images)
+            if other.trust > motion.trust:
+                source, passed, motion = state.found, age, other
+        fused, past = self.fused(frame, source.probabilities, source.keys, motion)
+        flow, kept = motion.pixels, None
+        if not motion.found and age:
+            along = state.motion * age
+            carried = read_at(state.found.probabilities, places(along)[0])
+            share = share_of_past(frame.now, carried, state.found.probabilities)
+            if share > 0:
+                kept = frame.alone()
+                source, flow = state.found, _pixels(along, frame.pixels)
+                fused, past = torch.lerp(frame.now, carried, share), share.expand_as(past)
         change = torch.cat([fused - frame.now, KEPT * past], 1)
-        logits, labels = steadied(frame.logits, change, state.labels, flow)
-        return logits, FollowedState(frame.pixels, labels, fused, frame.key)
+        logits, labels = steadied(frame.logits, change, source.labels, flow)
+        said = SaidFrame(frame.pixels, labels, fused, frame.key)
+        if motion.found:
+            return logits, FollowedState(*said, *said, motion.flow / passed, torch.ones_like(state.age))
+        older = state.age + 1 if 0 < age < LONGEST else torch.zeros_like(state.age)
+        return logits, FollowedState(*(kept or said), *state.found, state.motion, older)
 
     def seen(self, images: Tensor) -> SeenFrame:
         """What the network alone says of images (B, 3, H, W)."""
@@ -231,29 +312,37 @@ class Motion(NamedTuple):
     """How the patches of a frame are found in the frame before.
 
     Attributes:
-        flow: (B, 2, h', w'), to the right and down, in patches.
+        pixels: (B, 2, H, W), the optical flow to the right and down.
+        flow: (B, 2, h', w'), the same in patches.
         grid: where it leads, for `read_at`.
         cues: (B, 10, h', w'), for the gate.
         trust: (B, 1, 1, 1), whether the frame is found at all, 0 to 1: at a cut 0, and then the labels are the
             network's own.
     """
 
+    pixels: Tensor
     flow: Tensor
     grid: Tensor
     cues: Tensor
     trust: Tensor
 
+    @property
+    def found(self) -> bool:
+        """Whether the frame is found, of one stream."""
+        return bool(self.trust >= FOUND)
+
     @classmethod
-    def of(cls, pixels: Tensor, before: Tensor, flow: Tensor, returns: Tensor) -> Motion:
-        """Of frames (B, 3, H, W) uint8, those before, and the flows there and back (B, 2, H, W) in pixels."""
-        flow, returns = patch_means(flow) / PATCH, patch_means(returns) / PATCH
+    def between(cls, pixels: Tensor, before: Tensor) -> Motion:
+        """From frames (B, 3, H, W) uint8 to earlier ones, by optical flow."""
+        there, back = flows(pixels, before, refinements=REFINEMENTS)
+        flow, returns = patch_means(there) / PATCH, patch_means(back) / PATCH
         grid, inside = places(flow)
         colours = patch_means(pixels)
         read = read_at(torch.cat([returns, patch_means(before)], 1), grid)
         within = inside.to(flow.dtype)
         error, squares, apart, trips, change, texture = followed(flow, within, colours, read).split(1, 1)
         texture = texture + 1
-        near = _ramp(trips, *SURROUNDINGS)
+        near = ramp(trips, *SURROUNDINGS)
         share = near.mean((-2, -1), keepdim=True)
         usual = apart.flatten(1).median(1).values[:, None, None, None]
         misfit = change / texture
@@ -269,12 +358,14 @@ class Motion(NamedTuple):
             *((2 * x - 1).expand_as(near) for x in (share, whole)),
             within,
         ]
-        return cls(flow, grid, torch.cat(cues, 1), _ramp(share, *FRAME) * (1 - _ramp(whole, *MISFIT)))
+        return cls(there, flow, grid, torch.cat(cues, 1), ramp(share, *FRAME) * (1 - ramp(whole, *MISFIT)))
 
 
-def _ramp(share: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on."""
-    return ((share - low) / (high - low)).clamp(0, 1)
+def _pixels(motion: Tensor, images: Tensor) -> Tensor:
+    """The motion of patches (B, 2, h', w') as that of the pixels (B, 2, H, W) of images (B, 3, H, W)."""
+    height, width = images.shape[-2:]
+    whole = (motion.shape[-2] * PATCH, motion.shape[-1] * PATCH)
+    return upsampled(motion * PATCH, whole)[..., :height, :width].contiguous()
 
 
 def _beside(key: Tensor) -> Tensor:
