@@ -47,19 +47,6 @@ def rewritten(logits: Tensor, cells: Tensor, rewrite: Callable[[Tensor, Tensor],
     return logits
 
 
-def averaged(logits: Tensor, cells: tuple[int, int], of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Means over each cell's pixels (B, K, *cells) of what `of` makes of logits (B, K, H, W), pixel by pixel.
-
-    It sees some rows at a time, as in `rewritten`.
-    """
-    height = logits.shape[-2]
-    whole = height % cells[0] == 0 and logits.device.type == "cpu"
-    bands = logits.split(height // cells[0] * BAND_CELLS if whole else height, -2)
-    rows = [band.shape[-2] * cells[0] // height for band in bands]
-    means = [F.adaptive_avg_pool2d(of(b), (n, cells[1])) for b, n in zip(bands, rows, strict=True)]
-    return torch.cat(means, -2)
-
-
 def _whole_factor(cells: Tensor, size: tuple[int, int]) -> int | None:
     """Pixels to a cell's side, if `_stretched` takes them: an even number, the same both ways; without gradients."""
     factor = size[0] // cells.shape[-2]
