@@ -128,7 +128,8 @@ def compared(contents: dict[str, dict[str, Any]]) -> str:
             flow = max(flows, key=lambda row: row["miou"]["mean"])
             cells = [_spread(row[key], digits) for key, digits in shown for row in (single, flow, *memories)]
             cells += [_worst(content["class_names"], single, row) for row in memories]
-            lines.append(f"| {network} | {place} | {' | '.join(cells)} |")
+            shown_network = "one for each fold" if "fold" in place else network
+            lines.append(f"| {shown_network} | {place} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -299,6 +300,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "presets": ("reproduce/camvid-lmanet/presets.json", reproduced),
     "synthetic": ("synthetic-val.json", accuracy),
     "synthetic-presets": ("reproduce/synthetic/presets.json", reproduced),
+    "camvid-window": ("reproduce/camvid/window.json", reproduced),
     "synthetic-window": ("reproduce/synthetic/window.json", reproduced),
     "stream": ("stream.json", stream),
     "training": ("training.json", training),

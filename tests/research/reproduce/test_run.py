@@ -176,7 +176,7 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
     setup = make_setup(f"camvid:{CAMVID}", weights="erfnet-camvid", seeds=2, folds=True)
     plan = make_plans(["control"], setup)["control"]
     places = list(dict.fromkeys(row.place for row in plan.rows))
-    folds = ["fold 0001TP", "fold 0006R0", "fold 0016E5-a", "fold 0016E5-b"]
+    folds = ["fold 0016E5-a", "fold 0016E5-b"]
     rates = ["every frame", *(f"every {k}. frame" for k in (2, 4, 15))]
     assert places == [*rates, "mean of the folds", *folds]
     rows = {(row.place, row.name): row for row in plan.rows}
@@ -198,7 +198,7 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
     assert order[: len(set(plan.cells))] == sorted(order[: len(set(plan.cells))], key=lambda fold: fold or "")
     estimates = estimate_plans({"control": plan}, tmp_path)
     start = weights_of("erfnet-synthetic")  # has seen no CamVid
-    assert sum(isinstance(one.cell, SingleTraining) and one.cell.initial == start for one in estimates) == 4
+    assert sum(isinstance(one.cell, SingleTraining) and one.cell.initial == start for one in estimates) == len(folds)
 
 
 def test_tables_share_the_cells_of_the_same_module():
