@@ -1,9 +1,10 @@
 """Frames that are spoilt among good ones, for `training_free`: by darkness, noise, blur or something on the lens.
 
-Optical flow does not find them in the frame before, nor the next one in them. But the network is less sure of them than
-of the last frame that was found, and where it is sure of both it says the same. At a cut it says something else. So the
-next frame is followed to the last that was found. In a spoilt one that one's probabilities count for half
-(`share_of_past`), carried on by the motion that it was found with.
+Optical flow does not find them in the last good frame, nor the next good one in them. But the network is less sure of
+them (`fallen`), and where it is sure of both it says the same (`same_picture`); at a cut it says something else. So
+the last good frame is kept: the next is followed to it first. In a spoilt frame that is not found, its probabilities
+count for up to half, carried on by the motion that it was found with. A frame that is found although the network is
+far less sure of it is labelled as any other, but does not become the last good one.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch.nn import functional as F
 from lmanet.methods.following import ramp
 
 LONGEST = 8
-"""Frames for which the last one that was found counts."""
+"""Frames for which the last good one counts."""
 
 LESS_SURE = (0.0, 0.04)
-"""By how much the mean of the largest probabilities is below the last found frame's: for no spoilt frame, for one."""
+"""By how much the mean of the largest probabilities is below the last good frame's: in no spoilt frame, in one."""
 
 AGREEMENT = (0.5, 0.7)
 """Mean IoU of what both frames are sure of: up to which a frame is another picture, from which on it is the same."""
@@ -26,37 +27,26 @@ AGREEMENT = (0.5, 0.7)
 SURE = 0.8
 """Probability from which on a patch is sure."""
 
-HALF = 0.5
-"""Share of the past in a spoilt frame."""
+BOTH_SURE = (0.15, 0.25)
+"""Share of a frame that both are sure of: up to which their agreement says nothing, from which on all."""
 
 
-def share_of_past(now: Tensor, carried: Tensor, found: Tensor) -> Tensor:
-    """By how much a frame that is not found again is to be labelled by the past.
-
-    Args:
-        now: probabilities (B, K, h', w') of its patches.
-        carried: those of the last found frame, where its motion leads.
-        found: the same where they were.
-
-    Returns:
-        (B, 1, 1, 1), 0 to `HALF`.
-    """
-    less = (found.amax(1) - now.amax(1)).mean((-2, -1))[:, None, None, None]
-    return HALF * ramp(less, *LESS_SURE) * ramp(agreement(now, carried), *AGREEMENT)
+def fallen(now: Tensor, found: Tensor) -> float:
+    """Whether a network is less sure of a frame than of the last good one, 0 to 1, of probabilities (1, K, h', w')."""
+    less = found.amax(1).mean() - now.amax(1).mean()
+    return float(ramp(less, *LESS_SURE))
 
 
-def agreement(one: Tensor, other: Tensor) -> Tensor:
-    """Mean IoU (B, 1, 1, 1) of two frames' labels, over the classes of the first, where both are sure.
+def same_picture(one: Tensor, other: Tensor) -> float:
+    """Whether two frames show the same, 0 to 1, of probabilities (1, K, h', w') of both at the same places.
 
-    Of probabilities (B, K, h', w'). Where there is no such place it is 0.
+    By the mean IoU of their labels where both are sure, over the classes of the first there.
     """
     (sure, label), (sure_other, label_other) = one.max(1), other.max(1)
     counted = (sure > SURE) & (sure_other > SURE)
-    here, there = (
-        (F.one_hot(x, one.shape[1]) * counted[..., None]).flatten(1, 2).to(one.dtype)
-        for x in (label, label_other)
-    )
-    both, either = (here * there).sum(1), torch.maximum(here, there).sum(1)
-    classes = here.any(1)
-    means = (both / either.clamp_min(1) * classes).sum(1) / classes.sum(1).clamp_min(1)
-    return means[:, None, None, None]
+    here, there = (F.one_hot(x[counted], one.shape[1]).to(one.dtype) for x in (label, label_other))
+    both, either = (here * there).sum(0), torch.maximum(here, there).sum(0)
+    classes = here.any(0)
+    agreement = (both / either.clamp_min(1))[classes].mean().nan_to_num(0)
+    share = counted.to(one.dtype).mean()
+    return float(ramp(agreement, *AGREEMENT) * ramp(share, *BOTH_SURE))

@@ -12,11 +12,11 @@ p̄ are the means of p over a cell, so that m keeps the detail of p. A gate (`ga
 
     p' = a p + b q + c m,  a + b + c = 1
 
-It sees how sure the answers are and how far they contradict each other, and how well the frame before is found: whether
-the flow returns, here and around, whether colours, contrasts and features fit. It sees no class and so serves any
-network; it was trained once (`tools/train_gate.py`). Where a frame is not found again the frame before counts for
-nothing (`Motion.trust`), unless it is a spoilt one among good ones (`spoilt.py`). The pixels P follow their patches,
-and a label that is as good as another stays:
+It sees how sure the answers are and how far they contradict each other, and how well the frame before is found:
+whether the flow returns, here and around, whether colours, contrasts and features fit. It sees no class and so serves
+any network; it was trained once (`tools/train_gate.py`). The less of a frame is found again, the less the frame before
+counts, down to nothing (`Motion.trust`), unless it is a spoilt one among good ones (`spoilt.py`). The pixels P follow
+their patches, and a label that is as good as another stays:
 
     P ← P + (p' - p) + β (1 - a) [label carried along the flow]
 """
@@ -35,7 +35,7 @@ from lmanet.methods.following import bytes_of, flows, places, ramp, read_at
 from lmanet.methods.gate import Gate
 from lmanet.methods.keys import COLOUR_GRID, by_cell, joined, projection, standardised
 from lmanet.methods.memory import check_window
-from lmanet.methods.spoilt import LONGEST, share_of_past
+from lmanet.methods.spoilt import LONGEST, fallen, same_picture
 from lmanet.nn.cells import upsampled
 from lmanet.nn.place import place_of
 from lmanet.ops import Backend, local_attention
@@ -93,20 +93,21 @@ class SaidFrame(NamedTuple):
 
 
 class FollowedState(NamedTuple):
-    """What a stream remembers: the frame before, and the last one that was found in an earlier one.
+    """What a stream remembers: the frame before, and the last good one, which was found in an earlier one.
 
-    These are mostly the same frame, and the same tensors. Of a spoilt frame the network's own answer is kept.
+    These are mostly the same frame; of a single stream then the same tensors. Of a frame that was labelled by the last
+    good one the network's own answer is kept.
 
     Attributes:
         images: (B, 3, H, W) uint8, the frame before.
         labels: (B, H, W) uint8, the labels given.
         probabilities: (B, K, ⌈H/4⌉, ⌈W/4⌉) float32 (float64 of a float64 network), of the patches.
         keys: (B, Ck, h, w), of the cells: h = ⌈H/8⌉, w = ⌈W/8⌉, Ck = min(K, 32) + 12.
-        found_images: the same of the last frame that was found.
-        found_labels: of it.
-        found_probabilities: of it.
-        found_keys: of it.
-        motion: (B, 2, ⌈H/4⌉, ⌈W/4⌉) float32, how it moved from the frame before it, in patches.
+        good_images: the same of the last good frame.
+        good_labels: of it.
+        good_probabilities: of it.
+        good_keys: of it.
+        motion: (B, 2, ⌈H/4⌉, ⌈W/4⌉) float32, from it to the frame before it, in patches.
         age: (B,) float32, how many frames ago it was; 0 where there is none.
     """
 
@@ -114,10 +115,10 @@ class FollowedState(NamedTuple):
     labels: Tensor
     probabilities: Tensor
     keys: Tensor
-    found_images: Tensor
-    found_labels: Tensor
-    found_probabilities: Tensor
-    found_keys: Tensor
+    good_images: Tensor
+    good_labels: Tensor
+    good_probabilities: Tensor
+    good_keys: Tensor
     motion: Tensor
     age: Tensor
 
@@ -127,8 +128,8 @@ class FollowedState(NamedTuple):
         return SaidFrame(*self[:4])
 
     @property
-    def found(self) -> SaidFrame:
-        """The last frame that was found."""
+    def good(self) -> SaidFrame:
+        """The last good frame."""
         return SaidFrame(*self[4:8])
 
 
@@ -231,29 +232,35 @@ class TrainingFreeMemory(VideoModel):
 
     def _next(self, frame: SeenFrame, state: FollowedState) -> tuple[Tensor, FollowedState]:
         """`step` of one stream, B = 1, whose frame the network has seen."""
-        source, passed, age = state.before, 1, int(state.age)
-        motion = Motion.between(frame.pixels, source.images)
-        if not motion.found and age > 1:
-            other = Motion.between(frame.pixels, state.found.images)
-            if other.trust > motion.trust:
-                source, passed, motion = state.found, age, other
+        age = int(state.age)
+        source, passed, motion = self._source(frame, state, age)
         fused, past = self.fused(frame, source.probabilities, source.keys, motion)
-        flow, kept = motion.pixels, None
-        if not motion.found and age:
+        flow = motion.pixels
+        less = fallen(frame.now, state.good.probabilities) if age else 0.0
+        held = None
+        if less > 0 and (not motion.found or passed < age):
             along = state.motion * age
-            carried = read_at(state.found.probabilities, places(along)[0])
-            share = share_of_past(frame.now, carried, state.found.probabilities)
+            carried = read_at(state.good.probabilities, places(along)[0])
+            share = less * same_picture(frame.now, carried) / 2
             if share > 0:
-                kept = frame.alone()
-                source, flow = state.found, _pixels(along, frame.pixels)
-                fused, past = torch.lerp(frame.now, carried, share), share.expand_as(past)
+                held = frame.alone()
+                source, flow = state.good, _pixels(along, frame.pixels)
+                fused, past = torch.lerp(frame.now, carried, share), torch.full_like(past, share)
         change = torch.cat([fused - frame.now, KEPT * past], 1)
         logits, labels = steadied(frame.logits, change, source.labels, flow)
-        said = SaidFrame(frame.pixels, labels, fused, frame.key)
-        if motion.found:
+        said = held or SaidFrame(frame.pixels, labels, fused, frame.key)
+        if motion.found and ((held is None and less < 1) or age >= LONGEST):
             return logits, FollowedState(*said, *said, motion.flow / passed, torch.ones_like(state.age))
         older = state.age + 1 if 0 < age < LONGEST else torch.zeros_like(state.age)
-        return logits, FollowedState(*(kept or said), *state.found, state.motion, older)
+        return logits, FollowedState(*said, *state.good, state.motion, older)
+
+    def _source(self, frame: SeenFrame, state: FollowedState, age: int) -> tuple[SaidFrame, int, Motion]:
+        """The frame that one is followed to, how many frames ago it was, and the motion: the last good one first."""
+        if age > 1:
+            motion = Motion.between(frame.pixels, state.good.images)
+            if motion.found:
+                return state.good, age, motion
+        return state.before, 1, Motion.between(frame.pixels, state.images)
 
     def seen(self, images: Tensor) -> SeenFrame:
         """What the network alone says of images (B, 3, H, W)."""

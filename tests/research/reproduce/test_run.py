@@ -198,7 +198,9 @@ def test_folds_of_camvid_have_networks_of_their_own_that_saw_none_of_their_frame
     assert order[: len(set(plan.cells))] == sorted(order[: len(set(plan.cells))], key=lambda fold: fold or "")
     estimates = estimate_plans({"control": plan}, tmp_path)
     start = weights_of("erfnet-synthetic")  # has seen no CamVid
-    assert sum(isinstance(one.cell, SingleTraining) and one.cell.initial == start for one in estimates) == len(folds)
+    assert sum(
+        isinstance(one.cell, SingleTraining) and one.cell.initial == start for one in estimates
+    ) == len(folds)
 
 
 def test_tables_share_the_cells_of_the_same_module():
