@@ -9,7 +9,7 @@ import pytest
 
 from lmanet.data.street.degrade import Degradation
 from lmanet.research.benchmarks.model import Variant
-from lmanet.research.reproduce import data, plan, spelling
+from lmanet.research.reproduce import data, spelling
 from lmanet.research.reproduce.cells import (
     AttentionMaps,
     Changes,
@@ -29,11 +29,6 @@ from lmanet.training.recipes import LabelMemoryRecipe, LMANetRecipe, SingleRecip
 ROOT = Path(__file__).parents[3]
 CAMVID = Path(os.environ.get("LMANET_CAMVID", ROOT / "../shared/camvid"))
 COMMITTED = sorted((ROOT / "results/reproduce").glob("*/*.json"))
-FIRST_SYNTHETIC = Weights(
-    "erfnet-synthetic", "e5421770ed2df0073452266218b53866576a1d385f1d990cf19b2dbb2a6fbde7", "erfnet"
-)
-"""What the networks of the committed folds began from: the bundled network was trained on since."""
-
 FIRST_CAMVID = Weights(
     "erfnet-camvid", "a3d2265ad5fbcf982dee617a39059c1160d7c99d8c619a0b33ec2305597ca8e7", "erfnet"
 )
@@ -91,7 +86,7 @@ def test_fixed_cells_keep_their_hashes(cell, expected, monkeypatch):
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_committed_cells_are_those_of_the_plans(path, monkeypatch):
+def test_committed_cells_are_those_of_the_plans(path):
     content = json.loads(path.read_text())
     settings, name = content["settings"], content["experiment"]
     spec = "synthetic:"
@@ -99,7 +94,6 @@ def test_committed_cells_are_those_of_the_plans(path, monkeypatch):
         if not CAMVID.is_dir():
             pytest.skip(f"no CamVid at {CAMVID}: set LMANET_CAMVID")
         spec = f"camvid:{CAMVID}"
-    monkeypatch.setattr(plan, "weights_of", lambda name: FIRST_SYNTHETIC)
     setup = make_setup(spec, weights=settings["weights"], seeds=settings["seeds"], folds=settings["folds"])
     if path.parent.name == "camvid-lmanet":
         setup = replace(setup, weights=FIRST_CAMVID)
