@@ -31,9 +31,9 @@ BOTH_SURE = (0.15, 0.25)
 """Share of a frame that both are sure of: up to which their agreement says nothing, from which on all."""
 
 
-def fallen(now: Tensor, found: Tensor) -> float:
+def fallen(now: Tensor, good: Tensor) -> float:
     """Whether a network is less sure of a frame than of the last good one, 0 to 1, of probabilities (1, K, h', w')."""
-    less = found.amax(1).mean() - now.amax(1).mean()
+    less = good.amax(1).mean() - now.amax(1).mean()
     return float(ramp(less, *LESS_SURE))
 
 
